@@ -1,0 +1,7 @@
+"""DataModules: images in memory as uint8, batches gathered by index and augmented on the device."""
+
+from lightning_cifar.data.cifar10 import CIFAR10DataModule
+from lightning_cifar.data.images import ImageDataModule
+from lightning_cifar.data.synthetic import SyntheticDataModule
+
+__all__ = ["CIFAR10DataModule", "ImageDataModule", "SyntheticDataModule"]

@@ -1,0 +1,7 @@
+"""LightningModules with plain-value arguments."""
+
+from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.dilated import DilatedNet
+from lightning_cifar.models.lenet import LeNet
+
+__all__ = ["Classifier", "DilatedNet", "LeNet"]

@@ -1,0 +1,34 @@
+"""Drawing: arrays in, a matplotlib ``Figure`` out. No pyplot, no torch, nothing is saved.
+
+The names are imported on first use, since matplotlib takes about half a second to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_cifar.plots.classification import draw_confusion
+    from lightning_cifar.plots.curves import Curve, draw_loss_curves
+    from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
+
+_HOME = {
+    "Curve": "curves",
+    "draw_confusion": "classification",
+    "draw_image_grid": "image_grid",
+    "draw_loss_curves": "curves",
+    "to_displayable": "image_grid",
+}
+
+__all__ = ["Curve", "draw_confusion", "draw_image_grid", "draw_loss_curves", "to_displayable"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

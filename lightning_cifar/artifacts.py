@@ -1,0 +1,150 @@
+"""Where the pictures and tables of a run go: files under the run's folder, and every logger that takes images.
+
+Everything here acts on global rank zero only, writes nothing in ``fast_dev_run``, and works without any logger. A file
+appears whole or not at all. Nothing here communicates between ranks, so that a caller may guard it by rank.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from matplotlib.figure import Figure
+
+DPI = 120
+"""Dots per inch of every picture: a figure of 7 inches is 840 pixels wide."""
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The folder of this run: the first logger's ``log_dir``, else its ``save_dir``, else ``default_root_dir``.
+
+    Unlike ``trainer.log_dir`` it does not broadcast, so that rank zero alone may ask.
+    """
+    for logger in trainer.loggers[:1]:
+        for attribute in ("log_dir", "save_dir"):
+            folder = getattr(logger, attribute, None)
+            if isinstance(folder, str | os.PathLike) and os.fspath(folder):
+                return Path(folder)
+    return Path(trainer.default_root_dir)
+
+
+def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None = None) -> Path | None:
+    """Write ``pictures/<name>.png`` and give the picture to every logger that takes images.
+
+    Args:
+        trainer: its loggers and folders are used.
+        name: may contain ``/``; it is also the tag in the loggers.
+        figure: is left open and unchanged.
+        step: on the loggers' axis; the trainer's global step if not given.
+
+    Returns:
+        The file, or None where nothing is written.
+
+    Raises:
+        OSError: the file cannot be written; the message names it.
+    """
+    if not _writes(trainer):
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    path = run_folder(trainer) / "pictures" / f"{name}.png"
+    write_atomically(path, buffer.getvalue())
+
+    step = trainer.global_step if step is None else step
+    pixels = None
+    for logger in trainer.loggers:
+        log_image = getattr(logger, "log_image", None)
+        add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
+        if log_image is None and add_image is None:
+            continue
+        if pixels is None:
+            pixels = np.asarray(Image.open(buffer).convert("RGB"))
+        if log_image is not None:
+            log_image(key=name, images=[pixels], step=step)
+        elif add_image is not None:
+            # Not add_figure: it imports pyplot, and closes a figure that it does not own.
+            add_image(name, pixels, step, dataformats="HWC")
+    return path
+
+
+def save_animation(trainer: Trainer, name: str, gif: bytes, *, step: int | None = None) -> Path | None:
+    """Write the bytes of a GIF as ``pictures/<name>.gif``, and show it in TensorBoard's image panel, which plays it."""
+    if not _writes(trainer):
+        return None
+    path = run_folder(trainer) / "pictures" / f"{name}.gif"
+    write_atomically(path, gif)
+
+    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
+    for writer in filter(None, writers):
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = Image.open(io.BytesIO(gif)).size
+        image = Summary.Image(encoded_image_string=gif, height=height, width=width, colorspace=3)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        writer.add_summary(summary, trainer.global_step if step is None else step)
+    return path
+
+
+def save_table(trainer: Trainer, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path | None:
+    """Write ``<name>.csv`` into the run's folder, one line of names first."""
+    if not _writes(trainer):
+        return None
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    path = run_folder(trainer) / f"{name}.csv"
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
+    """Write ``<name>.json`` into the run's folder. Tensors and arrays become lists; what is not finite, null."""
+    if not _writes(trainer):
+        return None
+    plain = json.loads(json.dumps(value, default=_to_plain), parse_constant=lambda _: None)
+    path = run_folder(trainer) / f"{name}.json"
+    write_atomically(path, (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Raises:
+        OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from None
+
+
+def _writes(trainer: Trainer) -> bool:
+    return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined,unused-ignore]
+
+
+def _to_plain(value: object) -> object:
+    to_list = getattr(value, "tolist", None)
+    if to_list is not None:
+        return to_list()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")

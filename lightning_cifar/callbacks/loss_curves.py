@@ -1,0 +1,154 @@
+"""Loss and accuracy of training and validation against epoch, kept up to date during a fit."""
+
+from __future__ import annotations
+
+import time
+from typing import TypedDict
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lightning_cifar.artifacts import save_figure
+
+
+class _State(TypedDict):
+    history: dict[str, list[list[float]]]
+
+
+class LossCurves(Callback):
+    """Draw ``pictures/<name>.png`` while training, at its end, and when it is interrupted.
+
+    The epoch axis counts completed epochs: the means over the first training epoch, and the validation after it,
+    stand at 1; a validation in the middle of it at 0.5. The points are part of the checkpoint, so a resumed run
+    continues its curves.
+
+    Args:
+        train_loss, val_loss, train_accuracy, val_accuracy: names under which the module logs them; accuracies are
+            fractions. What is not logged is not drawn.
+        every_n_epochs: draw after each n-th epoch.
+        max_time_share: a drawing is put off when the last one took more than this share of the time since. The
+            drawing at the end always happens.
+        title: the name of the module's class if not given.
+        name: of the picture.
+    """
+
+    def __init__(
+        self,
+        train_loss: str = "train/loss",
+        val_loss: str = "val/loss",
+        train_accuracy: str = "train/accuracy",
+        val_accuracy: str = "val/accuracy",
+        every_n_epochs: int = 1,
+        max_time_share: float = 0.02,
+        title: str | None = None,
+        name: str = "loss_curves",
+    ) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs (={every_n_epochs}) must be at least 1")
+        self.train_loss, self.train_accuracy = train_loss, train_accuracy
+        self.val_loss, self.val_accuracy = val_loss, val_accuracy
+        self.every_n_epochs = every_n_epochs
+        self.max_time_share = max_time_share
+        self.title = title
+        self.name = name
+        self.history: dict[str, list[list[float]]] = {}
+        """Points [epochs completed, value] by the name of the metric."""
+        self._last_seen: dict[str, Tensor] = {}
+        self._train_position = 0.0
+        self._undrawn = False
+        self._drawn_at = 0.0
+        self._draw_seconds = 0.5  # the first drawing loads matplotlib
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"history": {key: [list(point) for point in points] for key, points in self.history.items()}}
+
+    def load_state_dict(self, state_dict: _State) -> None:  # type: ignore[override]
+        self.history = {key: [list(point) for point in points] for key, points in state_dict["history"].items()}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            self.history = {}  # a new training with a callback that has served before
+        self._last_seen = {}
+        self._drawn_at = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._collect_train(trainer)  # what the module logged in its own on_train_epoch_end, after ours
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
+            self._collect(trainer, _position(trainer), self.val_loss, self.val_accuracy)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._train_position = _position(trainer)
+        self._collect_train(trainer)
+        if trainer.current_epoch == 0 and not self.history:
+            names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            rank_zero_warn(
+                f"LossCurves found none of {self.train_loss}, {self.val_loss}, {self.train_accuracy} and "
+                f"{self.val_accuracy} after the first epoch; the module logged {names}. Pass it the names to draw."
+            )
+        elapsed = time.monotonic() - self._drawn_at
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and self._draw_seconds <= self.max_time_share * elapsed:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._collect_train(trainer)
+        self._draw(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            self._draw(trainer, pl_module)
+        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
+            rank_zero_warn(f"LossCurves: {error}")
+
+    def _collect_train(self, trainer: Trainer) -> None:
+        if self._train_position > 0:
+            self._collect(trainer, self._train_position, self.train_loss, self.train_accuracy)
+
+    def _collect(self, trainer: Trainer, position: float, *keys: str) -> None:
+        metrics = trainer.callback_metrics
+        for key in keys:
+            value = metrics.get(key)
+            # The trainer keeps the value of an earlier epoch until there is a new one: the same tensor is old news.
+            if value is None or value is self._last_seen.get(key):
+                continue
+            self._last_seen[key] = value
+            points = [point for point in self.history.get(key, []) if point[0] < position]
+            self.history[key] = [*points, [position, float(value)]]
+            self._undrawn = True
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._undrawn or not trainer.is_global_zero:
+            return
+        from lightning_cifar.plots import draw_loss_curves
+
+        started = time.monotonic()
+        figure = draw_loss_curves(
+            train_loss=self._curve(self.train_loss),
+            val_loss=self._curve(self.val_loss),
+            train_accuracy=self._curve(self.train_accuracy),
+            val_accuracy=self._curve(self.val_accuracy),
+            title=type(pl_module).__name__ if self.title is None else self.title,
+        )
+        save_figure(trainer, self.name, figure)
+        self._undrawn = False
+        self._drawn_at = time.monotonic()
+        self._draw_seconds = self._drawn_at - started
+
+    def _curve(self, key: str) -> list[tuple[float, float]]:
+        return [(epoch, value) for epoch, value in self.history.get(key, [])]
+
+
+def _position(trainer: Trainer) -> float:
+    """Epochs completed, with the part of the current one as a fraction."""
+    batches = trainer.num_training_batches
+    if not 0 < batches < float("inf"):
+        return trainer.current_epoch + 1.0
+    return trainer.current_epoch + min(1.0, trainer.fit_loop.epoch_loop.batch_progress.current.ready / batches)

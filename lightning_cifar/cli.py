@@ -1,0 +1,102 @@
+"""The command line: ``lightning-cifar fit | validate | test | predict``.
+
+What needs no torch (the version, a missing file) is answered before torch is loaded, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from lightning_cifar.errors import UsageError, did_you_mean, one_line
+
+COMMANDS = ("fit", "validate", "test", "predict")
+TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
+USAGE = f"""\
+usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
+
+What a training choice does to a convolutional network on CIFAR-10.
+
+  fit       train a network: --config configs/demo.yaml, or --model LeNet --data CIFAR10DataModule
+  validate  evaluate on the validation split: --ckpt_path runs/.../checkpoints/best.ckpt
+  test      evaluate on the test set, for the end: --ckpt_path ...
+  predict   write the probabilities of the test images: --ckpt_path ...
+
+Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
+--print_config writes the whole configuration. {TRACEBACK}=1 shows where an error comes from.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted.
+
+    Args:
+        args: Words of the command line; None takes those of the process.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        names = ("lightning-cifar", "torch", "torchvision", "lightning")
+        print(", ".join(f"{name} {version(name)}" for name in names))
+        return 0
+    try:
+        _check_words(words)
+        _quieten()
+        from lightning_cifar.runs import RunCLI
+
+        RunCLI.start(words)
+    except KeyboardInterrupt:
+        print("lightning-cifar: interrupted", file=sys.stderr)
+        return 130
+    except (UsageError, ValueError, TypeError, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"lightning-cifar: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse what needs no torch to be refused."""
+    if words[0] not in COMMANDS:
+        hint = did_you_mean(words[0], COMMANDS)
+        raise UsageError(f"there is no command {words[0]!r}.{hint} There are {', '.join(COMMANDS)}.")
+    for option, value in _pairs(words):
+        if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
+            raise UsageError(f"there is no configuration {value}: pass an existing YAML file.")
+        if option == "--ckpt_path" and value not in ("best", "last", "null") and not os.path.isfile(value):
+            raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """Options with their values, whether written ``--a b`` or ``--a=b``."""
+    pairs = []
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if equals:
+            pairs.append((option, value))
+        elif i + 1 < len(words):
+            pairs.append((word, words[i + 1]))
+    return pairs
+
+
+def _quieten() -> None:
+    """Keep Lightning's advertising and internals out of the log."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+    def is_ours_to_show(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(part in message for part in ("Tip:", "to estimate number of stepping batches", "TPU available"))
+
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).addFilter(is_ours_to_show)
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""CIFAR-10 (Krizhevsky, 2009): 60,000 colour photographs of 32 x 32 pixels in ten classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.sources import download_cifar10, find_cifar10, read_cifar10
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """CIFAR-10 from the official python batches: a folder ``cifar-10-batches-py`` or the tarball, inside ``root``.
+
+    Args:
+        root: Folder of the data.
+        download: Fetch the tarball (170 MB) into ``root`` when there is no data.
+        verify: Compare with the official checksums. False reads an unofficial copy.
+        url: Fetch from here instead of the known mirrors.
+        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: In ``prepare_data``, if there is no data and ``download`` is off.
+        ValueError: In ``setup``, if a file is truncated, altered or not what it claims to be.
+    """
+
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    own_mean = (0.4914, 0.4822, 0.4465)
+    own_std = (0.2470, 0.2435, 0.2616)
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        *,
+        download: bool = False,
+        verify: bool = True,
+        url: str | None = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        self.root = Path(root)
+        self.download, self.verify, self.url = download, verify, url
+        self._parts: dict[str, LabelledImages] = {}
+
+    def prepare_data(self) -> None:
+        if self.download and find_cifar10(self.root) is None:
+            download_cifar10(self.root, url=self.url)
+
+    def load(self, part: Literal["train", "test"]) -> LabelledImages:
+        if part not in self._parts:
+            arrays = read_cifar10(self.root, verify=self.verify)
+            self._parts["train"] = LabelledImages(arrays.train_images, arrays.train_labels)
+            self._parts["test"] = LabelledImages(arrays.test_images, arrays.test_labels)
+        return self._parts.pop(part)

@@ -1,0 +1,109 @@
+"""Mistakes on the command line, told in one line that names the thing and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """One line for the user: what is wrong, and the fix."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean x?``, or nothing where nothing is near.
+
+    >>> did_you_mean("widht", ["width", "height"])
+    ' Did you mean width?'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def one_line(message: object) -> str:
+    """The message without its line breaks."""
+    return " ".join(str(message).split())
+
+
+def explain_parser_error(message: str, *, options: Iterable[str], classes: Iterable[type]) -> str:
+    """What a message of the argument parser means, in one line.
+
+    Args:
+        message: Of jsonargparse, often many lines.
+        options: Names of the options that there are, such as ``trainer.max_epochs``.
+        classes: Classes that can be named in a configuration.
+    """
+    options, classes = list(options), list(classes)
+    by_name = {known.__name__: known for known in classes}
+
+    if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        known = re.findall(r"[\w-]+", found[2])
+        return f"there is no command {found[1]!r}.{did_you_mean(found[1], known)} There are {', '.join(known)}."
+    if found := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", message):
+        return f"a command is missing: one of {found[1].replace(',', ', ')}."
+    if found := re.search(r"unrecognized arguments: (\S+)", message):
+        return _unknown(found[1].lstrip("-").split("=")[0], options, prefix="--")
+    if found := re.search(r"does not accept option '([^']+)'", message):
+        return _unknown(found[1], options)
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        return _unknown(found[1], [name for known in classes for name in _parameters(known)])
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        name = found[1].rsplit(".", 1)[-1]
+        return f"there is no class {found[1]!r}.{did_you_mean(name, by_name)} {_available(message, by_name)}"
+    if found := re.search(r"the following arguments are required: (.*)", message):
+        names = [name.strip().split(".", 1)[-1] for name in found[1].split(",")]
+        given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
+        return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
+    if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
+        return f"there is no file {found[1]}."
+    if found := re.search(r"Problems parsing config: (.*)", message, flags=re.DOTALL):
+        return f"a configuration is not valid YAML: {one_line(found[1])}"
+    if found := re.search(r'Parser key "([^"]+)":\s+(.*)', message, flags=re.DOTALL):
+        return _wrong_value(found[1], found[2])
+    return one_line(message)
+
+
+def _unknown(name: str, known: list[str], prefix: str = "") -> str:
+    last = {option.rsplit(".", 1)[-1]: option for option in known}
+    hint = did_you_mean(name, known) or did_you_mean(name.rsplit(".", 1)[-1], last)
+    return f"there is no option {prefix}{name}.{hint} (--help lists them)"
+
+
+def _wrong_value(key: str, detail: str) -> str:
+    if found := re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", detail):
+        given = found[2].strip().strip("'")
+        known = [value.strip().strip("'") for value in found[1].split(",")]
+        return f"{key} (={given}) must be one of {', '.join(known)}.{did_you_mean(given, known)}"
+    expected = [name for name in re.findall(r"Expected an? <class '([^']+)'>", detail) if name != "NoneType"]
+    got = re.search(r"(?:Got value|Given value): (.*)", detail)
+    if expected and got:
+        return f"{key} (={got[1].strip()}) must be of type {' or '.join(dict.fromkeys(expected))}."
+    return f"{key}: {one_line(detail)}"
+
+
+def _available(message: str, by_name: dict[str, type]) -> str:
+    """The classes that the place in question takes."""
+    found = re.search(r"Subtypes: \[<class '([\w.]+)'>", message)
+    if not found:
+        return ""
+    module, name = found[1].rsplit(".", 1)
+    base = getattr(importlib.import_module(module), name)
+    names = sorted(
+        name for name, known in by_name.items() if issubclass(known, base) and not known.__module__.startswith("lightning.")
+    )
+    return f"There are {', '.join(names)}." if names else ""
+
+
+def _parameters(known: type) -> list[str]:
+    """Names that a class takes, those that it hands on to its bases included."""
+    names: list[str] = []
+    for base in inspect.getmro(known):
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names

@@ -1,0 +1,172 @@
+"""The LightningModule that every classifier here is: loss, metrics, optimizer and learning-rate regime."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_cifar.schedules import Schedule, check_regime, lr_factor
+
+Batch = tuple[Tensor, Tensor]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
+
+
+class Classifier(pl.LightningModule):
+    """A network with a cross-entropy loss. Subclasses build ``self.network``: (N, C, H, W) -> logits (N, num_classes).
+
+    Logs ``train/loss`` and ``train/accuracy`` as means over an epoch (and every ``log_every_n_steps`` steps as
+    ``train/loss_step``, ``train/accuracy_step``), ``val/...`` and ``test/...`` over the whole split in evaluation mode.
+
+    Args:
+        num_classes: Classes to tell apart.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image, in pixels.
+        lr: Learning rate: the peak of the schedule.
+        optimizer: Which of torch's optimizers.
+        momentum: Of ``sgd`` and ``rmsprop``; ignored by the others.
+        nesterov: Nesterov's momentum, for ``sgd``.
+        weight_decay: L2 penalty; decoupled for ``adamw``.
+        schedule: Shape of the way down from the peak, see :func:`~lightning_cifar.schedules.lr_factor`.
+        warmup: Part of each cycle on the way up to the peak.
+        cycles: Number of cycles.
+        cycle_mult: Length of a cycle over the length of the one before.
+        final_lr: Lowest learning rate, as a fraction of ``lr``; None is the schedule's custom.
+        label_smoothing: Share of the target spread evenly over the classes.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        image_size: int = 32,
+        lr: float = 0.01,
+        optimizer: OptimizerName = "sgd",
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        schedule: Schedule = "constant",
+        warmup: float = 0.0,
+        cycles: int = 1,
+        cycle_mult: float = 1.0,
+        final_lr: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes (={num_classes}) must be at least 2.")
+        if not (math.isfinite(lr) and lr > 0):
+            raise ValueError(f"lr (={lr}) must be a positive number.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum (={momentum}) must be at least 0 and below 1.")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay (={weight_decay}) must not be negative.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing (={label_smoothing}) must be at least 0 and below 1.")
+        regime: dict[str, Any] = {
+            "schedule": schedule,
+            "warmup": warmup,
+            "cycles": cycles,
+            "cycle_mult": cycle_mult,
+            "final_lr": final_lr,
+        }
+        check_regime(**regime)
+        self._regime = regime
+        self.num_classes = num_classes
+        self.lr, self.optimizer_name = lr, optimizer
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.label_smoothing = label_smoothing
+        self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
+        accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+        self.train_accuracy, self.val_accuracy, self.test_accuracy = accuracy(), accuracy(), accuracy()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the batch of the loss that training minimises."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        images, labels = batch
+        logits = self(images)
+        loss = self.loss(logits, labels)
+        self.train_accuracy.update(logits.detach(), labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        # Every log call costs as much as a small layer: single steps are logged only where they are written.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            self.log_dict({"train/loss_step": loss, "train/accuracy_step": accuracy})
+            self.log_dict({"loss": loss, "accuracy": accuracy}, prog_bar=True, logger=False)
+        return {"loss": loss}
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/accuracy", self.train_accuracy.compute())
+        self.train_accuracy.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step("test", batch)
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Probabilities (N, num_classes)."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).softmax(dim=1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        optimizer = self.make_optimizer()
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(min(step / total, 1.0), **self._regime)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer with its learning rate at the peak."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        kwargs: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        match self.optimizer_name:
+            case "sgd":
+                return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, **kwargs)
+            case "adam":
+                return torch.optim.Adam(parameters, **kwargs)
+            case "adamw":
+                return torch.optim.AdamW(parameters, **kwargs)
+            case "rmsprop":
+                return torch.optim.RMSprop(parameters, momentum=self.momentum, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A checkpoint says by itself which network it holds.
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def _evaluation_step(self, split: Literal["val", "test"], batch: Batch) -> dict[str, Tensor]:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)  # without smoothing: comparable between regimes
+        accuracy = self.val_accuracy if split == "val" else self.test_accuracy
+        accuracy.update(logits, labels)
+        self.log_dict(
+            {f"{split}/loss": loss, f"{split}/accuracy": accuracy},
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(labels),
+            sync_dist=True,
+        )
+        return {"loss": loss, "logits": logits}

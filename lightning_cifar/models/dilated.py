@@ -1,0 +1,91 @@
+"""A small network of dilated, grouped and pointwise convolutions for CIFAR-10, in two variants."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from lightning_cifar.models.classifier import Classifier
+
+
+class _Layer(NamedTuple):
+    """One convolution with bias, and what follows it."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    batch_norm: bool = True
+    relu: bool = True
+    dropout_before: float = 0.0
+    block: int = 1
+
+
+def _layers(variant: Literal["187k", "191k"], num_classes: int) -> list[_Layer]:
+    wide = variant == "191k"
+    return [
+        _Layer(16, padding=1, block=1),
+        _Layer(32, block=1),
+        _Layer(32, block=1),
+        _Layer(128, dilation=1 if wide else 2, block=2, dropout_before=0.2 if wide else 0.0),
+        _Layer(64, dilation=2 if wide else 1, block=2),
+        _Layer(32, stride=2, padding=1, block=2),
+        _Layer(128, groups=8, relu=False, block=3),
+        _Layer(64, kernel=1, block=3),
+        _Layer(32, block=3),
+        _Layer(32, block=4, dropout_before=0.2 if wide else 0.1),
+        _Layer(16, kernel=3 if wide else 1, relu=False, block=4),
+        _Layer(num_classes, batch_norm=False, relu=False, block=4),
+    ]
+
+
+class DilatedNet(Classifier):
+    """Twelve convolutions: a dilated one widens the view, a grouped and a pointwise one replace a full one.
+
+    ``variant="187k"`` has 187,418 parameters (10 classes, 3 channels) and ends in 3 x 3 average pooling;
+    ``variant="191k"`` has 191,514, its dilation one layer later, and no pooling left to do.
+
+    Args:
+        variant: Which of the two.
+        **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
+
+    Raises:
+        ValueError: If the images are not of 32 x 32 pixels, for which the layers are cut.
+    """
+
+    def __init__(self, variant: Literal["187k", "191k"] = "187k", **training: Any) -> None:
+        super().__init__(**training)
+        self.save_hyperparameters()
+        in_channels, size = self.example_input_array.shape[1:3]
+        if size != 32:
+            raise ValueError(f"image_size (={size}) must be 32 pixels for DilatedNet.")
+        blocks: list[list[nn.Module]] = [[], [], [], []]
+        for layer in _layers(variant, self.num_classes):
+            modules = blocks[layer.block - 1]
+            if layer.dropout_before:
+                modules.append(nn.Dropout2d(layer.dropout_before))
+            modules.append(
+                nn.Conv2d(
+                    in_channels,
+                    layer.channels,
+                    layer.kernel,
+                    stride=layer.stride,
+                    padding=layer.padding,
+                    dilation=layer.dilation,
+                    groups=layer.groups,
+                )
+            )
+            if layer.batch_norm:
+                modules.append(nn.BatchNorm2d(layer.channels))
+            if layer.relu:
+                modules.append(nn.ReLU(inplace=True))
+            in_channels = layer.channels
+        if variant == "187k":
+            blocks[-1].append(nn.AvgPool2d(3))
+        blocks[-1].append(nn.Flatten())
+        network = nn.Sequential(*(nn.Sequential(*modules) for modules in blocks))
+        self.network = network.to(memory_format=torch.channels_last)

@@ -1,0 +1,53 @@
+"""LeNet-5 in its usual variants (LeCun et al., 1998, doi:10.1109/5.726791)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lightning_cifar.models.classifier import Classifier
+
+
+class LeNet(Classifier):
+    """Two convolutions of 5 x 5 (6 and 16 filters), each followed by pooling, and fully connected layers.
+
+    Number of parameters: 62,006 for 3 x 32 x 32 images, 44,426 for 1 x 28 x 28, and 34,622 with ``hidden=[120]`` there.
+
+    Args:
+        activation: After each convolution and hidden layer.
+        pooling: 2 x 2, after each activation of a convolution.
+        hidden: Sizes of the hidden fully connected layers.
+        **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
+
+    Raises:
+        ValueError: If the images are too small (below 16 pixels) or ``hidden`` has a size below 1.
+    """
+
+    def __init__(
+        self,
+        activation: Literal["relu", "tanh"] = "relu",
+        pooling: Literal["max", "average"] = "max",
+        hidden: Sequence[int] = (120, 84),
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        hidden = tuple(hidden)
+        self.save_hyperparameters()
+        in_channels, size = self.example_input_array.shape[1:3]
+        if size < 16:
+            raise ValueError(f"image_size (={size}) must be at least 16 pixels for LeNet.")
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
+        act: type[nn.Module] = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+        pool: type[nn.Module] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, 6, 5), act(), pool(2), nn.Conv2d(6, 16, 5), act(), pool(2)]
+        side = ((size - 4) // 2 - 4) // 2
+        widths = (16 * side * side, *hidden)
+        layers.append(nn.Flatten())
+        for width, next_width in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, next_width), act()]
+        layers.append(nn.Linear(widths[-1], self.num_classes))
+        self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)

@@ -1,0 +1,74 @@
+"""Loss and accuracy against epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Curve: TypeAlias = Sequence[tuple[float, float]]
+"""Points (epochs completed, value), in the order of epochs."""
+
+_TRAIN_STYLE = {"color": "tab:blue", "label": "training"}
+_VAL_STYLE = {"color": "tab:orange", "label": "validation"}
+
+
+def draw_loss_curves(
+    *,
+    train_loss: Curve = (),
+    val_loss: Curve = (),
+    train_accuracy: Curve = (),
+    val_accuracy: Curve = (),
+    title: str = "",
+) -> Figure:
+    """Loss on the left and accuracy on the right, training and validation in each; a panel without points is left out.
+
+    Accuracies are fractions and are drawn in percent; the best validation accuracy is marked. Values that are not
+    finite cannot be drawn and are named in the panel.
+    """
+    show_loss, show_accuracy = bool(train_loss or val_loss), bool(train_accuracy or val_accuracy)
+    panels = max(1, show_loss + show_accuracy)
+    figure = Figure(figsize=(4.8 * panels + 0.4, 4), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    subplots = list(figure.subplots(1, panels, squeeze=False)[0])
+    if show_loss or not show_accuracy:
+        axes = subplots.pop(0)
+        _draw_panel(axes, train_loss, val_loss, scale=1)
+        axes.set_ylabel("loss")
+    if show_accuracy:
+        axes = subplots.pop(0)
+        _draw_panel(axes, train_accuracy, val_accuracy, scale=100)
+        axes.set_ylabel("accuracy (%)")
+        _mark_best(axes, val_accuracy)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
+    for curve, style in ((train, _TRAIN_STYLE), (val, _VAL_STYLE)):
+        if curve:
+            x, y = np.asarray(curve, dtype=float).T
+            axes.plot(x, scale * y, marker="o" if len(x) <= 40 else "", markersize=3.5, linewidth=1.5, **style)
+    broken = [epoch for epoch, value in (*train, *val) if not np.isfinite(value)]
+    if broken:
+        axes.text(0.03, 0.03, f"not finite at epoch {min(broken):g}", color="tab:red", transform=axes.transAxes)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    if train or val:
+        axes.legend()
+
+
+def _mark_best(axes: Axes, curve: Curve) -> None:
+    finite = [point for point in curve if np.isfinite(point[1])]
+    if not finite:
+        return
+    epoch, best = max(finite, key=lambda point: point[1])  # the first one of equals
+    label = f"best validation {100 * best:.2f} % (epoch {epoch:.4g})"
+    axes.plot([epoch], [100 * best], "*", color="tab:red", markersize=12, zorder=3, label=label)

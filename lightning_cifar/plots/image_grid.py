@@ -1,0 +1,81 @@
+"""A sheet of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+
+def to_displayable(
+    images: ArrayLike, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> NDArray[np.float32]:
+    """Undo the normalisation of images (N, C, H, W): floats (N, H, W, C) in [0, 1].
+
+    With ``mean`` and ``std`` (one per channel, of images in [0, 1]) exactly, clipped to the range. Without them, bytes
+    are divided by 255, images already in [0, 1] stay, and others are stretched from their common minimum to their
+    common maximum.
+    """
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        array = array / np.float32(255)
+    array = np.moveaxis(array.astype(np.float32), 1, -1)
+    channels = array.shape[-1]
+    if mean is not None and std is not None and len(mean) == len(std) == channels:
+        array = array * np.asarray(std, dtype=np.float32) + np.asarray(mean, dtype=np.float32)
+    elif array.size and (array.min() < 0 or array.max() > 1):
+        array = (array - array.min()) / max(float(np.ptp(array)), 1e-12)
+    return np.clip(array, 0, 1)
+
+
+def draw_image_grid(
+    images: ArrayLike,
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 8,
+    title_colors: Sequence[str] | None = None,
+    suptitle: str = "",
+    cell_inches: float = 1.05,
+) -> Figure:
+    """Images in rows of ``columns``, enlarged without smoothing, each under its title.
+
+    Args:
+        images: (N, H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
+        titles: N of them.
+        columns: images in a row.
+        title_colors: N of them, for example to tell right from wrong.
+        suptitle: above all.
+        cell_inches: width of one image.
+
+    Raises:
+        ValueError: the images are not (N, H, W, C) with 1 or 3 channels, or a list is not N long.
+    """
+    array = np.asarray(images)
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
+        raise ValueError(f"images must be (N, H, W, C) with 1 or 3 channels and N > 0, these are {array.shape}")
+    for name, values in (("titles", titles), ("title_colors", title_colors)):
+        if values is not None and len(values) != len(array):
+            raise ValueError(f"{len(values)} {name} do not go with {len(array)} images")
+
+    columns = min(columns, len(array))
+    rows = math.ceil(len(array) / columns)
+    height = cell_inches * array.shape[1] / array.shape[2] + (0.24 if titles else 0.06)
+    figure = Figure(figsize=(columns * (cell_inches + 0.06), rows * height + (0.4 if suptitle else 0.0)))
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    if suptitle:
+        figure.suptitle(suptitle, size=11)
+    grey = {"cmap": "gray"} if array.shape[-1] == 1 else {}
+    top = 255 if array.dtype == np.uint8 else 1
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if index >= len(array):
+            continue
+        pixels = array[index, :, :, 0] if grey else array[index]
+        axes.imshow(pixels, interpolation="nearest", vmin=0, vmax=top, **grey)
+        if titles is not None:
+            color = title_colors[index] if title_colors is not None else "black"
+            axes.set_title(titles[index], size=8.5, pad=2, color=color)
+    return figure

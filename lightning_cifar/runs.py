@@ -1,0 +1,309 @@
+"""A run is a folder: config.yaml, metrics.csv, TensorBoard events, checkpoints, pictures, tables and result.json.
+
+The folder appears when everything that can be refused was accepted, and belongs to one run for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import warnings
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lightning_cifar import artifacts, callbacks, data, models
+from lightning_cifar.errors import UsageError, explain_parser_error, one_line
+
+RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
+CONFIG_KEY = "lightning_cifar_config"  # in checkpoints: the configuration as YAML text
+
+
+class Parser(LightningArgumentParser):
+    """Tells each mistake in one line. Abbreviated options are mistakes: a typo must not choose another option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        options = [option.lstrip("-") for action in self._actions for option in action.option_strings]
+        for subparsers in (action.choices for action in self._actions if isinstance(action.choices, dict)):
+            for subparser in subparsers.values():
+                options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
+        known = [value for module in (models, data, callbacks) for value in vars(module).values()]
+        classes = [value for value in known if isinstance(value, type)]
+        raise UsageError(explain_parser_error(message, options=options, classes=classes)) from ex
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI with our parser, run folders, and checkpoints that bring their own configuration."""
+
+    @classmethod
+    def start(cls, words: list[str]) -> None:
+        """Parse and run a command line."""
+        # The words are passed on as an argument; the warning about that is for programs with a command line of their own.
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+        # Inside Lightning, and nothing a user can mend.
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+        # The folder is ours and new: it holds config.yaml.
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+        started_by_a_run = RUN_DIR_VARIABLE in os.environ
+        try:
+            cls._run(words)
+        finally:
+            if not started_by_a_run:
+                os.environ.pop(RUN_DIR_VARIABLE, None)
+
+    @classmethod
+    def _run(cls, words: list[str]) -> None:
+        cls(
+            models.Classifier,
+            data.ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            parser_class=Parser,
+            trainer_defaults={"max_epochs": 10, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
+            args=with_checkpoint_config(words),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of this run; it must not exist. Default: runs/ with the model's name and the time.",
+        )
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="After fit, evaluate the best checkpoint (by validation accuracy) once on the test set.",
+        )
+        for name in ("num_classes", "in_channels", "image_size"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        # A checkpoint is data: nothing in it is executed.
+        parser.set_defaults({"weights_only": True} if "weights_only" in parser.get_defaults() else {})
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's version lets the checkpoint's values beat the explicit flags; see with_checkpoint_config."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint of another class."""
+        path = self._get(self.config, "ckpt_path")
+        if path and Path(path).is_file():
+            held = read_checkpoint(Path(path)).get("class_path")
+            wanted = self._get(self.config, "model")["class_path"]
+            if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
+                held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
+                raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        assert self.subcommand is not None
+        self.run_dir = self._choose_run_dir()
+        config = self._get(self.config_init, "trainer")
+        given: list[Callback] = config["callbacks"] or []
+        if not isinstance(given, list):
+            given = [given]
+        defaults: list[Callback] = [callbacks.ClassAccuracy(), callbacks.SampleGrid()]
+        if self.subcommand == "fit":
+            defaults += [callbacks.LayerTable(), callbacks.LossCurves(), callbacks.Throughput()]
+            if config["logger"] is not False:
+                defaults.append(LearningRateMonitor())
+            if config["enable_checkpointing"] is not False:
+                monitor = {"monitor": "val/accuracy", "mode": "max"} if self.datamodule.num_val else {}
+                defaults.append(
+                    ModelCheckpoint(self.run_dir / "checkpoints", "best", save_last=True, enable_version_counter=False, **monitor)
+                )
+        kinds = tuple(type(callback) for callback in given)
+        config["callbacks"] = [*given, *(callback for callback in defaults if not isinstance(callback, kinds))]
+        config["callbacks"].append(RunRecord(self.subcommand, self._config_text()))
+        if config["logger"] in (None, True):
+            folder = {"save_dir": self.run_dir, "name": "", "version": ""}
+            config["logger"] = [TensorBoardLogger(**folder), CSVLogger(**folder)]
+        if config["enable_model_summary"] is None:
+            config["enable_model_summary"] = False  # the layer table takes its place
+        config["default_root_dir"] = str(self.run_dir)
+        return pl.Trainer(**config)
+
+    def before_fit(self) -> None:
+        self._claim_run_dir("fit")
+
+    def before_validate(self) -> None:
+        self._claim_run_dir("validate")
+
+    def before_test(self) -> None:
+        self._claim_run_dir("test")
+
+    def before_predict(self) -> None:
+        self._claim_run_dir("predict")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict the test images into a table of classes and probabilities."""
+        batches = self.trainer.predict(**kwargs)
+        assert batches is not None
+        probabilities = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
+        names = self.datamodule.class_names
+        top, predicted = probabilities.max(dim=1)
+        rows = (
+            [i, names[int(k)], f"{float(p):.4f}", *(f"{value:.4f}" for value in each)]
+            for i, (k, p, each) in enumerate(zip(predicted, top, probabilities.tolist(), strict=True))
+        )
+        path = artifacts.save_table(self.trainer, "predictions", ["image", "class", "probability", *names], rows)
+        if path:
+            print(f"predictions of {len(probabilities)} images: {path}")
+
+    def after_fit(self) -> None:
+        if self._get(self.config, "test_after_fit") and not self.trainer.fast_dev_run:
+            checkpoint = self.trainer.checkpoint_callback
+            best = getattr(checkpoint, "best_model_path", "") or None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        self._say_where()
+
+    def after_validate(self) -> None:
+        self._say_where()
+
+    def after_test(self) -> None:
+        self._say_where()
+
+    def _say_where(self) -> None:
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            print(f"run folder:  {self.run_dir}\nTensorBoard: tensorboard --logdir {self.run_dir}")
+
+    def _choose_run_dir(self) -> Path:
+        given = os.environ.get(RUN_DIR_VARIABLE) or self._get(self.config, "run_dir")
+        if given:
+            return Path(given)
+        verb = "" if self.subcommand == "fit" else f"-{self.subcommand}"
+        stem = f"{type(self.model).__name__}{verb}-{datetime.now():%Y%m%d-%H%M%S}"
+        paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
+        return next(path for path in paths if not path.exists())
+
+    def _claim_run_dir(self, stage: str) -> None:
+        """Make the folder, once all that is needed was found good."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup(stage)
+        if self.trainer.fast_dev_run or RUN_DIR_VARIABLE in os.environ:
+            return
+        try:
+            self.run_dir.parent.mkdir(parents=True, exist_ok=True)
+            self.run_dir.mkdir()
+        except FileExistsError:
+            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another --run_dir.") from None
+        except OSError as error:
+            raise UsageError(f"cannot make the run folder {self.run_dir}: {error.strerror}; pass another --run_dir.") from error
+        os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
+
+    def _config_text(self) -> str:
+        """The configuration as YAML, without what belongs to this one call."""
+        assert self.subcommand is not None
+        config: Namespace = self.config[self.subcommand].clone()
+        for key in ("config", "run_dir", "ckpt_path"):
+            config.pop(key, None)
+        text: str = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
+        return text
+
+
+class RunRecord(Callback):
+    """Puts the configuration into each checkpoint, and what came out into result.json.
+
+    Args:
+        command: Which command this is.
+        config: The configuration, YAML text.
+    """
+
+    def __init__(self, command: str, config: str) -> None:
+        self.command, self.config = command, config
+        self.start = time.monotonic()
+        self.metrics: dict[str, float] = {}
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self.config
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collect(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collect(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.sanity_checking or stage == "predict":
+            return
+        self._collect(trainer)
+        checkpoint = trainer.checkpoint_callback
+        score = getattr(checkpoint, "best_model_score", None)
+        names = ("lightning-cifar", "torch", "torchvision", "lightning")
+        artifacts.save_json(
+            trainer,
+            "result",
+            {
+                "command": self.command,
+                "model": type(pl_module).__name__,
+                "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "seconds": round(time.monotonic() - self.start, 1),
+                "metrics": self.metrics,
+                "best": None if score is None else float(score),
+                "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
+                "machine": {
+                    "processor": platform.machine(),
+                    "threads": torch.get_num_threads(),
+                    "device": str(trainer.strategy.root_device),
+                    "precision": str(trainer.precision),
+                },
+            },
+        )
+
+    def _collect(self, trainer: pl.Trainer) -> None:
+        if not trainer.sanity_checking:
+            self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; nothing in it is executed.
+
+    Raises:
+        UsageError: If the file is not a checkpoint, damaged, or holds more than plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what its reader of the day raises
+        detail = one_line(error).split(". ", 1)[0][:160]
+        raise UsageError(f"{path} is not a readable checkpoint, or is damaged: {detail}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise UsageError(f"{path} is not a checkpoint of a LightningModule.")
+    return content
+
+
+def with_checkpoint_config(words: list[str]) -> list[str]:
+    """Put the configuration that a checkpoint brings in front of the words, so that every explicit option beats it.
+
+    ``fit`` takes all of it and goes on training; the other commands take the seed, the model and the data.
+    """
+    path = next((word.split("=", 1)[-1] for word in words if word.startswith("--ckpt_path=")), None)
+    if "--ckpt_path" in words[:-1]:
+        path = words[words.index("--ckpt_path") + 1]
+    if path is None or not Path(path).is_file():
+        return words
+    checkpoint = read_checkpoint(Path(path))
+    config = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")
+    if words[0] != "fit":
+        config = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
+    if "model" not in config and "class_path" in checkpoint:
+        config["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
+    return [words[0], "--config", yaml.safe_dump(config), *words[1:]] if config else words
