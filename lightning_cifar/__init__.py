@@ -9,16 +9,14 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("analysis", "artifacts", "callbacks", "cli", "data", "models", "plots", "schedules")
-
-__all__ = ["__version__", *_SUBPACKAGES]
+__all__ = ["__version__", "analysis", "artifacts", "callbacks", "cli", "data", "models", "plots", "schedules"]
 
 
 def __getattr__(name: str) -> object:
-    if name in _SUBPACKAGES:
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBPACKAGES])
+    return sorted([*globals(), *__all__])

@@ -134,7 +134,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from None
+        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from None
 
 
 def _writes(trainer: Trainer) -> bool:

@@ -88,6 +88,7 @@ def _pairs(words: list[str]) -> list[tuple[str, str]]:
 def _quieten() -> None:
     """Keep Lightning's advertising and internals out of the log."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not the user's
 
     def is_ours_to_show(record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -92,7 +92,9 @@ def _available(message: str, by_name: dict[str, type]) -> str:
     module, name = found[1].rsplit(".", 1)
     base = getattr(importlib.import_module(module), name)
     names = sorted(
-        name for name, known in by_name.items() if issubclass(known, base) and not known.__module__.startswith("lightning.")
+        name
+        for name, known in by_name.items()
+        if issubclass(known, base) and not known.__module__.startswith("lightning.")
     )
     return f"There are {', '.join(names)}." if names else ""
 
@@ -103,7 +105,9 @@ def _parameters(known: type) -> list[str]:
     for base in inspect.getmro(known):
         if "__init__" in vars(base) and base is not object:
             parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+            names += [
+                p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+            ]
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
     return names

@@ -51,15 +51,24 @@ class RunCLI(LightningCLI):
     @classmethod
     def start(cls, words: list[str]) -> None:
         """Parse and run a command line."""
-        # The words are passed on as an argument; the warning about that is for programs with a command line of their own.
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-        # Inside Lightning, and nothing a user can mend.
-        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-        # The folder is ours and new: it holds config.yaml.
-        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
         started_by_a_run = RUN_DIR_VARIABLE in os.environ
         try:
-            cls._run(words)
+            with warnings.catch_warnings():
+                # The words are passed on as an argument: our command line is the process's own.
+                warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+                # Inside Lightning, and nothing a user can mend.
+                warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+                # The folder is ours and new: it holds config.yaml.
+                warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+                # Steps are logged where there are enough; the epoch's means always are.
+                warnings.filterwarnings(
+                    "ignore", message="The number of training batches .* is smaller than the logging"
+                )
+                # A resumed run has a folder of its own.
+                warnings.filterwarnings("ignore", message="The dirpath has changed")
+                # An evaluation has no use for the state of the training's callbacks.
+                warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+                cls._run(words)
         finally:
             if not started_by_a_run:
                 os.environ.pop(RUN_DIR_VARIABLE, None)
@@ -111,29 +120,46 @@ class RunCLI(LightningCLI):
                 held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
                 raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
 
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint of other layers, before anything is written."""
+        path = self._get(self.config, "ckpt_path")
+        if path and Path(path).is_file():
+            try:
+                self.model.load_state_dict(read_checkpoint(Path(path))["state_dict"])
+            except RuntimeError as error:
+                detail = one_line(str(error).split("\n", 1)[-1])[:160]
+                raise UsageError(
+                    f"{path} does not fit {type(self.model).__name__} as configured: {detail} ..."
+                ) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         assert self.subcommand is not None
         self.run_dir = self._choose_run_dir()
         config = self._get(self.config_init, "trainer")
         given: list[Callback] = config["callbacks"] or []
-        if not isinstance(given, list):
-            given = [given]
         defaults: list[Callback] = [callbacks.ClassAccuracy(), callbacks.SampleGrid()]
         if self.subcommand == "fit":
             defaults += [callbacks.LayerTable(), callbacks.LossCurves(), callbacks.Throughput()]
             if config["logger"] is not False:
                 defaults.append(LearningRateMonitor())
             if config["enable_checkpointing"] is not False:
-                monitor = {"monitor": "val/accuracy", "mode": "max"} if self.datamodule.num_val else {}
+                monitor = "val/accuracy" if self.datamodule.num_val else None
                 defaults.append(
-                    ModelCheckpoint(self.run_dir / "checkpoints", "best", save_last=True, enable_version_counter=False, **monitor)
+                    ModelCheckpoint(
+                        self.run_dir / "checkpoints",
+                        "best",
+                        monitor=monitor,
+                        mode="max",
+                        save_last=True,
+                        enable_version_counter=False,
+                    )
                 )
         kinds = tuple(type(callback) for callback in given)
         config["callbacks"] = [*given, *(callback for callback in defaults if not isinstance(callback, kinds))]
         config["callbacks"].append(RunRecord(self.subcommand, self._config_text()))
         if config["logger"] in (None, True):
-            folder = {"save_dir": self.run_dir, "name": "", "version": ""}
-            config["logger"] = [TensorBoardLogger(**folder), CSVLogger(**folder)]
+            folder = str(self.run_dir)
+            config["logger"] = [TensorBoardLogger(folder, "", ""), CSVLogger(folder, "", "")]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)
@@ -167,7 +193,7 @@ class RunCLI(LightningCLI):
             print(f"predictions of {len(probabilities)} images: {path}")
 
     def after_fit(self) -> None:
-        if self._get(self.config, "test_after_fit") and not self.trainer.fast_dev_run:
+        if self._get(self.config, "test_after_fit") and not self._is_trial:
             checkpoint = self.trainer.checkpoint_callback
             best = getattr(checkpoint, "best_model_path", "") or None
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -179,8 +205,12 @@ class RunCLI(LightningCLI):
     def after_test(self) -> None:
         self._say_where()
 
+    @property
+    def _is_trial(self) -> bool:
+        return bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it untyped
+
     def _say_where(self) -> None:
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not self._is_trial:
             print(f"run folder:  {self.run_dir}\nTensorBoard: tensorboard --logdir {self.run_dir}")
 
     def _choose_run_dir(self) -> Path:
@@ -196,15 +226,16 @@ class RunCLI(LightningCLI):
         """Make the folder, once all that is needed was found good."""
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
-        if self.trainer.fast_dev_run or RUN_DIR_VARIABLE in os.environ:
+        if self._is_trial or RUN_DIR_VARIABLE in os.environ:
             return
+        if self.run_dir.exists():
+            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another --run_dir.")
         try:
             self.run_dir.parent.mkdir(parents=True, exist_ok=True)
-            self.run_dir.mkdir()
-        except FileExistsError:
-            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another --run_dir.") from None
+            self.run_dir.mkdir()  # fails for the second of two runs that start at once
         except OSError as error:
-            raise UsageError(f"cannot make the run folder {self.run_dir}: {error.strerror}; pass another --run_dir.") from error
+            reason = os.strerror(error.errno or 0)
+            raise UsageError(f"cannot make the run folder {self.run_dir}: {reason}; pass another --run_dir.") from error
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
 
@@ -214,8 +245,8 @@ class RunCLI(LightningCLI):
         config: Namespace = self.config[self.subcommand].clone()
         for key in ("config", "run_dir", "ckpt_path"):
             config.pop(key, None)
-        text: str = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
-        return text
+        text = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
+        return str(text)
 
 
 class RunRecord(Callback):
@@ -231,7 +262,9 @@ class RunRecord(Callback):
         self.start = time.monotonic()
         self.metrics: dict[str, float] = {}
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint[CONFIG_KEY] = self.config
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -35,9 +35,7 @@ def list_layers(model: nn.Module, example: Tensor) -> list[LayerRow]:
 
     for name, layer in model.named_modules():
         if not list(layer.children()):
-            handles.append(
-                layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))
-            )
+            handles.append(layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output)))
     try:
         with evaluation(model), torch.random.fork_rng(devices=[]):
             model(example)

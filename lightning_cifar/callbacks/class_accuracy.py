@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -10,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
@@ -211,12 +212,12 @@ def _without_repeats(labels: Tensor, seen: int, sampler: DistributedSampler[obje
 def _sum_over_ranks(confusion: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
     """A rank without a batch does not know K and would leave the others waiting, so the ranks agree on it first."""
     size = torch.tensor(0 if confusion is None else len(confusion), device=pl_module.device)
-    largest = int(trainer.strategy.reduce(size, reduce_op="max"))  # type: ignore[arg-type]
+    largest = int(trainer.strategy.reduce(size, reduce_op="max"))
     if largest == 0:
         return None
     if confusion is None:
         confusion = torch.zeros(largest, largest, dtype=torch.int64, device=pl_module.device)
-    total = trainer.strategy.reduce(confusion, reduce_op="sum")  # type: ignore[arg-type]
+    total = trainer.strategy.reduce(confusion, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 
@@ -250,8 +251,8 @@ def _format_table(title: str, confusion: Tensor, names: Sequence[str]) -> str:
         table.add_row(
             Text(name),
             str(score.count),
-            f"{100 * score.accuracy:.2f}",
-            f"{100 * score.precision:.2f}",
+            "-" if math.isnan(score.accuracy) else f"{100 * score.accuracy:.2f}",
+            "-" if math.isnan(score.precision) else f"{100 * score.precision:.2f}",
             Text(confused),
         )
     text = io.StringIO()
@@ -262,6 +263,6 @@ def _format_table(title: str, confusion: Tensor, names: Sequence[str]) -> str:
 
 def _print(text: str) -> None:
     # Above a progress bar of either kind: tqdm moves its own bars aside, and Rich redirects stdout.
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     tqdm.write(text)

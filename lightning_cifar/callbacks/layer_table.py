@@ -28,7 +28,8 @@ def format_layers(title: str, rows: list[LayerRow], total: int) -> str:
     header = ("layer", "", "output", "parameters")
     widths = [max(len(line[i]) for line in (header, *cells)) for i in range(4)]
     lines = [
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in (header, *cells)
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip()
+        for a, b, c, d in (header, *cells)
     ]
     rule = "-" * max(map(len, lines))
     return "\n".join((title, rule, lines[0], rule, *lines[1:], rule, f"{total:,} parameters"))

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
@@ -56,7 +56,7 @@ class LossCurves(Callback):
         self.history: dict[str, list[list[float]]] = {}
         """Points [epochs completed, value] by the name of the metric."""
         self._last_seen: dict[str, Tensor] = {}
-        self._train_position = 0.0
+        self._closing: float | None = None  # position of the epoch that has ended, until the next one starts
         self._undrawn = False
         self._drawn_at = 0.0
         self._draw_seconds = 0.5  # the first drawing loads matplotlib
@@ -75,17 +75,19 @@ class LossCurves(Callback):
         if trainer.global_step == 0:
             self.history = {}  # a new training with a callback that has served before
         self._last_seen = {}
+        self._closing = None
         self._drawn_at = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._collect_train(trainer)  # what the module logged in its own on_train_epoch_end, after ours
+        self._collect_train(trainer)
+        self._closing = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
             self._collect(trainer, _position(trainer), self.val_loss, self.val_accuracy)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._train_position = _position(trainer)
+        self._closing = _position(trainer)
         self._collect_train(trainer)
         if trainer.current_epoch == 0 and not self.history:
             names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
@@ -100,7 +102,14 @@ class LossCurves(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
+        self._closing = None
         self._draw(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, dict[str, object]]
+    ) -> None:
+        self._collect_train(trainer)
+        checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
@@ -109,8 +118,9 @@ class LossCurves(Callback):
             rank_zero_warn(f"LossCurves: {error}")
 
     def _collect_train(self, trainer: Trainer) -> None:
-        if self._train_position > 0:
-            self._collect(trainer, self._train_position, self.train_loss, self.train_accuracy)
+        """Called more than once after an epoch: a module may log in its own on_train_epoch_end, which follows ours."""
+        if self._closing is not None:
+            self._collect(trainer, self._closing, self.train_loss, self.train_accuracy)
 
     def _collect(self, trainer: Trainer, position: float, *keys: str) -> None:
         metrics = trainer.callback_metrics

@@ -91,8 +91,8 @@ class Throughput(Callback):
         self._refreshed_at = time.perf_counter()
         bar = trainer.progress_bar_callback
         if bar is not None and getattr(bar, "is_enabled", True):
-            # An integer: both bars would show a float with decimals, or as 1.23e+4.
-            trainer.progress_bar_metrics["images/s"] = round(self.images_per_s)
+            # Text, since a number is shown with decimals by one bar and as 1.23e+4 by the other.
+            trainer.progress_bar_metrics["images/s"] = f"{self.images_per_s:,.0f}"  # type: ignore[assignment]
 
 
 def _rate(start: tuple[float, int], end: tuple[float, int]) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -137,7 +137,9 @@ class Crop:
 
     def check_size(self, height: int, width: int) -> None:
         if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(f"crop: padding (={self.padding}) must be below the image size ({height} x {width} pixels).")
+            raise ValueError(
+                f"crop: padding (={self.padding}) must be below the image size ({height} x {width} pixels)."
+            )
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
         table = RowTable(images, padding=self.padding, mode=self.mode, mirrored=False)
@@ -215,9 +217,12 @@ def build(specs: Sequence[Spec]) -> list[Augmentation]:
     return [_build_one(spec) for spec in specs]
 
 
+_NO_ARGUMENTS: Argument | Mapping[str, Argument] = {}
+
+
 def _build_one(spec: Spec) -> Augmentation:
     if isinstance(spec, str):
-        name, arguments = spec, {}
+        name, arguments = spec, _NO_ARGUMENTS
     elif isinstance(spec, Mapping) and len(spec) == 1:
         name, arguments = next(iter(spec.items()))
     else:
@@ -226,9 +231,9 @@ def _build_one(spec: Spec) -> Augmentation:
         near = difflib.get_close_matches(name, BY_NAME, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BY_NAME)}."
         raise ValueError(f"augment: there is no {name!r}; {hint}")
-    kind = BY_NAME[name]
+    kind: Callable[..., Augmentation] = BY_NAME[name]
     try:
-        return kind(**arguments) if isinstance(arguments, Mapping) else kind(arguments)  # type: ignore[arg-type]
+        return kind(**arguments) if isinstance(arguments, Mapping) else kind(arguments)
     except TypeError as error:
         accepted = ", ".join(inspect.signature(kind).parameters)
         raise ValueError(f"augment: {name} cannot be made from {arguments!r}; its settings are {accepted}.") from error
@@ -277,9 +282,9 @@ class Pipeline:
             mirrored = any(isinstance(operation, Flip) for operation in self._front)
             self._table = RowTable(images, padding=crop.padding, mode=crop.mode, mirrored=mirrored)
         pixels = height * width
-        kwargs = {"device": images.device, "dtype": torch.float32}
-        self._scale = (1 / (255 * torch.tensor(self.std, **kwargs))).repeat(pixels)
-        self._offset = (-torch.tensor(self.mean, **kwargs) / torch.tensor(self.std, **kwargs)).repeat(pixels)
+        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float32, device=images.device)
+        self._scale = (1 / (255 * std)).repeat(pixels)
+        self._offset = (-mean / std).repeat(pixels)
 
     def draw(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
         """The numbers that the operations need for these samples: float32 (num_draws, N)."""

@@ -76,7 +76,7 @@ class BatchLoader:
         return (size - self.rank + self.world_size - 1) // self.world_size
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.batch_size)
+        return (self.num_samples + self.batch_size - 1) // self.batch_size
 
     def order(self) -> Tensor:
         """The sample indices of this rank in this epoch: int64 (num_samples,)."""

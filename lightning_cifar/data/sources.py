@@ -325,7 +325,8 @@ def _receive(
         with part.open("ab" if resumed else "wb") as file:
             while received != total:
                 try:
-                    chunk = response.read(_CHUNK)
+                    # Never beyond what is expected: an answer without a length may have no end.
+                    chunk = response.read(_CHUNK if total is None else min(_CHUNK, total - received))
                 except (OSError, HTTPException) as error:
                     raise _MirrorError(error, again=received > start) from error
                 if not chunk:

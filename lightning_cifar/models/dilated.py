@@ -60,7 +60,7 @@ class DilatedNet(Classifier):
     def __init__(self, variant: Literal["187k", "191k"] = "187k", **training: Any) -> None:
         super().__init__(**training)
         self.save_hyperparameters()
-        in_channels, size = self.example_input_array.shape[1:3]
+        in_channels, size = self.in_channels, self.image_size
         if size != 32:
             raise ValueError(f"image_size (={size}) must be 32 pixels for DilatedNet.")
         blocks: list[list[nn.Module]] = [[], [], [], []]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -36,18 +37,22 @@ class LeNet(Classifier):
         super().__init__(**training)
         hidden = tuple(hidden)
         self.save_hyperparameters()
-        in_channels, size = self.example_input_array.shape[1:3]
+        in_channels, size = self.in_channels, self.image_size
         if size < 16:
             raise ValueError(f"image_size (={size}) must be at least 16 pixels for LeNet.")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
         act: type[nn.Module] = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
         pool: type[nn.Module] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling]
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, 6, 5), act(), pool(2), nn.Conv2d(6, 16, 5), act(), pool(2)]
+        layers: list[nn.Module] = []
+        for num_in, num_out in ((in_channels, 6), (6, 16)):
+            layers.append(nn.Conv2d(num_in, num_out, 5))
+            # A monotonic function commutes with the maximum, and after it has a quarter of the work to do.
+            layers += [pool(2), act()] if pooling == "max" else [act(), pool(2)]
         side = ((size - 4) // 2 - 4) // 2
         widths = (16 * side * side, *hidden)
         layers.append(nn.Flatten())
-        for width, next_width in zip(widths, widths[1:], strict=False):
+        for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), act()]
         layers.append(nn.Linear(widths[-1], self.num_classes))
         self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)

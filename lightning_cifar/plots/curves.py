@@ -13,9 +13,6 @@ from matplotlib.ticker import MaxNLocator
 Curve: TypeAlias = Sequence[tuple[float, float]]
 """Points (epochs completed, value), in the order of epochs."""
 
-_TRAIN_STYLE = {"color": "tab:blue", "label": "training"}
-_VAL_STYLE = {"color": "tab:orange", "label": "validation"}
-
 
 def draw_loss_curves(
     *,
@@ -40,20 +37,22 @@ def draw_loss_curves(
         axes = subplots.pop(0)
         _draw_panel(axes, train_loss, val_loss, scale=1)
         axes.set_ylabel("loss")
+        _add_legend(axes)
     if show_accuracy:
         axes = subplots.pop(0)
         _draw_panel(axes, train_accuracy, val_accuracy, scale=100)
         axes.set_ylabel("accuracy (%)")
         _mark_best(axes, val_accuracy)
-        axes.legend(loc="lower right")
+        _add_legend(axes)
     return figure
 
 
 def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
-    for curve, style in ((train, _TRAIN_STYLE), (val, _VAL_STYLE)):
+    for curve, color, label in ((train, "tab:blue", "training"), (val, "tab:orange", "validation")):
         if curve:
             x, y = np.asarray(curve, dtype=float).T
-            axes.plot(x, scale * y, marker="o" if len(x) <= 40 else "", markersize=3.5, linewidth=1.5, **style)
+            marker = "o" if len(x) <= 40 else ""
+            axes.plot(x, scale * y, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.5)
     broken = [epoch for epoch, value in (*train, *val) if not np.isfinite(value)]
     if broken:
         axes.text(0.03, 0.03, f"not finite at epoch {min(broken):g}", color="tab:red", transform=axes.transAxes)
@@ -61,8 +60,6 @@ def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    if train or val:
-        axes.legend()
 
 
 def _mark_best(axes: Axes, curve: Curve) -> None:
@@ -72,3 +69,9 @@ def _mark_best(axes: Axes, curve: Curve) -> None:
     epoch, best = max(finite, key=lambda point: point[1])  # the first one of equals
     label = f"best validation {100 * best:.2f} % (epoch {epoch:.4g})"
     axes.plot([epoch], [100 * best], "*", color="tab:red", markersize=12, zorder=3, label=label)
+
+
+def _add_legend(axes: Axes) -> None:
+    """Above the panel, where it hides no point."""
+    if axes.lines:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9, columnspacing=1.2)

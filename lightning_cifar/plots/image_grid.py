@@ -28,7 +28,7 @@ def to_displayable(
         array = array * np.asarray(std, dtype=np.float32) + np.asarray(mean, dtype=np.float32)
     elif array.size and (array.min() < 0 or array.max() > 1):
         array = (array - array.min()) / max(float(np.ptp(array)), 1e-12)
-    return np.clip(array, 0, 1)
+    return array.clip(0, 1)
 
 
 def draw_image_grid(

@@ -1,12 +1,11 @@
 import io
 import os
 import pickle
-import pickletools
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.testing
 import pytest
 
 from lightning_cifar.data.pickles import read_pickle
@@ -76,20 +75,19 @@ def test_plain_values(protocol: int) -> None:
     [
         (lambda path: Calls(os.system, f"touch {path}"), "system"),
         (lambda path: Calls(eval, f"open({str(path)!r}, 'w')"), "eval"),
-        (lambda path: Calls(getattr, os, "system"), "getattr|module|copyreg|reconstruct"),
+        (lambda path: Calls(getattr, "text", "join"), "getattr"),
         (lambda path: Calls(io.open, str(path), "w"), "open"),
         (lambda path: Calls(np.testing.assert_equal, 1, 1), "assert_equal"),
         (lambda path: Calls(np.fromfile, str(path)), "fromfile"),
         (lambda path: np.float32(1), "scalar"),
     ],
 )
-def test_other_globals_are_named_and_not_executed(call, named: str, protocol: int, tmp_path: Path) -> None:
+def test_other_globals_are_named_and_not_executed(
+    call: Callable[[Path], object], named: str, protocol: int, tmp_path: Path
+) -> None:
     sentinel = tmp_path / "executed"
-    hostile = call(sentinel)
-    if isinstance(hostile, Calls) and hostile.reduced[1][0] is os:
-        hostile = Calls(getattr, "text", "join")  # modules do not pickle; the global is what matters
-    content = pickle.dumps({"data": hostile}, protocol)
-    with pytest.raises(ValueError, match=rf"batch holds the global '.*({named}).*delete it and download again") as info:
+    content = pickle.dumps({"data": call(sentinel)}, protocol)
+    with pytest.raises(ValueError, match=rf"batch holds the global '.*{named}.*delete it and download again") as info:
         read_pickle(content, name="batch")
     assert "\n" not in str(info.value)
     assert not sentinel.exists()
@@ -99,7 +97,7 @@ def test_the_global_of_inst_and_obj_opcodes_is_refused(tmp_path: Path) -> None:
     sentinel = tmp_path / "executed"
     command = f"touch {sentinel}".encode()
     for content in (b"(S'" + command + b"'\nios\nsystem\n.", b"(cos\nsystem\nS'" + command + b"'\no."):
-        with pytest.raises(ValueError, match="the global 'os.system'"):
+        with pytest.raises(ValueError, match=r"the global 'os\.system'"):
             read_pickle(content, name="batch")
     assert not sentinel.exists()
 
@@ -139,7 +137,6 @@ def test_a_name_with_control_characters_stays_on_one_line() -> None:
     ],
 )
 def test_abuse_of_what_is_admitted(content: bytes, reason: str) -> None:
-    pickletools.optimize  # noqa: B018  (the hand-written ones are read by eye with pickletools.dis)
     with pytest.raises(ValueError, match=f"batch holds .*{reason}.*not an official CIFAR-10 batch"):
         read_pickle(content, name="batch")
 
@@ -160,18 +157,20 @@ def test_a_declared_length_beyond_the_file_is_not_allocated(opcode: bytes) -> No
 
 def test_every_truncation_is_one_line() -> None:
     for length in range(len(PYTHON2)):
-        with pytest.raises(ValueError, match="batch is damaged or truncated .*delete it and download again") as info:
+        with pytest.raises(ValueError, match=r"batch is damaged or truncated .*delete it and download again") as info:
             read_pickle(PYTHON2[:length], name="batch")
         assert "\n" not in str(info.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*invalid escape sequence.*:DeprecationWarning")  # of a flipped STRING opcode
 def test_a_flipped_bit_gives_a_value_or_one_line() -> None:
+    refusals = []
     for position in range(8 * len(PYTHON2)):
         content = bytearray(PYTHON2)
         content[position // 8] ^= 1 << position % 8
         try:
             read_pickle(bytes(content), name="batch")
         except ValueError as error:
-            assert str(error).startswith("batch ")
-            assert str(error).isprintable()
+            refusals.append(str(error))
+    assert len(refusals) > len(PYTHON2)
+    assert all(refusal.startswith("batch ") and refusal.isprintable() for refusal in refusals)

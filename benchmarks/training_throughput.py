@@ -1,0 +1,177 @@
+"""Images per second of training: this package against a loop as its users write it, and against a bare loop.
+
+    python benchmarks/training_throughput.py [--threads 1] [--rounds 5] [--models LeNet DilatedNet]
+
+The peers, interleaved round by round in one process, on the same network, optimizer, batch size and random images:
+
+- ``per sample, n workers``: torchvision transforms on each PIL image (crop with padding 4, flip, to tensor, normalise), a
+  DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
+- ``bare loop``: the same network in the same memory format over ready normalised batches, nothing else;
+- ``ours``: a Lightning Trainer with our DataModule (crop, flip, normalise), our callbacks' throughput meter, no logger.
+
+Prints the median ratio over the rounds, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from lightning_cifar.callbacks import Throughput
+from lightning_cifar.data import SyntheticDataModule
+from lightning_cifar.models import Classifier, DilatedNet, LeNet
+
+BATCH_SIZE = 128
+MODELS: dict[str, Callable[[], Classifier]] = {"LeNet": LeNet, "DilatedNet": DilatedNet}
+NUM_IMAGES = {"LeNet": 64 * BATCH_SIZE, "DilatedNet": 8 * BATCH_SIZE}
+MEAN_STD = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+class PerSampleDataset(Dataset[tuple[Tensor, int]]):
+    """One transformed PIL image at a time."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(*MEAN_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[i])), int(self.labels[i])
+
+
+def hand_written_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """An epoch with running loss and accuracy."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    network.train()
+    total_loss, correct, total = 0.0, 0, 0
+    for images, labels in batches:
+        optimizer.zero_grad()
+        logits = network(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item()
+        correct += logits.argmax(1).eq(labels).sum().item()
+        total += len(labels)
+
+
+def bare_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """An epoch of nothing but steps."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    network.train()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+
+class EpochClock(pl.Callback):
+    """Seconds of the second epoch: start-up is not training."""
+
+    seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def time_ours(make: Callable[[], Classifier], num_images: int) -> float:
+    data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
+    clock = EpochClock()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[clock, Throughput()],
+    )
+    trainer.fit(make(), data)
+    return clock.seconds
+
+
+def time_loop(
+    loop: Callable[[nn.Module, Iterable[tuple[Tensor, Tensor]]], None],
+    make: Callable[[], Classifier],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    memory_format: torch.memory_format,
+    warm: list[tuple[Tensor, Tensor]],
+) -> float:
+    network = make().network.to(memory_format=memory_format)
+    loop(network, warm)
+    start = time.perf_counter()
+    loop(network, batches)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    print(
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, lightning {pl.__version__}, "
+        f"{options.threads} thread(s), batch {BATCH_SIZE}, n = {options.rounds} rounds"
+    )
+    for name in options.models:
+        make, num_images = MODELS[name], NUM_IMAGES[name]
+        data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
+        arrays = data.load("train")
+        ready = list(data.train_dataloader())
+        dataset = PerSampleDataset(arrays.images, arrays.labels)
+        nchw = partial(time_loop, hand_written_loop, make, memory_format=torch.contiguous_format)
+        loaders = {n: DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=n) for n in (0, 2)}
+        warm_nchw = [(images.contiguous(), labels) for images, labels in ready[:2]]
+        peers: dict[str, Callable[[], float]] = {
+            "ours": partial(time_ours, make, num_images),
+            "per sample, 0 workers": lambda: nchw(batches=loaders[0], warm=warm_nchw),
+            "per sample, 2 workers": lambda: nchw(batches=loaders[2], warm=warm_nchw),
+            "bare loop": lambda: time_loop(bare_loop, make, ready, torch.channels_last, ready[:2]),
+        }
+        seconds: dict[str, list[float]] = {peer: [] for peer in peers}
+        for _ in range(options.rounds):
+            for peer, run in peers.items():
+                seconds[peer].append(run())
+        print(f"\n{name}: {num_images} images a round")
+        for peer, times in seconds.items():
+            ratios = sorted(theirs / ours for theirs, ours in zip(times, seconds["ours"], strict=True))
+            print(
+                f"  {peer:<22} {num_images / statistics.median(times):8.0f} images/s   ours is "
+                f"{statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

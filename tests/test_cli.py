@@ -1,0 +1,265 @@
+"""The command line, in process: what a run leaves, and what a mistake says."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_cifar import cli
+from lightning_cifar.models import LeNet
+
+SMALL = [
+    *("--data", "SyntheticDataModule", "--data.num_train", "96", "--data.num_val", "40", "--data.num_test", "50"),
+    *("--data.batch_size", "32", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+]
+FIT = ["fit", "--model", "LeNet", *SMALL, "--trainer.max_epochs", "2"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main([*FIT, "--model.lr", "0.07", "--run_dir", str(folder), "--test_after_fit", "true"]) == 0
+    return folder
+
+
+def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """The one line that a mistake says; nothing may be left behind."""
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    code = cli.main(words)
+    captured = capsys.readouterr()
+    said = [line for line in captured.err.splitlines() if line.startswith("lightning-cifar: error: ")]
+    assert code == 2, captured
+    assert len(said) == 1, captured
+    assert sorted(Path().rglob("*")) == before
+    return said[0].removeprefix("lightning-cifar: error: ")
+
+
+def test_a_run_is_a_folder(run: Path) -> None:
+    for name in (
+        *("config.yaml", "metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *("class_accuracy_val.csv", "class_accuracy_test.csv", "confusion_val.csv", "confusion_test.csv"),
+        *("pictures/loss_curves.png", "pictures/samples_train.png", "pictures/samples_val.png"),
+        *("pictures/confusion_val.png", "pictures/confusion_test.png"),
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert list(run.glob("events.out.tfevents.*"))
+    result = json.loads((run / "result.json").read_text())
+    assert result["epochs"] == 2
+    assert {"val/accuracy", "test/accuracy", "train/loss", "train/images_per_s"} <= result["metrics"].keys()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["lr"] == 0.07
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(bool(row["train/loss"]) for row in rows) == 2
+
+
+def test_a_checkpoint_loads_in_python(run: Path) -> None:
+    model = LeNet.load_from_checkpoint(run / "checkpoints/best.ckpt", weights_only=True)
+    assert model.hparams["lr"] == 0.07
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_checkpoint_is_all_that_test_needs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--run_dir", "t"]
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    again = json.loads((tmp_path / "t/result.json").read_text())["metrics"]["test/accuracy"]
+    assert again == json.loads((run / "result.json").read_text())["metrics"]["test/accuracy"]
+    assert "tensorboard --logdir t" in capsys.readouterr().out
+
+
+def test_validate_and_predict(run: Path, tmp_path: Path) -> None:
+    best = str(run / "checkpoints/best.ckpt")
+    quiet = ["--trainer.enable_progress_bar", "false"]
+    assert cli.main(["validate", "--ckpt_path", best, "--run_dir", "v", *quiet]) == 0
+    metrics = json.loads((tmp_path / "v/result.json").read_text())["metrics"]
+    assert metrics["val/accuracy"] == json.loads((run / "result.json").read_text())["best"]
+    assert cli.main(["predict", "--ckpt_path", best, "--run_dir", "p", *quiet]) == 0
+    with (tmp_path / "p/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 50
+    assert float(rows[0]["probability"]) == max(float(rows[0][name]) for name in list(rows[0])[3:])
+
+
+def test_explicit_flags_beat_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    last = str(run / "checkpoints/last.ckpt")
+    words = [
+        "fit",
+        "--ckpt_path",
+        last,
+        "--model.weight_decay",
+        "0.5",
+        "--trainer.max_epochs",
+        "3",
+        "--run_dir",
+        "more",
+    ]
+    assert cli.main(words) == 0
+    config = yaml.safe_load((tmp_path / "more/config.yaml").read_text())
+    assert config["model"]["init_args"]["weight_decay"] == 0.5
+    assert config["model"]["init_args"]["lr"] == 0.07  # the rest comes from the checkpoint
+    assert json.loads((tmp_path / "more/result.json").read_text())["epochs"] == 3
+
+
+def test_a_run_folder_is_never_overwritten(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert "a run never overwrites" in error_of(capsys, [*FIT, "--run_dir", str(run)])
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_default_run_folders_are_apart(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert cli.main([*FIT, "--trainer.max_epochs", "1", "--trainer.enable_checkpointing", "false"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_saved_configuration_repeats_the_run(run: Path, tmp_path: Path) -> None:
+    assert cli.main(["fit", "--config", str(run / "config.yaml"), "--run_dir", "again"]) == 0
+    first, again = (json.loads((folder / "result.json").read_text())["metrics"] for folder in (run, tmp_path / "again"))
+    assert first["train/loss"] == again["train/loss"]
+    assert first["val/accuracy"] == again["val/accuracy"]
+
+
+def test_print_config_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*FIT, "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["init_args"]["label_smoothing"] == 0.0
+    assert printed["data"]["init_args"]["augment"] == ["flip", {"crop": 4}]
+
+
+def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*FIT, "--trainer.max_epochs", "1", "--run_dir", "quiet"]) == 0
+    captured = capfd.readouterr()
+    text = captured.out + captured.err
+    assert "Tip" not in text
+    assert "litlogger" not in text.lower()
+    assert "62,006 parameters" in text  # the layer table
+    assert "16 x 10 x 10" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fti"], "there is no command 'fti'. Did you mean fit?"),
+        ([*FIT, "--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean trainer.max_epochs?"),
+        ([*FIT, "--lr", "3"], "there is no option --lr"),
+        ([*FIT, "--model.hiden", "[3]"], "there is no option hiden. Did you mean hidden?"),
+        ([*FIT, "--model.lable_smoothing", "0.1"], "Did you mean label_smoothing?"),
+        ([*FIT, "--model.lr", "fast"], "lr (=fast) must be of type float"),
+        ([*FIT, "--model.lr", "-0.1"], "lr (=-0.1) must be a positive number"),
+        ([*FIT, "--model.activation", "rellu"], "activation (=rellu) must be one of relu, tanh. Did you mean relu?"),
+        ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs (=x) must be of type int"),
+        ([*FIT, "--data.batch_size", "0"], "batch_size (=0) must be at least 1"),
+        ([*FIT, "--data.num_train", "60000"], "must not exceed the 50000 training images"),
+        ([*FIT, "--data.augment", "[{crop: 4}, cutot]"], "there is no 'cutot'; did you mean cutout"),
+        (["fit", "--model", "Lenet", *SMALL], "there is no class 'Lenet'. Did you mean LeNet? There are"),
+        (["fit", "--model", "LeNet"], "data missing: pass --data CIFAR10DataModule"),
+        ([*FIT, "--config", "absent.yaml"], "there is no configuration absent.yaml"),
+        (["test", "--ckpt_path", "absent.ckpt"], "there is no checkpoint absent.ckpt"),
+        (["fit", "--model", "LeNet", "--data", "CIFAR10DataModule"], "pass --data.download true"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_epoch: 3}", "there is no option trainer.max_epoch. Did you mean trainer.max_epochs?"),
+        ("model: {class_path: LeNett}", "there is no class 'LeNett'. Did you mean LeNet?"),
+        ("model: {class_path: LeNet, init_args: {lr: abc}}", "lr (=abc) must be of type float"),
+        ("model: {class_path: LeNet, init_args: {lr: 0.1, hiden: [3]}}", "Did you mean hidden?"),
+        ("model: [a", "not valid YAML"),
+        ("optimiser: sgd", "there is no option optimiser"),
+    ],
+)
+def test_a_mistake_in_a_configuration_is_told_in_one_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    data = ["--data", "SyntheticDataModule"]
+    assert message in error_of(capsys, ["fit", "--model", "LeNet", *data, "--config", "a.yaml"])
+
+
+def test_a_checkpoint_of_another_class_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test", "--model", "DilatedNet", *SMALL, "--ckpt_path", str(run / "checkpoints/best.ckpt")]
+    assert "holds LeNet, not DilatedNet" in error_of(capsys, words)
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test", "--model.hidden", "[30]", "--ckpt_path", str(run / "checkpoints/best.ckpt")]
+    assert "does not fit" in error_of(capsys, words)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "pickle"])
+def test_a_broken_checkpoint_is_refused(
+    run: Path, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, ("exploded",)
+
+    path = tmp_path / "bad.ckpt"
+    if damage == "pickle":
+        torch.save({"state_dict": {}, "bomb": Bomb()}, path)
+    else:
+        content = (run / "checkpoints/best.ckpt").read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"hello")
+    message = error_of(capsys, ["test", "--ckpt_path", str(path)])
+    assert "bad.ckpt is not a readable checkpoint, or is damaged" in message
+    assert not Path("exploded").exists()
+
+
+def test_an_unwritable_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    message = error_of(capsys, [*FIT, "--run_dir", "file/run"])
+    assert "cannot make the run folder file/run" in message
+
+
+def test_help_and_version_need_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "predict" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert "lightning-cifar" in capsys.readouterr().out
+
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path.parent.name not in ("callbacks", "studies")], ids=str
+)
+def test_every_shipped_configuration_builds(path: Path) -> None:
+    words = [
+        "fit",
+        "--config",
+        str(path),
+        "--data",
+        "SyntheticDataModule",
+        "--data.num_train",
+        "70",
+        "--data.num_val",
+        "10",
+    ]
+    words += ["--data.num_test", "10", "--trainer.max_epochs", "1", "--run_dir", "built"]
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    assert path.read_text().startswith("#")

@@ -1,0 +1,95 @@
+"""The house keeps its rules: who imports whom, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_cifar
+
+PACKAGE = Path(lightning_cifar.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import of the package. See docs/architecture.md.
+ALLOWED = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "schedules": set(),
+    "artifacts": set(),
+    "cli": {"errors", "runs"},
+    "runs": {"errors", "artifacts", "callbacks", "data", "models", "studies"},
+    "studies": {"analysis", "plots", "artifacts"},
+    "callbacks": {"analysis", "plots", "artifacts"},
+    "models": {"schedules", "ext", "analysis.modes"},
+    "data": set(),
+    "analysis": set(),
+    "plots": set(),
+    "ext": set(),
+}
+SIBLINGS = {
+    "data": {"draws", "augment", "batches", "images", "sources", "pickles", "shapes"},
+    "models": {"classifier", "optimizers"},
+    "analysis": {"modes"},
+}
+FOREIGN = {
+    "plots": {"torch", "lightning"},
+    "analysis": {"lightning", "matplotlib", "plotly"},
+    "data": {"matplotlib"},
+    "models": {"matplotlib"},
+    "ext": {"torch", "lightning", "matplotlib"},
+    "cli": {"torch", "lightning"},
+    "errors": {"torch", "lightning", "jsonargparse"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports by name, inside functions too, but not for type checking alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "lightning_cifar":
+                found |= {f"lightning_cifar.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_rule(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    part = parts[0]
+    for name in imports_of(path):
+        words = name.split(".")
+        if words[0] == "lightning_cifar" and len(words) > 1:
+            inside = words[1:]
+            if inside[0] == part and len(parts) > 1:
+                if parts[-1] != "__init__" and len(inside) > 1:
+                    assert inside[1] in SIBLINGS.get(part, set()), f"{path.name} imports its sibling {name}"
+            else:
+                allowed = {inside[0], ".".join(inside[:2])} & ALLOWED[part]
+                assert allowed, f"{part} must not import {name}"
+        assert words[0] not in FOREIGN.get(part, set()), f"{part} must not import {words[0]}"
+        assert words[0] != "pytorch_lightning", "import lightning.pytorch, never both"
+        assert "pyplot" not in name
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sorted(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_package_loads_neither_torch_nor_matplotlib() -> None:
+    assert not loaded_by("import lightning_cifar, lightning_cifar.cli") & {"torch", "lightning", "matplotlib", "numpy"}
+
+
+def test_importing_models_data_and_callbacks_loads_no_albumentations() -> None:
+    loaded = loaded_by("import lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks")
+    assert not loaded & {"albumentations", "pytorch_lightning"}
