@@ -1,11 +1,11 @@
 """Images per second of training: this package against a loop as its users write it, and against a bare loop.
 
-    python benchmarks/training_throughput.py [--threads 1] [--rounds 5] [--models LeNet DilatedNet]
+    python benchmarks/training_throughput.py [--threads 2] [--rounds 5] [--models LeNet DilatedNet]
 
 The peers, interleaved round by round in one process, on the same network, optimizer, batch size and random images:
 
-- ``per sample, n workers``: torchvision transforms on each PIL image (crop with padding 4, flip, to tensor, normalise), a
-  DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
+- ``per sample, n workers``: torchvision transforms on each PIL image (crop with padding 4, flip, to tensor, normalise),
+  a DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
 - ``bare loop``: the same network in the same memory format over ready normalised batches, nothing else;
 - ``ours``: a Lightning Trainer with our DataModule (crop, flip, normalise), our callbacks' throughput meter, no logger.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import time
 import warnings
@@ -134,7 +135,7 @@ def time_loop(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args()
@@ -146,31 +147,39 @@ def main() -> None:
         f"{options.threads} thread(s), batch {BATCH_SIZE}, n = {options.rounds} rounds"
     )
     for name in options.models:
-        make, num_images = MODELS[name], NUM_IMAGES[name]
-        data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
-        arrays = data.load("train")
-        ready = list(data.train_dataloader())
-        dataset = PerSampleDataset(arrays.images, arrays.labels)
-        nchw = partial(time_loop, hand_written_loop, make, memory_format=torch.contiguous_format)
-        loaders = {n: DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=n) for n in (0, 2)}
-        warm_nchw = [(images.contiguous(), labels) for images, labels in ready[:2]]
-        peers: dict[str, Callable[[], float]] = {
-            "ours": partial(time_ours, make, num_images),
-            "per sample, 0 workers": lambda: nchw(batches=loaders[0], warm=warm_nchw),
-            "per sample, 2 workers": lambda: nchw(batches=loaders[2], warm=warm_nchw),
-            "bare loop": lambda: time_loop(bare_loop, make, ready, torch.channels_last, ready[:2]),
-        }
-        seconds: dict[str, list[float]] = {peer: [] for peer in peers}
-        for _ in range(options.rounds):
-            for peer, run in peers.items():
-                seconds[peer].append(run())
-        print(f"\n{name}: {num_images} images a round")
-        for peer, times in seconds.items():
-            ratios = sorted(theirs / ours for theirs, ours in zip(times, seconds["ours"], strict=True))
-            print(
-                f"  {peer:<22} {num_images / statistics.median(times):8.0f} images/s   ours is "
-                f"{statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            )
+        compare(name, options.rounds)
+
+
+def compare(name: str, rounds: int) -> None:
+    """Run the peers in turn and print their medians."""
+    make, num_images = MODELS[name], NUM_IMAGES[name]
+    data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
+    arrays = data.load("train")
+    ready = list(data.train_dataloader())
+    dataset = PerSampleDataset(arrays.images, arrays.labels)
+    loaders = {n: DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=n) for n in (0, 2)}
+    warm = [(images.contiguous(), labels) for images, labels in ready[:2]]
+
+    def per_sample(num_workers: int) -> float:
+        return time_loop(hand_written_loop, make, loaders[num_workers], torch.contiguous_format, warm)
+
+    peers: dict[str, Callable[[], float]] = {
+        "ours": partial(time_ours, make, num_images),
+        "per sample, 0 workers": partial(per_sample, 0),
+        "per sample, 2 workers": partial(per_sample, 2),
+        "bare loop": partial(time_loop, bare_loop, make, ready, torch.channels_last, ready[:2]),
+    }
+    seconds: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(rounds):
+        for peer, run in peers.items():
+            seconds[peer].append(run())
+    print(f"\n{name}: {num_images} images a round")
+    for peer, times in seconds.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(times, seconds["ours"], strict=True))
+        print(
+            f"  {peer:<22} {num_images / statistics.median(times):8.0f} images/s   ours is "
+            f"{statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ def lr_factor(
     """Fraction of the peak learning rate at a point of training.
 
     Args:
-        progress: Done part of training, in [0, 1]. The first optimizer step of ``n`` trains at 0, the last at ``(n - 1) / n``.
+        progress: Done part of training, in [0, 1]. The first of ``n`` optimizer steps trains at 0, the last at
+            ``(n - 1) / n``.
         schedule: Shape of the way down. The way up, if any, has the same shape for ``cosine`` and is a line otherwise.
         warmup: Part of each cycle spent on the way up, from ``final_lr`` to the peak.
         cycles: Number of cycles. Each starts anew.

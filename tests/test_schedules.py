@@ -61,7 +61,7 @@ def test_one_cycle_equals_torch(schedule: Any, strategy: str) -> None:
             optimizer, PEAK, total, pct_start=0.3, anneal_strategy=strategy, div_factor=1 / low, final_div_factor=1
         )
 
-    assert ours == pytest.approx(torch_factors(make, STEPS - 1) + [low], abs=1e-9)
+    assert ours == pytest.approx([*torch_factors(make, STEPS - 1), low], abs=1e-9)
 
 
 def test_triangular_cycles_equal_torch() -> None:
