@@ -30,7 +30,19 @@ ALLOWED = {
     "ext": set(),
 }
 SIBLINGS = {
-    "data": {"draws", "augment", "batches", "images", "sources", "pickles", "shapes"},
+    "data": {
+        "draws",
+        "rows",
+        "geometry",
+        "colour",
+        "trivial",
+        "augment",
+        "batches",
+        "images",
+        "sources",
+        "pickles",
+        "shapes",
+    },
     "models": {"classifier", "optimizers"},
     "analysis": {"modes"},
 }

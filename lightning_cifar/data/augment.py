@@ -1,4 +1,4 @@
-"""Augmentations of a whole batch of uint8 images, on its device.
+"""Augmentations of a whole batch of uint8 images, on its device, composed by name.
 
 An augmentation takes images (N, H, W, C), one row of numbers in [0, 1) for each of its draws, and gives images of the
 same shape. What it draws is a pure function of (seed, epoch, sample index), see :mod:`lightning_cifar.data.draws`: it
@@ -10,197 +10,47 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from lightning_cifar.data.colour import Brightness, Contrast, Cutout, Erasing, Grayscale, Saturation
 from lightning_cifar.data.draws import uniform
+from lightning_cifar.data.geometry import Crop, Flip, ResizedCrop, Samples, ShiftScaleRotate
+from lightning_cifar.data.rows import RowTable
+from lightning_cifar.data.trivial import TrivialAugment
 
-
-@dataclass(frozen=True)
-class Samples:
-    """Which samples a batch holds: their addresses for draws."""
-
-    seed: int
-    epoch: int
-    indices: Tensor  # int64 (N,)
-
-
-class RowTable:
-    """Images cut into padded rows, from which crops (mirrored or not) are gathered without a pass over the pixels.
-
-    All windows of W pixels over the rows are one overlapping view of the same memory, so that a crop is H lookups of
-    contiguous bytes. Tried: gathering pixel by pixel through index arithmetic, 10 times slower on a CPU.
-
-    Args:
-        images: uint8 (M, H, W, C).
-        padding: Pixels added on each side.
-        mode: ``"reflect"`` mirrors about the border pixel, ``"zero"`` adds black.
-        mirrored: Keep the mirrored images beside the images, which doubles the memory.
-    """
-
-    def __init__(self, images: Tensor, *, padding: int, mode: Literal["reflect", "zero"], mirrored: bool) -> None:
-        num, height, width, channels = images.shape
-        self.num, self.height, self.width, self.channels = num, height, width, channels
-        self.padding, self.mode = padding, mode
-        padded_width = width + 2 * padding
-        copies = 2 if mirrored else 1
-        # one more row, of zeros: what lies above and below the image in mode "zero"
-        rows = images.new_zeros((copies * num * height + 1, padded_width, channels))
-        for copy in range(copies):
-            table = rows[copy * num * height : (copy + 1) * num * height].view(num, height, padded_width, channels)
-            source = images.flip(2) if copy else images
-            table[:, :, padding : padding + width] = source
-            if mode == "reflect" and padding:
-                table[:, :, :padding] = source[:, :, 1 : padding + 1].flip(2)
-                table[:, :, padding + width :] = source[:, :, -padding - 1 : -1].flip(2)
-        self._padded_width = padded_width
-        flat = rows.view(-1)
-        self._windows = flat.as_strided(
-            (rows.shape[0] * padded_width - width + 1, width * channels), (channels, 1), flat.storage_offset()
-        )
-
-    def gather(self, indices: Tensor, top: Tensor, left: Tensor, mirror: Tensor | None = None) -> Tensor:
-        """Crops (N, H, W, C) whose upper left corners are at ``(top, left)`` of the padded images, 0 to 2 * padding.
-
-        Args:
-            indices: Which images, int64 (N,).
-            top: int64 (N,).
-            left: int64 (N,), counted in the mirrored image where ``mirror`` is true.
-            mirror: bool (N,).
-        """
-        rows = top[:, None] - self.padding + torch.arange(self.height, device=indices.device)
-        image = indices if mirror is None else indices + mirror * self.num
-        if self.mode == "reflect":
-            last = self.height - 1
-            rows = last - (last - rows.abs()).abs()
-            rows = image[:, None] * self.height + rows
-        else:
-            outside = (rows < 0) | (rows >= self.height)
-            rows = image[:, None] * self.height + rows
-            rows[outside] = (self._windows.shape[0] + self.width - 1) // self._padded_width - 1
-        starts = rows * self._padded_width + left[:, None]
-        windows = self._windows.index_select(0, starts.view(-1))
-        return windows.view(indices.shape[0], self.height, self.width, self.channels)
-
-
-class Flip:
-    """Mirror left and right.
-
-    Args:
-        p: Probability.
-        alternating: Mirror a sample in every second epoch instead, half of the samples in the even ones, so that two
-            epochs in a row show both sides of each (airbench, Jordan, 2404.00498).
-    """
-
-    num_draws = 1
-
-    def __init__(self, p: float = 0.5, *, alternating: bool = False) -> None:
-        self.p = check_probability("flip", p)
-        self.alternating = alternating
-
-    def mirror(self, draws: Tensor, samples: Samples) -> Tensor:
-        """Which samples are mirrored: bool (N,)."""
-        if not self.alternating:
-            return draws[0] < self.p
-        first = uniform(samples.seed, 0, range(1), samples.indices)[0] < self.p
-        return first ^ bool(samples.epoch % 2)
-
-    def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        return torch.where(self.mirror(draws, samples)[:, None, None, None], images.flip(2), images)
-
-
-class Crop:
-    """Pad each side and cut the original size out at a random place.
-
-    Args:
-        padding: Pixels.
-        mode: ``"reflect"`` mirrors about the border pixel, ``"zero"`` pads with black.
-    """
-
-    num_draws = 2
-
-    def __init__(self, padding: int = 4, mode: Literal["reflect", "zero"] = "reflect") -> None:
-        if padding < 0:
-            raise ValueError(f"crop: padding (={padding}) must not be negative.")
-        if mode not in ("reflect", "zero"):
-            raise ValueError(f"crop: mode (={mode!r}) must be reflect or zero.")
-        self.padding = padding
-        self.mode: Literal["reflect", "zero"] = mode
-
-    def corner(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper left corners in the padded images: two int64 (N,), 0 to 2 * padding."""
-        top, left = (draws[:2] * (2 * self.padding + 1)).long()
-        return top, left
-
-    def check_size(self, height: int, width: int) -> None:
-        if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(
-                f"crop: padding (={self.padding}) must be below the image size ({height} x {width} pixels)."
-            )
-
-    def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        table = RowTable(images, padding=self.padding, mode=self.mode, mirrored=False)
-        return table.gather(torch.arange(len(images), device=images.device), *self.corner(draws))
-
-
-class Cutout:
-    """Fill a square at a random place, cut off at the border (DeVries & Taylor, 1708.04552).
-
-    Args:
-        size: Side in pixels.
-        p: Probability.
-        fill: Grey level 0 to 255, or ``"mean"`` for the data's mean colour.
-    """
-
-    num_draws = 3
-
-    def __init__(self, size: int = 8, p: float = 1.0, fill: int | Literal["mean"] = "mean") -> None:
-        if size < 1:
-            raise ValueError(f"cutout: size (={size}) must be at least 1 pixel.")
-        if fill != "mean" and not (isinstance(fill, int) and 0 <= fill <= 255):
-            raise ValueError(f"cutout: fill (={fill!r}) must be a grey level from 0 to 255 or 'mean'.")
-        self.size, self.p, self.fill = size, check_probability("cutout", p), fill
-        self.mean_level: tuple[int, ...] = (128,)
-
-    def check_size(self, height: int, width: int) -> None:
-        if self.size > min(height, width):
-            raise ValueError(f"cutout: size (={self.size}) must not exceed the image size ({height} x {width} pixels).")
-
-    def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        num, height, width, channels = images.shape
-        # The centre is anywhere in the image, so that the square may lie partly outside.
-        top = (draws[0] * height).long() - self.size // 2
-        left = (draws[1] * width).long() - self.size // 2
-        side = torch.arange(self.size, device=images.device)
-        # A pixel outside is moved onto the nearest one of the square inside: it is written twice, which does no harm.
-        rows = (top[:, None] + side).clamp(0, height - 1)
-        columns = (left[:, None] + side).clamp(0, width - 1)
-        image = torch.arange(num, device=images.device)
-        if self.p < 1:
-            chosen = draws[2] < self.p
-            image, rows, columns = image[chosen], rows[chosen], columns[chosen]
-        pixels = (image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
-        level = self.mean_level if self.fill == "mean" else (self.fill,)
-        value = torch.tensor(level, dtype=torch.uint8, device=images.device).expand(pixels.numel(), channels)
-        return images.reshape(-1, channels).index_copy(0, pixels.view(-1), value).view_as(images)
-
-
-def check_probability(name: str, p: float) -> float:
-    """``p``, if it is a probability."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: p (={p}) must be a probability, between 0 and 1.")
-    return p
-
-
-Augmentation: TypeAlias = Flip | Crop | Cutout
+Augmentation: TypeAlias = (
+    Flip
+    | Crop
+    | ShiftScaleRotate
+    | ResizedCrop
+    | Brightness
+    | Contrast
+    | Saturation
+    | Grayscale
+    | Cutout
+    | Erasing
+    | TrivialAugment
+)
 # A name, or a name with its strength, or a name with its arguments: flip, {crop: 4}, {crop: {padding: 4, mode: zero}}
 Argument: TypeAlias = bool | int | float | str
 Spec: TypeAlias = str | Mapping[str, Argument | Mapping[str, Argument]]
 
-BY_NAME: dict[str, type[Augmentation]] = {"flip": Flip, "crop": Crop, "cutout": Cutout}
+BY_NAME: dict[str, type[Augmentation]] = {
+    "flip": Flip,
+    "crop": Crop,
+    "shift_scale_rotate": ShiftScaleRotate,
+    "resized_crop": ResizedCrop,
+    "brightness": Brightness,
+    "contrast": Contrast,
+    "saturation": Saturation,
+    "grayscale": Grayscale,
+    "cutout": Cutout,
+    "erasing": Erasing,
+    "trivial_augment": TrivialAugment,
+}
 
 
 def build(specs: Sequence[Spec]) -> list[Augmentation]:
@@ -252,7 +102,7 @@ class Pipeline:
         self.operations = list(operations)
         self.mean, self.std = tuple(mean), tuple(std)
         for operation in self.operations:
-            if isinstance(operation, Cutout):
+            if isinstance(operation, Cutout | Erasing):
                 operation.mean_level = tuple(round(255 * value) for value in self.mean)
         # Flip and crop at the front cost nothing but the lookup: see RowTable.
         front: list[Augmentation] = []

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.augment import Pipeline, Samples
+from lightning_cifar.data.augment import Pipeline
 from lightning_cifar.data.draws import permutation
+from lightning_cifar.data.geometry import Samples
 
 
 class BatchLoader:

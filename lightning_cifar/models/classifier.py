@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
 
+from lightning_cifar.models.optimizers import MuonAdamW
 from lightning_cifar.schedules import Schedule, check_regime, lr_factor
 
 Batch = tuple[Tensor, Tensor]
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+Loss = Literal["cross_entropy", "multi_margin"]
 
 
 class Classifier(pl.LightningModule):
@@ -30,16 +33,22 @@ class Classifier(pl.LightningModule):
         in_channels: Channels of an image.
         image_size: Height and width of an image, in pixels.
         lr: Learning rate: the peak of the schedule.
-        optimizer: Which of torch's optimizers.
-        momentum: Of ``sgd`` and ``rmsprop``; ignored by the others.
-        nesterov: Nesterov's momentum, for ``sgd``.
-        weight_decay: L2 penalty; decoupled for ``adamw``.
+        optimizer: Which of torch's optimizers. ``muon`` serves matrices and convolutions; all else gets AdamW.
+        momentum: Of ``sgd``, ``rmsprop`` and ``muon``; ignored by the others.
+        nesterov: Nesterov's momentum, for ``sgd`` and ``muon``.
+        weight_decay: L2 penalty; decoupled for ``adamw`` and ``muon``.
+        decay_norm_and_bias: Whether it holds for normalisation layers and biases too.
         schedule: Shape of the way down from the peak, see :func:`~lightning_cifar.schedules.lr_factor`.
         warmup: Part of each cycle on the way up to the peak.
         cycles: Number of cycles.
         cycle_mult: Length of a cycle over the length of the one before.
         final_lr: Lowest learning rate, as a fraction of ``lr``; None is the schedule's custom.
+        loss: ``cross_entropy``, or ``multi_margin``: the hinge loss of a support vector machine, for hard labels only.
         label_smoothing: Share of the target spread evenly over the classes.
+        mixup: Blend each image and label with another; the blend is drawn from Beta(mixup, mixup) (Zhang et al.,
+            1710.09412). 0 is off.
+        cutmix: Put a box of another image in, and blend the labels by area, likewise (Yun et al., 1905.04899). With
+            both on, each batch gets one of the two.
 
     Raises:
         ValueError: If a value is out of range.
@@ -58,12 +67,16 @@ class Classifier(pl.LightningModule):
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decay_norm_and_bias: bool = True,
         schedule: Schedule = "constant",
         warmup: float = 0.0,
         cycles: int = 1,
         cycle_mult: float = 1.0,
         final_lr: float | None = None,
+        loss: Loss = "cross_entropy",
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -76,6 +89,15 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"weight_decay (={weight_decay}) must not be negative.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing (={label_smoothing}) must be at least 0 and below 1.")
+        for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} (={value}) must be 0 for off, or a positive number.")
+            if value and loss != "cross_entropy":
+                raise ValueError(
+                    f"{name} (={value}) blends labels, which loss={loss!r} cannot take: use cross_entropy."
+                )
+        if label_smoothing and loss != "cross_entropy":
+            raise ValueError(f"label_smoothing (={label_smoothing}) needs loss=cross_entropy, not {loss!r}.")
         regime: dict[str, Any] = {
             "schedule": schedule,
             "warmup": warmup,
@@ -88,7 +110,14 @@ class Classifier(pl.LightningModule):
         self.num_classes = num_classes
         self.lr, self.optimizer_name = lr, optimizer
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
-        self.label_smoothing = label_smoothing
+        self.decay_norm_and_bias = decay_norm_and_bias
+        self.loss_name, self.label_smoothing = loss, label_smoothing
+        mixes: list[nn.Module] = []
+        if mixup:
+            mixes.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+        if cutmix:
+            mixes.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+        self._mix = v2.RandomChoice(mixes) if mixes else None
         self.in_channels, self.image_size = in_channels, image_size
         self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
@@ -100,7 +129,9 @@ class Classifier(pl.LightningModule):
         return logits
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch of the loss that training minimises."""
+        """Mean over the batch of the loss that training minimises; labels (N,), or (N, num_classes) when blended."""
+        if self.loss_name == "multi_margin":
+            return F.multi_margin_loss(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def on_train_start(self) -> None:
@@ -109,8 +140,11 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         images, labels = batch
+        targets = labels
+        if self._mix is not None:
+            images, targets = self._mix(images, labels)
         logits = self(images)
-        loss = self.loss(logits, labels)
+        loss = self.loss(logits, targets)
         self.train_accuracy.update(logits.detach(), labels)
         # A log call costs half a millisecond, a twentieth of LeNet's step: the epoch's mean is summed by hand, and
         # single steps are logged only where they are written.
@@ -152,7 +186,7 @@ class Classifier(pl.LightningModule):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer with its learning rate at the peak."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        parameters = self._parameter_groups()
         kwargs: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         match self.optimizer_name:
             case "sgd":
@@ -163,6 +197,18 @@ class Classifier(pl.LightningModule):
                 return torch.optim.AdamW(parameters, **kwargs)
             case "rmsprop":
                 return torch.optim.RMSprop(parameters, momentum=self.momentum, **kwargs)
+            case "muon":
+                return MuonAdamW(parameters, momentum=self.momentum, nesterov=self.nesterov, **kwargs)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """One group, or those with weight decay and those without."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.decay_norm_and_bias:
+            return [{"params": parameters}]
+        # Biases and the scales of normalisation layers are vectors, all other weights have more axes.
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        weights = [parameter for parameter in parameters if parameter.ndim > 1]
+        return [{"params": weights}, {"params": vectors, "weight_decay": 0.0}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint says by itself which network it holds.
@@ -171,7 +217,8 @@ class Classifier(pl.LightningModule):
     def _evaluation_step(self, split: Literal["val", "test"], batch: Batch) -> dict[str, Tensor]:
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)  # without smoothing: comparable between regimes
+        # Without smoothing: comparable between regimes.
+        loss = F.cross_entropy(logits, labels) if self.loss_name == "cross_entropy" else self.loss(logits, labels)
         accuracy = self.val_accuracy if split == "val" else self.test_accuracy
         accuracy.update(logits, labels)
         self.log_dict(

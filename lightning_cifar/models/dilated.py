@@ -51,23 +51,35 @@ class DilatedNet(Classifier):
 
     Args:
         variant: Which of the two.
+        batch_norm: Without it, the same convolutions and activations alone.
+        dropout: Probability of leaving out each channel at the variant's places (one in ``187k``, two in ``191k``), in
+            training. None is the variant's own: 0.1 and 0.2.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
         ValueError: If the images are not of 32 x 32 pixels, for which the layers are cut.
     """
 
-    def __init__(self, variant: Literal["187k", "191k"] = "187k", **training: Any) -> None:
+    def __init__(
+        self,
+        variant: Literal["187k", "191k"] = "187k",
+        batch_norm: bool = True,
+        dropout: float | None = None,
+        **training: Any,
+    ) -> None:
         super().__init__(**training)
         self.save_hyperparameters()
         in_channels, size = self.in_channels, self.image_size
         if size != 32:
             raise ValueError(f"image_size (={size}) must be 32 pixels for DilatedNet.")
+        if dropout is not None and not 0 <= dropout < 1:
+            raise ValueError(f"dropout (={dropout}) must be at least 0 and below 1.")
         blocks: list[list[nn.Module]] = [[], [], [], []]
         for layer in _layers(variant, self.num_classes):
             modules = blocks[layer.block - 1]
-            if layer.dropout_before:
-                modules.append(nn.Dropout2d(layer.dropout_before))
+            probability = layer.dropout_before if dropout is None else dropout
+            if layer.dropout_before and probability:
+                modules.append(nn.Dropout2d(probability))
             modules.append(
                 nn.Conv2d(
                     in_channels,
@@ -79,7 +91,7 @@ class DilatedNet(Classifier):
                     groups=layer.groups,
                 )
             )
-            if layer.batch_norm:
+            if batch_norm and layer.batch_norm:
                 modules.append(nn.BatchNorm2d(layer.channels))
             if layer.relu:
                 modules.append(nn.ReLU(inplace=True))

@@ -21,6 +21,7 @@ class LeNet(Classifier):
         activation: After each convolution and hidden layer.
         pooling: 2 x 2, after each activation of a convolution.
         hidden: Sizes of the hidden fully connected layers.
+        dropout: Probability of leaving out each value after a hidden layer, in training.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
@@ -32,6 +33,7 @@ class LeNet(Classifier):
         activation: Literal["relu", "tanh"] = "relu",
         pooling: Literal["max", "average"] = "max",
         hidden: Sequence[int] = (120, 84),
+        dropout: float = 0.0,
         **training: Any,
     ) -> None:
         super().__init__(**training)
@@ -42,6 +44,8 @@ class LeNet(Classifier):
             raise ValueError(f"image_size (={size}) must be at least 16 pixels for LeNet.")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout (={dropout}) must be at least 0 and below 1.")
         act: type[nn.Module] = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
         pool: type[nn.Module] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling]
         layers: list[nn.Module] = []
@@ -54,5 +58,7 @@ class LeNet(Classifier):
         layers.append(nn.Flatten())
         for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), act()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
         layers.append(nn.Linear(widths[-1], self.num_classes))
         self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from lightning_cifar.plots.classification import draw_confusion
     from lightning_cifar.plots.curves import Curve, draw_loss_curves
     from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
+    from lightning_cifar.plots.regimes import draw_regimes
 
 _HOME = {
     "Curve": "curves",
     "draw_confusion": "classification",
     "draw_image_grid": "image_grid",
     "draw_loss_curves": "curves",
+    "draw_regimes": "regimes",
     "to_displayable": "image_grid",
 }
 
-__all__ = ["Curve", "draw_confusion", "draw_image_grid", "draw_loss_curves", "to_displayable"]
+__all__ = ["Curve", "draw_confusion", "draw_image_grid", "draw_loss_curves", "draw_regimes", "to_displayable"]
 
 
 def __getattr__(name: str) -> object:
