@@ -74,7 +74,8 @@ def main(words: Sequence[str]) -> None:
     if options.lr is not None and not (math.isfinite(options.lr) and options.lr > 0):
         raise UsageError(f"lr (={options.lr}) must be a positive number.")
     if options.name and settings:
-        raise UsageError(f"--name and --{next(iter(settings))} exclude each other: name a preset, or give settings.")
+        given = list(settings)[-1]
+        raise UsageError(f"--name and --{given} exclude each other: name a preset, or give settings.")
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out (={options.out}) is not a folder: pass the folder that the picture goes to.")
 
@@ -113,10 +114,6 @@ def trace(settings: Settings, *, peak: float = 1.0) -> Curve:
         schedule = str(settings.get("schedule", ""))
         hint = "" if schedule in CUSTOMARY_FINAL_LR else did_you_mean(schedule, CUSTOMARY_FINAL_LR)
         raise UsageError(f"{error}{hint}") from None
-    except ArithmeticError:
-        raise UsageError(
-            f"cycle_mult (={settings['cycle_mult']}) over {settings['cycles']} cycles is beyond what numbers hold."
-        ) from None
     return progress, peak * np.asarray(factors)
 
 

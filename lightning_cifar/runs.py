@@ -66,6 +66,8 @@ class RunCLI(LightningCLI):
                 )
                 # A resumed run has a folder of its own.
                 warnings.filterwarnings("ignore", message="The dirpath has changed")
+                # That callback puts a schedule of its own, stepped each epoch, in place of the regime.
+                warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
                 # An evaluation has no use for the state of the training's callbacks.
                 warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
                 cls._run(words)
@@ -304,7 +306,9 @@ class RunRecord(Callback):
 
     def _collect(self, trainer: pl.Trainer) -> None:
         if not trainer.sanity_checking:
-            self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+            # Those without a split in their name are for the progress bar.
+            values = trainer.callback_metrics.items()
+            self.metrics |= {name: float(value) for name, value in values if "/" in name}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

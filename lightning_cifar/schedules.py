@@ -8,7 +8,7 @@ usual name                    settings
 constant                      ``schedule="constant"``
 step decay                    ``schedule="step"``: drops after 1/2 and 3/4 of a cycle (He et al., 1512.03385)
 exponential decay             ``schedule="exponential"``
-linear decay                  ``schedule="linear"``
+linear decay                  ``schedule="linear"`` (Li et al., 1905.04753)
 cosine annealing              ``schedule="cosine"`` (Loshchilov & Hutter, 1608.03983)
 one-cycle                     ``schedule="cosine", warmup=0.3`` (Smith & Topin, 1708.07120)
 triangular cyclic             ``schedule="linear", warmup=0.5, cycles=4`` (Smith, 1506.01186)
@@ -35,6 +35,8 @@ CUSTOMARY_FINAL_LR: dict[Schedule, float] = {
     "step": 0.01,
 }
 STEP_DROPS = (0.5, 0.75)
+# The longest cycle may be e ** 100 times as long as the shortest, which is far beyond use and well within floats.
+MAX_LOG_LENGTH = 100.0
 
 # Progress that differs from the edge of a cycle by rounding alone belongs to the next cycle.
 _ROUNDING = 1e-12
@@ -56,6 +58,10 @@ def check_regime(
         raise ValueError(f"cycles (={cycles}) must be at least 1.")
     if not (math.isfinite(cycle_mult) and cycle_mult > 0):
         raise ValueError(f"cycle_mult (={cycle_mult}) must be a positive number.")
+    if cycles * abs(math.log(cycle_mult)) > MAX_LOG_LENGTH:
+        raise ValueError(
+            f"cycle_mult (={cycle_mult}) ** cycles (={cycles}) is out of all proportion: lower one of them."
+        )
     if final_lr is None:
         return
     if not 0 <= final_lr <= 1:

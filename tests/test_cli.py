@@ -242,13 +242,15 @@ def test_help_and_version_need_no_torch(capsys: pytest.CaptureFixture[str]) -> N
     assert "lightning-cifar" in capsys.readouterr().out
 
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if path.parent.name not in ("callbacks", "studies")], ids=str
+    "path", [path for path in CONFIGS if path.parent.name not in ("callbacks", "studies", "albumentations")], ids=str
 )
-def test_every_shipped_configuration_builds(path: Path) -> None:
+def test_every_shipped_configuration_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIG_FOLDER.parent)  # a configuration may name another file of the project
     words = [
         "fit",
         "--config",
@@ -260,6 +262,15 @@ def test_every_shipped_configuration_builds(path: Path) -> None:
         "--data.num_val",
         "10",
     ]
-    words += ["--data.num_test", "10", "--trainer.max_epochs", "1", "--run_dir", "built"]
+    words += ["--data.num_test", "10", "--trainer.max_epochs", "1", "--run_dir", str(tmp_path / "built")]
     assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
     assert path.read_text().startswith("#")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "configs/callbacks").glob("*.yaml")), ids=str)
+def test_every_overlay_adds_its_callback(path: Path, tmp_path: Path) -> None:
+    words = [*FIT, "--trainer.max_epochs", "4", "--config", str(path), "--run_dir", "overlay"]
+    assert cli.main(words) == 0
+    config = yaml.safe_load((tmp_path / "overlay/config.yaml").read_text())
+    assert len(config["trainer"]["callbacks"]) == 1
+    assert (tmp_path / "overlay/pictures/loss_curves.png").exists()  # our own are still there

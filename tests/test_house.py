@@ -19,7 +19,8 @@ ALLOWED = {
     "errors": set(),
     "schedules": set(),
     "artifacts": set(),
-    "cli": {"errors", "runs"},
+    "cli": {"errors", "runs", "regimes"},
+    "regimes": {"errors", "schedules", "plots", "artifacts"},
     "runs": {"errors", "artifacts", "callbacks", "data", "models", "studies"},
     "studies": {"analysis", "plots", "artifacts"},
     "callbacks": {"analysis", "plots", "artifacts"},
@@ -39,6 +40,7 @@ SIBLINGS = {
         "augment",
         "batches",
         "images",
+        "per_sample",
         "sources",
         "pickles",
         "shapes",
@@ -53,6 +55,7 @@ FOREIGN = {
     "models": {"matplotlib"},
     "ext": {"torch", "lightning", "matplotlib"},
     "cli": {"torch", "lightning"},
+    "regimes": {"torch", "lightning"},
     "errors": {"torch", "lightning", "jsonargparse"},
 }
 

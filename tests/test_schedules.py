@@ -106,6 +106,7 @@ def test_stays_within_its_bounds_and_reaches_the_peak(schedule: Any, warmup: flo
         ({"warmup": 1.5}, r"warmup \(=1.5\)"),
         ({"warmup": -0.1}, r"warmup \(=-0.1\)"),
         ({"cycles": 0}, r"cycles \(=0\)"),
+        ({"cycles": 99, "cycle_mult": 1e9}, r"cycle_mult \(=1000000000.0\) \*\* cycles \(=99\)"),
         ({"cycle_mult": 0.0}, r"cycle_mult \(=0.0\)"),
         ({"final_lr": 2.0}, r"final_lr \(=2.0\)"),
         ({"schedule": "step", "final_lr": 0.0}, r"final_lr \(=0\) must be above 0 for schedule='step'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,6 +14,9 @@ import torch
 from lightning_cifar.data.augment import Pipeline, Spec, build
 from lightning_cifar.data.batches import BatchLoader
 from lightning_cifar.data.draws import permutation
+
+if TYPE_CHECKING:
+    from lightning_cifar.data.per_sample import PerSampleLoader
 
 Split = Literal["train", "val", "test"]
 
@@ -38,6 +41,9 @@ class ImageDataModule(pl.LightningDataModule):
         num_val: Official training images kept for validation. They do not depend on ``num_train``.
         augment: Augmentations of the training images, in order: names with their settings, such as
             ``[flip, {crop: 4}, {cutout: {size: 8, p: 0.5}}]``. Empty for none.
+        albumentations: A YAML or JSON file with a pipeline of albumentations, which takes the place of ``augment``:
+            image by image, and 40 times slower.
+        num_workers: Processes that run that pipeline.
         mean: Per channel, of images in [0, 1], to normalise with; None is the data's own.
         std: Likewise.
         seed: Orders the epochs and draws the augmentations; None is the seed of the run (``seed_everything``).
@@ -61,6 +67,8 @@ class ImageDataModule(pl.LightningDataModule):
         num_train: int | None = None,
         num_val: int = 5000,
         augment: Sequence[str | dict[str, Any]] = ("flip", {"crop": 4}),
+        albumentations: str | None = None,
+        num_workers: int = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         seed: int | None = None,
@@ -77,6 +85,13 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_train, self.num_val = num_train, num_val
         self.augment: Sequence[Spec] = augment
+        if num_workers < 0:
+            raise ValueError(f"num_workers (={num_workers}) must not be negative.")
+        self.albumentations, self.num_workers = albumentations, num_workers
+        if albumentations is not None:
+            from lightning_cifar.data.per_sample import load_pipeline
+
+            load_pipeline(albumentations)  # refuses what cannot be built
         self.mean = self._per_channel("mean", mean, self.own_mean)
         self.std = self._per_channel("std", std, self.own_std)
         if min(self.std) <= 0:
@@ -111,7 +126,7 @@ class ImageDataModule(pl.LightningDataModule):
         if stage in ("test", "predict", None) and "test" not in self._arrays:
             self._arrays["test"] = self.load("test")
 
-    def loader(self, split: Split, *, train: bool = False) -> BatchLoader:
+    def loader(self, split: Split, *, train: bool = False) -> BatchLoader | PerSampleLoader:
         """Batches of a split: in order and plain, or shuffled and augmented for training."""
         if split not in self._arrays:
             self.setup("test" if split == "test" else "fit")
@@ -119,6 +134,20 @@ class ImageDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             strategy = self.trainer.strategy
             device, rank, world_size = strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+        if train and self.albumentations is not None:
+            from lightning_cifar.data.per_sample import PerSampleLoader
+
+            return PerSampleLoader(
+                *self._arrays[split],
+                source=self.albumentations,
+                mean=self.mean,
+                std=self.std,
+                batch_size=self.batch_size,
+                seed=self.resolved_seed(),
+                rank=rank,
+                world_size=world_size,
+                num_workers=self.num_workers,
+            )
         images, labels = (torch.from_numpy(array).to(device) for array in self._arrays[split])
         pipeline = Pipeline(build(self.augment) if train else [], mean=self.mean, std=self.std)
         return BatchLoader(
@@ -132,16 +161,16 @@ class ImageDataModule(pl.LightningDataModule):
             world_size=world_size,
         )
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | PerSampleLoader:
         return self.loader("train", train=True)
 
-    def val_dataloader(self) -> BatchLoader | list[Any]:
+    def val_dataloader(self) -> BatchLoader | PerSampleLoader | list[Any]:
         return self.loader("val") if self.num_val else []
 
-    def test_dataloader(self) -> BatchLoader:
+    def test_dataloader(self) -> BatchLoader | PerSampleLoader:
         return self.loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
+    def predict_dataloader(self) -> BatchLoader | PerSampleLoader:
         return self.loader("test")
 
     def resolved_seed(self) -> int:

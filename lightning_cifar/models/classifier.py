@@ -177,7 +177,9 @@ class Classifier(pl.LightningModule):
         return self.forward(images).softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = max(1.0, float(self.trainer.estimated_stepping_batches))
+        if math.isinf(total) and self._regime["schedule"] != "constant":
+            raise ValueError(f"schedule={self._regime['schedule']} needs an end: set trainer.max_epochs or max_steps.")
         optimizer = self.make_optimizer()
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(min(step / total, 1.0), **self._regime)

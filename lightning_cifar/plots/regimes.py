@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,11 +46,11 @@ def draw_regimes(
     panels: list[Axes] = []
     for i, (name, (progress, rate)) in enumerate(curves.items()):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.plot(100 * np.asarray(progress, dtype=float), np.asarray(rate, dtype=float), color="tab:blue")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(textwrap.fill(name, 60 if len(curves) == 1 else 30), fontsize=10)
         axes.set_yscale("log" if log else "linear")
         axes.set_ylim(lowest, highest)
         axes.set_xlim(-2, 102)
+        axes.plot(100 * np.asarray(progress, dtype=float), np.asarray(rate, dtype=float), color="tab:blue")
         axes.set_xticks(range(0, 101, 25))
         axes.grid(alpha=0.3)
         panels.append(axes)
