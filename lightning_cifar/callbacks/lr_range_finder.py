@@ -1,0 +1,156 @@
+"""The learning-rate range finder (Smith, 1506.01186), on a copy of the network, before training or in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from rich.progress import Progress
+
+from lightning_cifar import artifacts
+from lightning_cifar.analysis.lr_range import Suggestion, Sweep, has_diverged, smooth, suggest, sweep_lrs
+from lightning_cifar.callbacks.lr_sweep import sweep
+
+LR_NAMES = ("lr", "learning_rate")
+
+
+class LRRangeFinder(Callback):
+    """Sweeps the learning rate before ``fit``, and again at ``milestones``, and suggests a value with an interval.
+
+    Each sweep takes ``num_steps`` optimizer steps of a copy of the module, with its own optimizer, from ``min_lr`` to
+    ``max_lr`` exactly; nothing of the training changes by it, bit for bit. Writes ``lr_range.csv``, ``lr_range.json``,
+    ``lr_range.html`` and pictures into the run's folder.
+
+    Args:
+        min_lr: First learning rate.
+        max_lr: Last learning rate.
+        num_steps: Optimizer steps of a sweep.
+        num_sweeps: Sweeps from the same weights, in different orders of the data: their spread is the interval.
+        spacing: Between the learning rates.
+        stop_factor: End a sweep when the smoothed loss exceeds so many times its lowest; None never.
+        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module before optimizer and schedule are built.
+        milestones: Epochs, counted from 1, at whose start to sweep again. Nothing is applied there.
+        zoom: Window of learning rates of a second picture.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        min_lr: float = 1e-4,
+        max_lr: float = 10.0,
+        num_steps: int = 200,
+        num_sweeps: int = 3,
+        spacing: Literal["geometric", "linear"] = "geometric",
+        stop_factor: float | None = 4.0,
+        apply: bool = False,
+        milestones: Sequence[int] = (),
+        zoom: Sequence[float] | None = None,
+    ) -> None:
+        if not (math.isfinite(min_lr) and min_lr > 0):
+            raise ValueError(f"min_lr (={min_lr}) must be a positive number.")
+        if not (math.isfinite(max_lr) and max_lr > min_lr):
+            raise ValueError(f"max_lr (={max_lr}) must be above min_lr (={min_lr}).")
+        if num_steps < 10:
+            raise ValueError(f"num_steps (={num_steps}) must be at least 10.")
+        if num_sweeps < 1:
+            raise ValueError(f"num_sweeps (={num_sweeps}) must be at least 1.")
+        if stop_factor is not None and not stop_factor > 1:
+            raise ValueError(f"stop_factor (={stop_factor}) must be above 1, or null.")
+        if any(epoch < 1 for epoch in milestones):
+            raise ValueError(f"milestones (={list(milestones)}) are epochs, counted from 1.")
+        if zoom is not None and not (len(zoom) == 2 and min_lr <= zoom[0] < zoom[1] <= max_lr):
+            raise ValueError(f"zoom (={list(zoom)}) must be two rising learning rates within {min_lr:g} to {max_lr:g}.")
+        self.lrs = [float(lr) for lr in sweep_lrs(min_lr, max_lr, num_steps, spacing)]
+        self.num_sweeps, self.stop_factor, self.apply = num_sweeps, stop_factor, apply
+        self.milestones, self.zoom = tuple(milestones), None if zoom is None else (float(zoom[0]), float(zoom[1]))
+        self.sweeps: list[Sweep] = []
+        self.suggestion: Suggestion | None = None
+        self.own_lr: float | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(trainer, "fast_dev_run", False) or trainer.ckpt_path is not None:
+            return  # a resumed run has its learning rate
+        name = next((name for name in LR_NAMES if hasattr(pl_module, name)), None)
+        if self.apply and name is None:
+            raise ValueError(f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to.")
+        self.own_lr = float(getattr(pl_module, name)) if name else None
+        suggestion = self.find(trainer, pl_module)
+        if self.apply and name is not None:
+            setattr(pl_module, name, suggestion.value)
+            if name in pl_module.hparams:
+                pl_module.hparams[name] = suggestion.value
+            trainer.strategy.setup_optimizers(trainer)  # anew, with the schedule around the found peak
+            rank_zero_info(f"lr = {suggestion.value:.3g} is applied")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 in self.milestones:
+            self.find(trainer, pl_module, f"_epoch_{trainer.current_epoch + 1}")
+
+    def find(self, trainer: Trainer, pl_module: LightningModule, suffix: str = "") -> Suggestion:
+        """Sweep, suggest, tell and write."""
+        self.sweeps = list(self._sweep(trainer, pl_module))
+        self.suggestion = suggest(self.sweeps)
+        low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
+        num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
+        if num_diverged:
+            rank_zero_warn(f"the loss was not finite at the end of {num_diverged} of {self.num_sweeps} sweeps, which end there.")
+        rank_zero_info(f"learning rate{suffix.replace('_', ' ')}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
+        if trainer.is_global_zero:
+            self._write(trainer, f"lr_range{suffix}")
+        return self.suggestion
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"suggestion": None if self.suggestion is None else self.suggestion._asdict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        found = state_dict["suggestion"]
+        self.suggestion = None if found is None else Suggestion(**found)
+
+    def _sweep(self, trainer: Trainer, pl_module: LightningModule) -> Iterable[Sweep]:
+        hidden = trainer.progress_bar_callback is None or not trainer.is_global_zero
+        with Progress(disable=hidden, transient=True) as progress:
+            task = progress.add_task("learning-rate sweep", total=self.num_sweeps * len(self.lrs))
+            for seed in range(self.num_sweeps):
+                losses = sweep(
+                    trainer,
+                    pl_module,
+                    self.lrs,
+                    seed=seed,
+                    stop=self._stop,
+                    on_step=lambda: progress.advance(task),
+                )
+                progress.update(task, completed=(seed + 1) * len(self.lrs))
+                raw = np.asarray(losses)
+                yield Sweep(np.asarray(self.lrs[: len(raw)]), raw, smooth(raw), len(raw) < len(self.lrs), seed)
+
+    def _stop(self, losses: list[float]) -> bool:
+        return self.stop_factor is not None and has_diverged(np.asarray(losses), self.stop_factor)
+
+    def _write(self, trainer: Trainer, name: str) -> None:
+        from lightning_cifar.plots import draw_lr_range, lr_range_html
+
+        assert self.suggestion is not None
+        rows = (
+            [sweep.seed, step, f"{lr:.10g}", f"{loss:.10g}", f"{smoothed:.10g}"]
+            for sweep in self.sweeps
+            for step, (lr, loss, smoothed) in enumerate(zip(sweep.lrs, sweep.losses, sweep.smoothed, strict=True))
+        )
+        artifacts.save_table(trainer, name, ["seed", "step", "lr", "loss", "smoothed"], rows)
+        artifacts.save_json(trainer, name, {**self.suggestion._asdict(), "own_lr": self.own_lr})
+        curves = [(sweep.lrs, sweep.losses, sweep.smoothed) for sweep in self.sweeps]
+        marks: dict[str, Any] = {
+            "suggestion": self.suggestion.value,
+            "interval": (self.suggestion.low, self.suggestion.high),
+            "marks": self.suggestion.rules,
+            "own_lr": self.own_lr,
+        }
+        artifacts.save_figure(trainer, name, draw_lr_range(curves, **marks))
+        if self.zoom is not None:
+            artifacts.save_figure(trainer, f"{name}_zoom", draw_lr_range(curves, **marks, zoom=self.zoom))
+        artifacts.save_page(trainer, name, lr_range_html(curves, **marks))

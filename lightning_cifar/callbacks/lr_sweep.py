@@ -1,0 +1,212 @@
+"""One learning-rate sweep on a copy of a LightningModule, which leaves no trace.
+
+What is trained is a copy, by the module's own optimizer, on batches of a loader of its own: the module, its optimizer,
+schedule, gradients and hooks, the trainer, its loggers and the loader's position are not touched at all. What is left
+to restore, on exception too, are the random states, the state of a gradient scaler and the epoch of a shared sampler.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.seed import isolate_rng
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def sweep(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    lrs: list[float],
+    *,
+    seed: int,
+    stop: Callable[[list[float]], bool],
+    on_step: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Train a copy for one optimizer step at each learning rate and give the losses.
+
+    Args:
+        trainer: Gives device, precision, accumulation, gradient clipping and data; connected to the module.
+        pl_module: Stays as it is.
+        lrs: Of the first parameter group; the others keep their ratio to it.
+        seed: Chooses the order of the batches and what the network draws.
+        stop: Told the losses so far, whether to end early. All ranks see the same losses.
+        on_step: Called after each step.
+
+    Returns:
+        The loss of each step, at its learning rate, before its update: the mean over the accumulated batches and over
+        the ranks. Not longer than ``lrs``; the last one may be NaN or infinite.
+
+    Raises:
+        ValueError: If the module optimises manually, has several optimizers or none, or there are no batches.
+    """
+    if not pl_module.automatic_optimization:
+        raise ValueError("the learning-rate range finder needs automatic optimization: this module optimises manually.")
+    losses: list[float] = []
+    with isolate_rng(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(seed)
+        model = _detached_copy(pl_module)
+        model.trainer = trainer
+        try:
+            model.train()
+            optimizer = find_optimizer(model.configure_optimizers())
+            _load_momenta(optimizer, trainer)
+            ratios = _group_ratios(optimizer)
+            scaler = copy.deepcopy(getattr(trainer.precision_plugin, "scaler", None))
+            batches = _endless(trainer, seed)
+            index = 0
+            for lr in lrs:
+                for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                    group["lr"] = lr * ratio
+                optimizer.zero_grad()
+                total = 0.0
+                for _ in range(trainer.accumulate_grad_batches):
+                    total += _backward(trainer, model, next(batches), index, scaler)
+                    index += 1
+                losses.append(_mean_over_ranks(total / trainer.accumulate_grad_batches, trainer))
+                if not math.isfinite(losses[-1]) or stop(losses):
+                    break
+                _step(trainer, model, optimizer, scaler)
+                on_step()
+        finally:
+            model.trainer = None  # type: ignore[assignment]
+    return losses
+
+
+def find_optimizer(configured: Any) -> Optimizer:
+    """The optimizer in what ``configure_optimizers`` gives, in any of Lightning's forms.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    if isinstance(configured, Mapping):
+        configured = configured.get("optimizer")
+    if isinstance(configured, list | tuple):
+        first = configured[0] if len(configured) == 2 and isinstance(configured[0], list | tuple) else configured
+        if len(first) != 1:
+            raise ValueError(f"the learning-rate range finder needs one optimizer, this module has {len(first)}.")
+        return find_optimizer(first[0])
+    if not isinstance(configured, Optimizer) or not configured.param_groups:
+        raise ValueError("the learning-rate range finder needs an optimizer with parameters, this module has none.")
+    return configured
+
+
+def _detached_copy(pl_module: LightningModule) -> LightningModule:
+    """A copy without gradients, trainer and logging, on the same device."""
+    trainer = pl_module._trainer
+    memo: dict[int, Any] = {} if trainer is None else {id(trainer): None}
+    for parameter in pl_module.parameters():
+        memo[id(parameter.grad)] = None
+    model = copy.deepcopy(pl_module, memo)
+
+    def ignore(*args: Any, **kwargs: Any) -> None:
+        """A sweep logs nothing."""
+
+    for name in ("log", "log_dict"):
+        object.__setattr__(model, name, ignore)
+    return model
+
+
+def _load_momenta(optimizer: Optimizer, trainer: Trainer) -> None:
+    """In the middle of training, go on from the optimizer's state."""
+    running = trainer.optimizers[0] if trainer.optimizers else None
+    if running is None or trainer.global_step == 0:
+        return
+    running = getattr(running, "optimizer", running)  # Lightning's wrapper
+    optimizer.load_state_dict(copy.deepcopy(running.state_dict()))
+
+
+def _group_ratios(optimizer: Optimizer) -> list[float]:
+    """Learning rate of each group at the peak, over that of the first."""
+    peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    if peaks[0] <= 0:
+        raise ValueError(f"the first parameter group has lr={peaks[0]}: give it a positive one to set the ratios by.")
+    return [peak / peaks[0] for peak in peaks]
+
+
+def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, scaler: Any) -> float:
+    """Add the gradients of one batch and give its loss."""
+    plugin = trainer.precision_plugin
+    batch = trainer.strategy.batch_to_device(plugin.convert_input(batch))
+    with plugin.train_step_context():
+        output = model.training_step(batch, index)
+    loss = output["loss"] if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor):
+        raise ValueError("training_step gave no loss: it has to return a tensor, or a dict with the key 'loss'.")
+    scaled = loss / trainer.accumulate_grad_batches
+    (scaled if scaler is None else scaler.scale(scaled)).backward()
+    return float(loss.detach())
+
+
+def _step(trainer: Trainer, model: LightningModule, optimizer: Optimizer, scaler: Any) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if trainer.world_size > 1:
+        for parameter in parameters:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= trainer.world_size
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if trainer.gradient_clip_val:
+        if trainer.gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, trainer.gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
+    if trainer.world_size == 1:
+        return loss
+    value = torch.tensor(loss, dtype=torch.float64, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(value)
+    return float(value) / trainer.world_size
+
+
+def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
+    """Batches of the training loader, epoch after epoch, from an iterator of their own."""
+    trainer.fit_loop.setup_data()
+    loader = copy.copy(trainer.train_dataloader)
+    if hasattr(loader, "_iterator"):
+        loader._iterator = None  # persistent workers belong to the training
+    epoch = 1_000_003 * (seed + 1)  # none that the training will see
+    while True:
+        for sampler in (loader, getattr(loader, "sampler", None)):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+        count = 0
+        for batch in loader:
+            yield batch
+            count += 1
+        if not count:
+            raise ValueError("the training loader gives no batches.")
+        epoch += 1
+
+
+@contextmanager
+def _shared_state(trainer: Trainer) -> Iterator[None]:
+    """Restore what a copied loader shares with the original: its sampler's epoch and generators."""
+    trainer.fit_loop.setup_data()
+    loader = trainer.train_dataloader
+    sampler = getattr(loader, "sampler", None)
+    batch_sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    owners = [owner for owner in (loader, sampler, batch_sampler) if owner is not None]
+    epochs = [(owner, owner.epoch) for owner in owners if hasattr(owner, "epoch")]
+    generators = {id(g): g for owner in owners if isinstance(g := getattr(owner, "generator", None), torch.Generator)}
+    states = [(generator, generator.get_state()) for generator in generators.values()]
+    try:
+        yield
+    finally:
+        for owner, epoch in epochs:
+            owner.epoch = epoch
+        for generator, state in states:
+            generator.set_state(state)
