@@ -118,6 +118,15 @@ def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
     return path
 
 
+def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
+    """Write ``<name>.html`` into the run's folder."""
+    if not _writes(trainer):
+        return None
+    path = run_folder(trainer) / f"{name}.html"
+    write_atomically(path, html.encode())
+    return path
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 

@@ -41,10 +41,12 @@ SIBLINGS = {
         "batches",
         "images",
         "per_sample",
+        "pipelines",
         "sources",
         "pickles",
         "shapes",
     },
+    "callbacks": {"lr_sweep"},
     "models": {"classifier", "optimizers"},
     "analysis": {"modes"},
 }

@@ -10,13 +10,11 @@ lags behind, by a quarter of a decade and more at 40 steps a decade, which is fi
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
 Array = NDArray[np.float64]

@@ -32,7 +32,7 @@ class LRRangeFinder(Callback):
         num_sweeps: Sweeps from the same weights, in different orders of the data: their spread is the interval.
         spacing: Between the learning rates.
         stop_factor: End a sweep when the smoothed loss exceeds so many times its lowest; None never.
-        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module before optimizer and schedule are built.
+        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module, and build optimizer and schedule on it.
         milestones: Epochs, counted from 1, at whose start to sweep again. Nothing is applied there.
         zoom: Window of learning rates of a second picture.
 
@@ -78,7 +78,9 @@ class LRRangeFinder(Callback):
             return  # a resumed run has its learning rate
         name = next((name for name in LR_NAMES if hasattr(pl_module, name)), None)
         if self.apply and name is None:
-            raise ValueError(f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to.")
+            raise ValueError(
+                f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to."
+            )
         self.own_lr = float(getattr(pl_module, name)) if name else None
         suggestion = self.find(trainer, pl_module)
         if self.apply and name is not None:
@@ -99,8 +101,12 @@ class LRRangeFinder(Callback):
         low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
         num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
         if num_diverged:
-            rank_zero_warn(f"the loss was not finite at the end of {num_diverged} of {self.num_sweeps} sweeps, which end there.")
-        rank_zero_info(f"learning rate{suffix.replace('_', ' ')}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
+            rank_zero_warn(
+                f"the loss was not finite at the end of {num_diverged} of {self.num_sweeps} sweeps, which end there."
+            )
+        rank_zero_info(
+            f"learning rate{suffix.replace('_', ' ')}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)"
+        )
         if trainer.is_global_zero:
             self._write(trainer, f"lr_range{suffix}")
         return self.suggestion

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.seed import isolate_rng
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -75,7 +75,7 @@ def sweep(
                 _step(trainer, model, optimizer, scaler)
                 on_step()
         finally:
-            model.trainer = None  # type: ignore[assignment]
+            model.trainer = None
     return losses
 
 
@@ -175,12 +175,13 @@ def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
 def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
     """Batches of the training loader, epoch after epoch, from an iterator of their own."""
     trainer.fit_loop.setup_data()
-    loader = copy.copy(trainer.train_dataloader)
+    loader: Any = copy.copy(trainer.train_dataloader)
     if hasattr(loader, "_iterator"):
         loader._iterator = None  # persistent workers belong to the training
     epoch = 1_000_003 * (seed + 1)  # none that the training will see
     while True:
-        for sampler in (loader, getattr(loader, "sampler", None)):
+        samplers: tuple[Any, Any] = (loader, getattr(loader, "sampler", None))
+        for sampler in samplers:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
         count = 0

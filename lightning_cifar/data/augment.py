@@ -62,7 +62,7 @@ def build(specs: Sequence[Spec]) -> list[Augmentation]:
     Raises:
         ValueError: An unknown name, unknown arguments or values out of range.
     """
-    if isinstance(specs, str):
+    if isinstance(specs, str | Mapping):
         raise ValueError(f"augment (={specs!r}) must be a list, such as [flip, {{crop: 4}}].")
     return [_build_one(spec) for spec in specs]
 
@@ -77,6 +77,8 @@ def _build_one(spec: Spec) -> Augmentation:
         name, arguments = next(iter(spec.items()))
     else:
         raise ValueError(f"augment: {spec!r} must be a name or one name with its settings, such as {{crop: 4}}.")
+    if not isinstance(name, str):
+        raise ValueError(f"augment: {name!r} must be the name of an augmentation.")
     if name not in BY_NAME:
         near = difflib.get_close_matches(name, BY_NAME, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BY_NAME)}."

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.geometry import Samples, check_probability, choose
+from lightning_cifar.data.geometry import Samples, check_probability, check_whole, choose
 
 
 class Brightness:
@@ -58,6 +58,8 @@ class Saturation:
         self.strength = _check_strength("saturation", strength)
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
+        if images.shape[3] == 1:
+            return images
         return _blend(images, _grey(images), _factor(draws[0], self.strength))
 
 
@@ -89,7 +91,7 @@ class Cutout:
     num_draws = 3
 
     def __init__(self, size: int = 8, p: float = 1.0, fill: int | Literal["mean"] = "mean") -> None:
-        if size < 1:
+        if check_whole("cutout", "size", size) < 1:
             raise ValueError(f"cutout: size (={size}) must be at least 1 pixel.")
         self.size, self.p, self.fill = size, check_probability("cutout", p), _check_fill("cutout", fill)
         self.mean_level: tuple[int, ...] = (128,)

@@ -15,8 +15,10 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
 _MASK = (1 << 64) - 1
 
-# The stream that orders the samples of an epoch; augmentations count from 0.
+# Streams with a purpose of their own; the draws of augmentations count from 0.
 ORDER = -1
+PER_SAMPLE = -2
+ALTERNATING = -3
 
 
 def _signed(value: int) -> int:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cifar.data.draws import uniform
+from lightning_cifar.data.draws import ALTERNATING, uniform
 from lightning_cifar.data.rows import RowTable
 
 
@@ -30,6 +30,15 @@ def check_probability(name: str, p: float) -> float:
     return p
 
 
+def check_whole(name: str, setting: str, value: int) -> int:
+    """``value``, if it is a whole number."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name}: {setting} (={value!r}) must be a number.")
+    if isinstance(value, bool | float):
+        raise ValueError(f"{name}: {setting} (={value!r}) must be a whole number.")
+    return value
+
+
 class Flip:
     """Mirror left and right.
 
@@ -43,13 +52,16 @@ class Flip:
 
     def __init__(self, p: float = 0.5, *, alternating: bool = False) -> None:
         self.p = check_probability("flip", p)
+        if not isinstance(alternating, bool):
+            raise ValueError(f"flip: alternating (={alternating!r}) must be true or false.")
         self.alternating = alternating
 
     def mirror(self, draws: Tensor, samples: Samples) -> Tensor:
         """Which samples are mirrored: bool (N,)."""
         if not self.alternating:
             return draws[0] < self.p
-        first = uniform(samples.seed, 0, range(1), samples.indices)[0] < self.p
+        start = range(ALTERNATING, ALTERNATING + 1)
+        first = uniform(samples.seed, 0, start, samples.indices)[0] < self.p
         return first ^ bool(samples.epoch % 2)
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
@@ -67,7 +79,7 @@ class Crop:
     num_draws = 2
 
     def __init__(self, padding: int = 4, mode: Literal["reflect", "zero"] = "reflect") -> None:
-        if padding < 0:
+        if check_whole("crop", "padding", padding) < 0:
             raise ValueError(f"crop: padding (={padding}) must not be negative.")
         if mode not in ("reflect", "zero"):
             raise ValueError(f"crop: mode (={mode!r}) must be reflect or zero.")

@@ -89,7 +89,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"num_workers (={num_workers}) must not be negative.")
         self.albumentations, self.num_workers = albumentations, num_workers
         if albumentations is not None:
-            from lightning_cifar.data.per_sample import load_pipeline
+            from lightning_cifar.data.pipelines import load_pipeline
 
             load_pipeline(albumentations)  # refuses what cannot be built
         self.mean = self._per_channel("mean", mean, self.own_mean)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from lightning_cifar.data.geometry import Samples
+from lightning_cifar.data.geometry import Samples, check_whole
 
 # Images (N, C, H, W) and a strength in [-1, 1], or in [0, 1] where a sign means nothing.
 Operation = Callable[[Tensor, float], Tensor]
@@ -65,7 +65,7 @@ class TrivialAugment:
     num_draws = 3
 
     def __init__(self, num_strengths: int = 31) -> None:
-        if num_strengths < 2:
+        if check_whole("trivial_augment", "num_strengths", num_strengths) < 2:
             raise ValueError(f"trivial_augment: num_strengths (={num_strengths}) must be at least 2.")
         self.num_strengths = num_strengths
 
