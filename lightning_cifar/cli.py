@@ -1,4 +1,4 @@
-"""The command line: ``lightning-cifar fit | validate | test | predict | regimes``.
+"""The command line: ``lightning-cifar fit | validate | test | predict | lr-find | regimes``.
 
 What needs no torch (the version, a missing file) is answered before torch is loaded, which takes seconds.
 """
@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 
-COMMANDS = ("fit", "validate", "test", "predict", "regimes")
+COMMANDS = ("fit", "validate", "test", "predict", "lr-find", "regimes")
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
 usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
@@ -24,6 +24,7 @@ What a training choice does to a convolutional network on CIFAR-10.
   validate  evaluate on the validation split: --ckpt_path runs/.../checkpoints/best.ckpt
   test      evaluate on the test set, for the end: --ckpt_path ...
   predict   write the probabilities of the test images: --ckpt_path ...
+  lr-find   sweep the learning rate and suggest one: --config configs/lenet.yaml
   regimes   draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
 
 Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
@@ -53,6 +54,11 @@ def main(args: Sequence[str] | None = None) -> int:
             regimes.main(words[1:])
             return 0
         _quieten()
+        if words[0] == "lr-find":
+            from lightning_cifar import lr_find
+
+            lr_find.main(words[1:])
+            return 0
         from lightning_cifar.runs import RunCLI
 
         RunCLI.start(words)

@@ -215,11 +215,12 @@ class RunCLI(LightningCLI):
         if self.trainer.is_global_zero and not self._is_trial:
             print(f"run folder:  {self.run_dir}\nTensorBoard: tensorboard --logdir {self.run_dir}")
 
-    def _choose_run_dir(self) -> Path:
+    def _choose_run_dir(self, command: str = "") -> Path:
         given = os.environ.get(RUN_DIR_VARIABLE) or self._get(self.config, "run_dir")
         if given:
             return Path(given)
-        verb = "" if self.subcommand == "fit" else f"-{self.subcommand}"
+        command = command or str(self.subcommand)
+        verb = "" if command == "fit" else f"-{command}"
         stem = f"{type(self.model).__name__}{verb}-{datetime.now():%Y%m%d-%H%M%S}"
         paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
         return next(path for path in paths if not path.exists())

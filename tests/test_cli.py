@@ -274,3 +274,55 @@ def test_every_overlay_adds_its_callback(path: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((tmp_path / "overlay/config.yaml").read_text())
     assert len(config["trainer"]["callbacks"]) == 1
     assert (tmp_path / "overlay/pictures/loss_curves.png").exists()  # our own are still there
+
+
+FIND = ["lr-find", "--model", "LeNet", *SMALL, "--num_steps", "12", "--seeds", "2"]
+
+
+def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        *FIND,
+        "--model.lr",
+        "0.04",
+        "--trainer.accumulate_grad_batches",
+        "2",
+        "--zoom",
+        "1e-2",
+        "1e-1",
+        "--out",
+        "found",
+    ]
+    assert cli.main(words) == 0
+    found = json.loads((tmp_path / "found/lr_range.json").read_text())
+    out = capsys.readouterr().out
+    assert f"--model.lr {found['value']:.2g}" in out
+    assert "over 2 sweeps" in out
+    assert "configured       0.04" in out
+    assert found["own_lr"] == 0.04
+    for name in ("lr_range.csv", "lr_range.html", "pictures/lr_range.png", "pictures/lr_range_zoom.png", "config.yaml"):
+        assert (tmp_path / "found" / name).stat().st_size > 0
+    assert not (tmp_path / "found/checkpoints").exists()
+    assert not list((tmp_path / "found").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*FIND, "--min_lr", "1", "--max_lr", "0.1"], "max_lr (=0.1) must be above min_lr (=1.0)"),
+        ([*FIND, "--min_lr", "0"], "min_lr (=0.0) must be a positive number"),
+        ([*FIND, "--num_steps", "5"], "num_steps (=5) must be at least 10"),
+        ([*FIND, "--zoom", "1e-9", "1"], "zoom (=[1e-09, 1.0]) must be two rising learning rates within"),
+        ([*FIND, "--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
+        ([*FIND, "--trainer.max_epoch", "3"], "Did you mean trainer.max_epochs?"),
+    ],
+)
+def test_mistakes_of_lr_find(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, words)
+
+
+def test_a_found_rate_is_applied_by_the_overlay(tmp_path: Path) -> None:
+    overlay = Path(__file__).parent.parent / "configs/callbacks/lr_finder.yaml"
+    words = [*FIT, "--trainer.max_epochs", "1", "--config", str(overlay), "--run_dir", "run"]
+    assert cli.main(words) == 0
+    found = json.loads((tmp_path / "run/lr_range.json").read_text())
+    assert LeNet.load_from_checkpoint("run/checkpoints/last.ckpt", weights_only=True).lr == found["value"]

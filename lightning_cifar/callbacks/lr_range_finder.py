@@ -32,7 +32,7 @@ class LRRangeFinder(Callback):
         num_sweeps: Sweeps from the same weights, in different orders of the data: their spread is the interval.
         spacing: Between the learning rates.
         stop_factor: End a sweep when the smoothed loss exceeds so many times its lowest; None never.
-        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module, and build optimizer and schedule on it.
+        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module; optimizer and schedule follow.
         milestones: Epochs, counted from 1, at whose start to sweep again. Nothing is applied there.
         zoom: Window of learning rates of a second picture.
 
@@ -101,12 +101,9 @@ class LRRangeFinder(Callback):
         low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
         num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
         if num_diverged:
-            rank_zero_warn(
-                f"the loss was not finite at the end of {num_diverged} of {self.num_sweeps} sweeps, which end there."
-            )
-        rank_zero_info(
-            f"learning rate{suffix.replace('_', ' ')}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)"
-        )
+            rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which end there.")
+        where = suffix.replace("_", " ")
+        rank_zero_info(f"found lr{where}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
         if trainer.is_global_zero:
             self._write(trainer, f"lr_range{suffix}")
         return self.suggestion
@@ -151,6 +148,7 @@ class LRRangeFinder(Callback):
         artifacts.save_json(trainer, name, {**self.suggestion._asdict(), "own_lr": self.own_lr})
         curves = [(sweep.lrs, sweep.losses, sweep.smoothed) for sweep in self.sweeps]
         marks: dict[str, Any] = {
+            "seeds": [sweep.seed for sweep in self.sweeps],
             "suggestion": self.suggestion.value,
             "interval": (self.suggestion.low, self.suggestion.high),
             "marks": self.suggestion.rules,

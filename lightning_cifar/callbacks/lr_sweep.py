@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -49,7 +50,9 @@ def sweep(
     if not pl_module.automatic_optimization:
         raise ValueError("the learning-rate range finder needs automatic optimization: this module optimises manually.")
     losses: list[float] = []
-    with isolate_rng(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
+    # The fit would do this next. Not inside: it draws random numbers, once, and the fit counts on that.
+    trainer.fit_loop.setup_data()
+    with _random_states(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         model = _detached_copy(pl_module)
         model.trainer = trainer
@@ -174,7 +177,6 @@ def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
 
 def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
     """Batches of the training loader, epoch after epoch, from an iterator of their own."""
-    trainer.fit_loop.setup_data()
     loader: Any = copy.copy(trainer.train_dataloader)
     if hasattr(loader, "_iterator"):
         loader._iterator = None  # persistent workers belong to the training
@@ -194,9 +196,23 @@ def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
 
 
 @contextmanager
+def _random_states() -> Iterator[None]:
+    """Restore all random states, on exception too, which Lightning's isolate_rng does not."""
+    python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  others' state
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)  # noqa: NPY002
+        torch.set_rng_state(tensor)
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+
+
+@contextmanager
 def _shared_state(trainer: Trainer) -> Iterator[None]:
     """Restore what a copied loader shares with the original: its sampler's epoch and generators."""
-    trainer.fit_loop.setup_data()
     loader = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)
     batch_sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)

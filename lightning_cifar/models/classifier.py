@@ -121,6 +121,9 @@ class Classifier(pl.LightningModule):
         self.in_channels, self.image_size = in_channels, image_size
         self.example_input_array = torch.zeros(1, in_channels, image_size, image_size)
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+        self._log_every_n_steps = 50  # the trainer's, once there is one
+        self._loss_sum: Tensor | float = 0.0
+        self._num_seen = 0
         self.train_accuracy, self.val_accuracy, self.test_accuracy = accuracy(), accuracy(), accuracy()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -135,7 +138,7 @@ class Classifier(pl.LightningModule):
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def on_train_start(self) -> None:
-        self._log_every_n_steps: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set untyped
+        self._log_every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set untyped
         self.on_train_epoch_start()  # a resume in the middle of an epoch skips it
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ LRCurve: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
 """One sweep: learning rates, losses and smoothed losses, each (N,), in the order of the steps."""
 
 CUT = 5
-"""The vertical axis ends this many falls (start minus best of the smoothed loss) above the best, if the loss goes on."""
+"""The vertical axis ends at most this many falls above the best smoothed loss; a fall is its start minus its best."""
 
 _SWEEP_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
 _SUGGESTION_COLOR = "#d62728"
@@ -28,7 +28,9 @@ _RULE_MARKERS = "v^sDPXo*"
 _RULE_DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
 
 # Whatever a page holds, a browser that keeps to this line asks the network for nothing.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'"
+)
 
 
 class _View(NamedTuple):
@@ -36,14 +38,16 @@ class _View(NamedTuple):
 
     lrs: tuple[float, float]
     losses: tuple[float, float]
+    is_cut: bool
     notes: list[str]
 
 
 class _Mark(NamedTuple):
-    """A vertical line. ``lr`` is NaN where it would lie outside the view, and then the label says so."""
+    """A vertical line. ``lr`` is NaN where a logarithmic axis has no place for it."""
 
     label: str
     lr: float
+    is_inside: bool
     color: str
 
 
@@ -83,16 +87,18 @@ def draw_lr_range(
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    axes.set_xlim(view.lrs)  # before anything is drawn: nothing drawn may stretch the axes
+    axes.set_ylim(view.losses)
     axes.grid(alpha=0.3)
     handles: list[Artist] = []
 
-    alone = len(sweeps) > len(_SWEEP_COLORS)  # too many to be told apart
+    crowded = len(sweeps) > len(_SWEEP_COLORS)  # too many to be told apart
     for i, (seed, (lrs, losses, smoothed)) in enumerate(sweeps):
-        color = _SWEEP_COLORS[0 if alone else i]
+        color = _SWEEP_COLORS[0 if crowded else i]
         axes.plot(lrs, losses, color=color, alpha=0.25, linewidth=0.9)
-        label = f"smoothed, {len(sweeps)} seeds" if alone else f"smoothed, seed {seed}"
+        label = f"smoothed, {len(sweeps)} seeds" if crowded else f"smoothed, seed {seed}"
         (line,) = axes.plot(lrs, smoothed, color=color, linewidth=1.8, label=label, zorder=3)
-        if i == 0 or not alone:
+        if i == 0 or not crowded:
             handles.append(line)
     handles.append(Line2D([], [], color=_SWEEP_COLORS[0], alpha=0.35, linewidth=0.9, label="single batches"))
 
@@ -102,15 +108,11 @@ def draw_lr_range(
     found = _to_marks(suggestion, marks, own_lr, view)
     handles += [_draw_mark(axes, mark, i) for i, mark in enumerate(found)]
 
-    axes.set_xlim(view.lrs)
-    axes.set_ylim(view.losses)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
-    axes.set_title(title, parse_math=False)
-    if view.notes:
-        axes.text(
-            0.015, 0.98, "\n".join(view.notes), color=_SUGGESTION_COLOR, size=9, va="top", transform=axes.transAxes
-        )
+    if title:
+        figure.suptitle(title, parse_math=False)
+    axes.set_title("; ".join(view.notes), loc="left", size=9, color=_SUGGESTION_COLOR)
     _add_legend(figure, handles)
     return figure
 
@@ -124,7 +126,7 @@ def _draw_mark(axes: Axes, mark: _Mark, index: int) -> Artist:
         style = {"linestyle": ":", "linewidth": 1.1, "marker": _RULE_MARKERS[index % len(_RULE_MARKERS)]}
     height = 0.9 - 0.06 * (index % 12)
     (line,) = axes.plot(
-        [mark.lr] * 3,
+        [mark.lr if mark.is_inside else math.nan] * 3,
         [0, height, 1],
         transform=axes.get_xaxis_transform(),
         color=mark.color,
@@ -132,6 +134,7 @@ def _draw_mark(axes: Axes, mark: _Mark, index: int) -> Artist:
         markevery=[1],
         markersize=6,
         zorder=2.5,
+        clip_on=False,  # the sign of a mark on the edge of a window
         **style,  # type: ignore[arg-type]
     )
     return line
@@ -178,35 +181,37 @@ def lr_range_html(
 
     sweeps = _to_sweeps(curves, seeds)
     view = _whole_view(sweeps)
-    shapes = [_to_shape(mark, i) for i, mark in enumerate(_to_marks(suggestion, marks, own_lr, view))]
+    shapes, empty = _to_shapes(_to_marks(suggestion, marks, own_lr, view))
+    traces = [trace for i, (seed, points) in enumerate(sweeps) for trace in _to_traces(seed, points, i)] + empty
     if interval is not None and np.isfinite(interval).all():
-        band = {"type": "rect", "x0": interval[0], "x1": interval[1], "fillcolor": _SUGGESTION_COLOR, "opacity": 0.13}
         name = f"interval {interval[0]:.3g} to {interval[1]:.3g}"
-        shapes.append(_ACROSS | band | {"line": {"width": 0}, "layer": "below", "name": name})
+        band = {"type": "rect", "x0": interval[0], "x1": interval[1], "layer": "below", "line": {"width": 0}}
+        shapes.insert(0, _ACROSS | band | {"fillcolor": _SUGGESTION_COLOR, "opacity": 0.13, "name": name})
+    menus = [
+        _to_buttons(0.0, {"log x": {"xaxis.type": "log"}, "linear x": {"xaxis.type": "linear"}}),
+        _to_buttons(0.22, {"linear y": {"yaxis.type": "linear"}, "log y": {"yaxis.type": "log"}}),
+    ]
+    if view.is_cut:
+        cut, whole = (
+            {"yaxis.autorangeoptions.clipmax": end, "yaxis.autorange": True} for end in (view.losses[1], None)
+        )
+        menus.append(_to_buttons(0.44, {"cut off": cut, "whole loss": whole}))
+    text = {"text": html.escape(title), "subtitle": {"text": "; ".join(view.notes)}}
     layout = {
         "template": "plotly_white",
-        "title": {"text": html.escape(title), "subtitle": {"text": html.escape("; ".join(view.notes))}},
+        "title": text | {"yref": "container", "y": 0.97, "yanchor": "top"},
         "xaxis": _to_axis("learning rate", "log", view.lrs),
         "yaxis": _to_axis("training loss", "linear", view.losses),
         "hovermode": "closest",
         "dragmode": "zoom",
         "margin": {"t": 130},
         "shapes": shapes,
-        "updatemenus": [
-            _to_buttons(0.0, {"log x": {"xaxis.type": "log"}, "linear x": {"xaxis.type": "linear"}}),
-            _to_buttons(0.2, {"linear y": {"yaxis.type": "linear"}, "log y": {"yaxis.type": "log"}}),
-            _to_buttons(
-                0.4,
-                {
-                    "readable loss": {"yaxis.autorangeoptions.clipmax": view.losses[1], "yaxis.autorange": True},
-                    "whole loss": {"yaxis.autorangeoptions.clipmax": None, "yaxis.autorange": True},
-                },
-            ),
-        ],
+        "updatemenus": menus,
     }
     plot = to_html(
-        {"data": [trace for i in range(len(sweeps)) for trace in _to_traces(*sweeps[i], i)], "layout": layout},
-        config={"displaylogo": False, "responsive": True},
+        {"data": traces, "layout": layout},
+        # By default plotly.js 4 has a button that uploads the data.
+        config={"showSendToCloud": False, "displaylogo": False, "responsive": True},
         include_plotlyjs=True,
         full_html=False,
         div_id="lr-range",
@@ -224,16 +229,22 @@ def lr_range_html(
 _ACROSS: dict[str, object] = {"yref": "y domain", "y0": 0, "y1": 1, "showlegend": True}
 
 
-def _to_shape(mark: _Mark, index: int) -> dict[str, object]:
-    width, dash = 1.5, _RULE_DASHES[index % len(_RULE_DASHES)]
-    if mark.color == _SUGGESTION_COLOR:
-        width, dash = 2.5, "solid"
-    elif mark.color == _OWN_COLOR:
-        width, dash = 2, "dash"
-    # A shape without a place draws nothing, and still has its line in the legend.
-    place = {"x0": mark.lr, "x1": mark.lr} if math.isfinite(mark.lr) else {"x0": None, "x1": None}
-    line = {"color": mark.color, "width": width, "dash": dash}
-    return _ACROSS | place | {"type": "line", "line": line, "name": html.escape(mark.label)}
+def _to_shapes(marks: Sequence[_Mark]) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Lines across the panel, and empty curves, which have a line in the legend, for the marks that have no place."""
+    shapes: list[dict[str, object]] = []
+    curves: list[dict[str, object]] = []
+    for i, mark in enumerate(marks):
+        width, dash = 1.5, _RULE_DASHES[i % len(_RULE_DASHES)]
+        if mark.color == _SUGGESTION_COLOR:
+            width, dash = 2.5, "solid"
+        elif mark.color == _OWN_COLOR:
+            width, dash = 2, "dash"
+        look = {"line": {"color": mark.color, "width": width, "dash": dash}, "name": html.escape(mark.label)}
+        if math.isfinite(mark.lr):
+            shapes.append(_ACROSS | look | {"type": "line", "x0": mark.lr, "x1": mark.lr})
+        else:
+            curves.append(look | {"type": "scatter", "mode": "lines", "x": [None], "y": [None]})
+    return shapes, curves
 
 
 def _to_traces(seed: int, points: NDArray[np.float64], index: int) -> list[dict[str, object]]:
@@ -296,11 +307,11 @@ def _to_marks(suggestion: float | None, marks: Mapping[str, float], own_lr: floa
     found = []
     for name, lr, color in wanted:
         if not math.isfinite(lr):
-            found.append(_Mark(f"{name}: none", math.nan, color))
+            found.append(_Mark(f"{name}: none", math.nan, False, color))
         elif not view.lrs[0] <= lr <= view.lrs[1]:
-            found.append(_Mark(f"{name} {lr:.3g} (outside)", math.nan, color))
+            found.append(_Mark(f"{name} {lr:.3g} (outside)", lr if lr > 0 else math.nan, False, color))
         else:
-            found.append(_Mark(f"{name} {lr:.3g}", lr, color))
+            found.append(_Mark(f"{name} {lr:.3g}", lr, True, color))
     return found
 
 
@@ -316,7 +327,7 @@ def _whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> _View:
     smoothed = [points[2][np.isfinite(points[2])] for _, points in sweeps]
     smoothed = [values for values in smoothed if values.size]
     if not smoothed:
-        return _View(ends, (0.0, 1.0), notes)
+        return _View(ends, (0.0, 1.0), False, notes)
     losses = np.concatenate([points[1:].ravel() for _, points in sweeps])
     lowest, highest = float(np.nanmin(losses)), float(np.nanmax(losses))
     best = min(float(values.min()) for values in smoothed)
@@ -324,9 +335,9 @@ def _whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> _View:
     cut = best + CUT * max(start - best, 0.1 * abs(best), 1e-12)
     if highest > cut:
         notes.insert(0, f"cut off at {cut:.3g}: the loss reaches {highest:.3g}")
-    top = min(highest, cut)
-    margin = 0.04 * (top - lowest) or 0.5
-    return _View(ends, (lowest - margin, cut if highest > cut else top + margin), notes)
+        return _View(ends, (lowest - 0.04 * (cut - lowest), cut), True, notes)
+    margin = 0.04 * (highest - lowest) or 0.5
+    return _View(ends, (lowest - margin, highest + margin), False, notes)
 
 
 def _zoomed_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], zoom: tuple[float, float]) -> _View:
@@ -343,7 +354,7 @@ def _zoomed_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], zoom: tuple[
     bottom, top = float(losses.min()), float(losses.max())
     if bottom == top:  # an axis needs a length
         bottom, top = bottom - 0.5 * (abs(bottom) or 1), top + 0.5 * (abs(top) or 1)
-    return _View((low, high), (bottom, top), _not_finite(sweeps))
+    return _View((low, high), (bottom, top), False, _not_finite(sweeps))
 
 
 def _not_finite(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> list[str]:

