@@ -49,7 +49,8 @@ Rule = Callable[[Array, Array], float]
 SWEEPS_PER_DRAW = 3
 NUM_STEPS, MIN_LR, MAX_LR = 200, 1e-4, 10.0
 BRUTE_LRS = np.geomspace(1e-3, 3, 12)
-# The rules were chosen with seeds from 1000 on, and data seed 5.
+# The default rule was chosen at 16 pixels (as --quick runs), with seeds from 1000 on and data seed 5, on nine networks
+# of which three are these.
 FIRST_TRUTH_SEED, FIRST_SWEEP_SEED, FIRST_CURVE_SEED, DATA_SEED = 100, 200, 300, 0
 BATCH_SIZE = 32
 WITHIN = 3.0

@@ -313,9 +313,11 @@ from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 pl.seed_everything(0)
 finder = LRRangeFinder(num_steps=12, num_sweeps=2, apply=True)
-trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False,
-                     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[1],
-                     callbacks=[finder], limit_val_batches=0)
+trainer = pl.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[1], callbacks=[finder],
+    limit_val_batches=0,
+)
 model = LeNet()
 trainer.fit(model, SyntheticDataModule(num_train=64, num_val=10, num_test=10, batch_size=8, seed=0))
 found = {"lr": model.lr, "losses": [sweep.losses.tolist() for sweep in finder.sweeps]}
