@@ -150,7 +150,7 @@ class LRRangeFinder(Callback):
         marks: dict[str, Any] = {
             "seeds": [sweep.seed for sweep in self.sweeps],
             "suggestion": self.suggestion.value,
-            "interval": (self.suggestion.low, self.suggestion.high),
+            "interval": (self.suggestion.low, self.suggestion.high) if self.num_sweeps > 1 else None,
             "marks": self.suggestion.rules,
             "own_lr": self.own_lr,
         }
