@@ -16,17 +16,16 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, data, models
+from lightning_cifar.checkpoints import CONFIG_KEY, read_checkpoint, with_checkpoint_config
 from lightning_cifar.errors import UsageError, explain_parser_error, one_line
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
-CONFIG_KEY = "lightning_cifar_config"  # in checkpoints: the configuration as YAML text
 
 
 class Parser(LightningArgumentParser):
@@ -310,38 +309,3 @@ class RunRecord(Callback):
             # Those without a split in their name are for the progress bar.
             values = trainer.callback_metrics.items()
             self.metrics |= {name: float(value) for name, value in values if "/" in name}
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; nothing in it is executed.
-
-    Raises:
-        UsageError: If the file is not a checkpoint, damaged, or holds more than plain values.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what its reader of the day raises
-        detail = one_line(error).split(". ", 1)[0][:160]
-        raise UsageError(f"{path} is not a readable checkpoint, or is damaged: {detail}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UsageError(f"{path} is not a checkpoint of a LightningModule.")
-    return content
-
-
-def with_checkpoint_config(words: list[str]) -> list[str]:
-    """Put the configuration that a checkpoint brings in front of the words, so that every explicit option beats it.
-
-    ``fit`` takes all of it and goes on training; the other commands take the seed, the model and the data.
-    """
-    path = next((word.split("=", 1)[-1] for word in words if word.startswith("--ckpt_path=")), None)
-    if "--ckpt_path" in words[:-1]:
-        path = words[words.index("--ckpt_path") + 1]
-    if path is None or not Path(path).is_file():
-        return words
-    checkpoint = read_checkpoint(Path(path))
-    config = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")
-    if words[0] != "fit":
-        config = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
-    if "model" not in config and "class_path" in checkpoint:
-        config["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
-    return [words[0], "--config", yaml.safe_dump(config), *words[1:]] if config else words
