@@ -105,8 +105,10 @@ class RunCLI(LightningCLI):
         )
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint is data: nothing in it is executed.
-        parser.set_defaults({"weights_only": True} if "weights_only" in parser.get_defaults() else {})
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's version lets the checkpoint's values beat the explicit flags; see with_checkpoint_config."""
