@@ -43,6 +43,10 @@ def with_checkpoint_config(words: list[str]) -> list[str]:
     config = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")
     if words[0] != "fit":
         config = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
+    settings = (config.get("model") or {}).get("init_args") or {}
+    for name, value in checkpoint.get("hyper_parameters", {}).items():
+        if name in settings:  # what the model had in the end: a found learning rate, say
+            settings[name] = list(value) if isinstance(value, tuple) else value
     if "model" not in config and "class_path" in checkpoint:
         config["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
     return [words[0], "--config", yaml.safe_dump(config), *words[1:]] if config else words

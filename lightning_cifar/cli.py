@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.errors import UsageError, did_you_mean, innermost
 
 COMMANDS = ("fit", "validate", "test", "predict", "lr-find", "regimes")
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
@@ -68,9 +68,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except (UsageError, ValueError, TypeError, OSError) as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f"lightning-cifar: error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _tell(error)
+    except Exception as error:
+        # Lightning's own word for what a user can mend; named here so that it need not be imported.
+        if type(error).__name__ != "MisconfigurationException" or os.environ.get(TRACEBACK):
+            raise
+        return _tell(error)
     return 0
+
+
+def _tell(error: Exception) -> int:
+    print(f"lightning-cifar: error: {innermost(error)}", file=sys.stderr)
+    return 2
 
 
 def _check_words(words: list[str]) -> None:
@@ -81,7 +90,7 @@ def _check_words(words: list[str]) -> None:
     for option, value in _pairs(words):
         if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
             raise UsageError(f"there is no configuration {value}: pass an existing YAML file.")
-        if option == "--ckpt_path" and value not in ("best", "last", "null") and not os.path.isfile(value):
+        if option == "--ckpt_path" and value != "null" and not os.path.isfile(value):
             raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
 
 

@@ -28,6 +28,15 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def innermost(message: object) -> str:
+    """What a setting's own class said, without the parser's list of all that it tried around it."""
+    text = one_line(message)
+    found = re.search(
+        r"Errors: - (?:Problem with given class_path '[^']*': )?(.*?)\s*- (?:Expected a|Not a valid)", text
+    )
+    return found[1] if found else text
+
+
 def explain_parser_error(message: str, *, options: Iterable[str], classes: Iterable[type]) -> str:
     """What a message of the argument parser means, in one line.
 

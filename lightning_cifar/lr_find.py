@@ -73,6 +73,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"), help="window of a second picture")
     parser.add_argument("--out", help="folder for the results; must not exist (default: one in runs/)")
     options, rest = parser.parse_known_args(list(words))
+    for word in rest:
+        if word.split("=")[0] in ("--ckpt_path", "--trainer.fast_dev_run"):
+            raise UsageError(f"lr-find sweeps from fresh weights: leave {word.split('=')[0]} out.")
     finder = LRRangeFinder(
         options.min_lr,
         options.max_lr,

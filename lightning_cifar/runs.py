@@ -40,7 +40,8 @@ class Parser(LightningArgumentParser):
             for subparser in subparsers.values():
                 options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
         known = [value for module in (models, data, callbacks) for value in vars(module).values()]
-        classes = [value for value in known if isinstance(value, type)]
+        bases = (models.Classifier, data.ImageDataModule)
+        classes = [value for value in known if isinstance(value, type) and value not in bases]
         raise UsageError(explain_parser_error(message, options=options, classes=classes)) from ex
 
 
@@ -119,9 +120,21 @@ class RunCLI(LightningCLI):
         if path and Path(path).is_file():
             held = read_checkpoint(Path(path)).get("class_path")
             wanted = self._get(self.config, "model")["class_path"]
+            self._check_optimizer(Path(path))
             if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
                 held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
                 raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+
+    def _check_optimizer(self, path: Path) -> None:
+        """Another optimizer cannot go on from this one's state."""
+        held = read_checkpoint(path).get("hyper_parameters", {})
+        settings = self._get(self.config, "model").get("init_args", {})
+        for name in ("optimizer", "decay_norm_and_bias") if self.subcommand == "fit" else ():
+            if name in held and settings.get(name, held[name]) != held[name]:
+                raise UsageError(
+                    f"{path} was trained with {name}={held[name]}, and its state does not fit {settings[name]}: "
+                    f"leave --model.{name} out, or start without --ckpt_path."
+                )
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint of other layers, before anything is written."""
@@ -140,12 +153,14 @@ class RunCLI(LightningCLI):
         self.run_dir = self._choose_run_dir()
         config = self._get(self.config_init, "trainer")
         given: list[Callback] = config["callbacks"] or []
+        if isinstance(given, Callback):
+            given = [given]
         defaults: list[Callback] = [callbacks.ClassAccuracy(), callbacks.SampleGrid()]
         if self.subcommand == "fit":
             defaults += [callbacks.LayerTable(), callbacks.LossCurves(), callbacks.Throughput()]
             if config["logger"] is not False:
                 defaults.append(LearningRateMonitor())
-            if config["enable_checkpointing"] is not False:
+            if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
                 monitor = "val/accuracy" if self.datamodule.num_val else None
                 defaults.append(
                     ModelCheckpoint(

@@ -326,3 +326,65 @@ def test_a_found_rate_is_applied_by_the_overlay(tmp_path: Path) -> None:
     assert cli.main(words) == 0
     found = json.loads((tmp_path / "run/lr_range.json").read_text())
     assert LeNet.load_from_checkpoint("run/checkpoints/last.ckpt", weights_only=True).lr == found["value"]
+
+
+def test_explicit_settings_reach_the_optimizer_of_a_resumed_run(run: Path, tmp_path: Path) -> None:
+    words = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.lr", "0.02", "--model.momentum", "0.5"]
+    words += [
+        "--model.schedule",
+        "linear",
+        "--model.weight_decay",
+        "0.25",
+        "--trainer.max_epochs",
+        "4",
+        "--run_dir",
+        "more",
+    ]
+    assert cli.main(words) == 0
+    state = torch.load(tmp_path / "more/checkpoints/last.ckpt", weights_only=True)
+    group = state["optimizer_states"][0]["param_groups"][0]
+    assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.5, 0.25)
+    assert state["lr_schedulers"][0]["base_lrs"] == [0.02]
+    with (tmp_path / "more/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.batch_size", "0"], "batch_size (=0) must be at least 1."),
+        (["--model.lr", "-1"], "lr (=-1.0) must be a positive number."),
+        (["--data.augment", "[{crop: 40}]"], "crop: padding (=40) must be below the image size (32 x 32 pixels)."),
+        (["--data.augment", "[{cutout: 64}]"], "cutout: size (=64) must not exceed the image size (32 x 32 pixels)."),
+        (["--model.weight_decay", ".nan"], "weight_decay (=nan) must be 0 or a positive number."),
+    ],
+)
+def test_the_line_holds_nothing_but_the_mistake(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert error_of(capsys, [*FIT, *words]) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.accelerator", "gpu"], "gpu"),
+        (["--trainer.devices", "0"], "devices"),
+        (["--ckpt_path", "last"], "there is no checkpoint last"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
+def test_mistakes_that_lightning_finds(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, [*FIT, *words])
+
+
+def test_another_optimizer_cannot_resume(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.optimizer", "adam"]
+    assert "was trained with optimizer=sgd" in error_of(capsys, words)
+
+
+def test_a_single_callback_and_a_trial_run(tmp_path: Path) -> None:
+    assert cli.main([*FIT, "--trainer.callbacks", "LearningRateMonitor", "--run_dir", "one"]) == 0
+    assert cli.main([*FIT, "--trainer.fast_dev_run", "true", "--run_dir", "trial"]) == 0
+    assert not (tmp_path / "trial").exists()

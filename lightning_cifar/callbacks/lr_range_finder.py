@@ -155,6 +155,16 @@ class LRRangeFinder(Callback):
             "own_lr": self.own_lr,
         }
         artifacts.save_figure(trainer, name, draw_lr_range(curves, **marks))
-        if self.zoom is not None:
+        inside = (
+            any(
+                np.isfinite(smoothed[(lrs >= self.zoom[0]) & (lrs <= self.zoom[1])]).any()
+                for lrs, _, smoothed in curves
+            )
+            if self.zoom
+            else False
+        )
+        if self.zoom is not None and not inside:
+            rank_zero_warn(f"no sweep reached the zoom {self.zoom[0]:g} to {self.zoom[1]:g}: its picture is left out.")
+        if self.zoom is not None and inside:
             artifacts.save_figure(trainer, f"{name}_zoom", draw_lr_range(curves, **marks, zoom=self.zoom))
         artifacts.save_page(trainer, name, lr_range_html(curves, **marks))

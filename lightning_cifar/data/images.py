@@ -13,7 +13,9 @@ import torch
 
 from lightning_cifar.data.augment import Pipeline, Spec, build
 from lightning_cifar.data.batches import BatchLoader
+from lightning_cifar.data.colour import Cutout
 from lightning_cifar.data.draws import permutation
+from lightning_cifar.data.geometry import Crop
 
 if TYPE_CHECKING:
     from lightning_cifar.data.per_sample import PerSampleLoader
@@ -98,7 +100,9 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"std (={self.std}) must be above 0.")
         self.seed, self.split_seed = seed, split_seed
         self._run_seed: int | None = None
-        build(augment)  # refuses what cannot be built, before anything is loaded
+        for operation in build(augment):  # refuses what cannot be built, before anything is loaded
+            if isinstance(operation, Crop | Cutout):
+                operation.check_size(self.image_size, self.image_size)
         self._arrays: dict[Split, LabelledImages] = {}
 
     @property

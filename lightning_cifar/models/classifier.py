@@ -85,8 +85,10 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"lr (={lr}) must be a positive number.")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum (={momentum}) must be at least 0 and below 1.")
-        if weight_decay < 0:
-            raise ValueError(f"weight_decay (={weight_decay}) must not be negative.")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ValueError(f"weight_decay (={weight_decay}) must be 0 or a positive number.")
+        if nesterov and optimizer == "sgd" and momentum == 0:
+            raise ValueError("nesterov needs a momentum (=0) above 0.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing (={label_smoothing}) must be at least 0 and below 1.")
         for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
@@ -139,6 +141,8 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._log_every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set untyped
+        if self.trainer.ckpt_path is not None:
+            self._apply_settings()
         self.on_train_epoch_start()  # a resume in the middle of an epoch skips it
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -214,6 +218,19 @@ class Classifier(pl.LightningModule):
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
         weights = [parameter for parameter in parameters if parameter.ndim > 1]
         return [{"params": weights}, {"params": vectors, "weight_decay": 0.0}]
+
+    def _apply_settings(self) -> None:
+        """After a resume, let this module's settings win over those that the checkpoint's optimizer holds."""
+        for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            scheduler = config.scheduler
+            fresh = self.make_optimizer().param_groups
+            for group, settings in zip(optimizer.param_groups, fresh, strict=True):
+                group.update({key: value for key, value in settings.items() if key != "params"})
+                group["initial_lr"] = settings["lr"]
+            if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+                scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+                for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+                    group["lr"] = group["initial_lr"] * factor(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A checkpoint says by itself which network it holds.
