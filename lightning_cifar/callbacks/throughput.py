@@ -69,8 +69,9 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause(pl_module)
         rate = _rate(self._epoch_start, (self._clock(), self._images))
-        # The bar is not refreshed here: to read its metrics now would reduce them over the ranks, on one rank only.
-        pl_module.log("train/images_per_s", rate, sync_dist=trainer.world_size > 1)
+        # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero alone, and
+        # would wait there for the others for ever.
+        pl_module.log("train/images_per_s", rate)
 
     def _clock(self) -> float:
         """Seconds of training so far; stands still during a pause."""
