@@ -69,8 +69,8 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause(pl_module)
         rate = _rate(self._epoch_start, (self._clock(), self._images))
-        # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero alone, and
-        # would wait there for the others for ever.
+        # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero
+        # alone, and would wait there for the others for ever.
         pl_module.log("train/images_per_s", rate)
 
     def _clock(self) -> float:
