@@ -71,7 +71,7 @@ class Throughput(Callback):
         rate = _rate(self._epoch_start, (self._clock(), self._images))
         # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero
         # alone, and would wait there for the others for ever.
-        pl_module.log("train/images_per_s", rate)
+        pl_module.log("train/images_per_s", rate, sync_dist=False)
 
     def _clock(self) -> float:
         """Seconds of training so far; stands still during a pause."""
