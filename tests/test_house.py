@@ -50,7 +50,7 @@ SIBLINGS = {
     },
     "callbacks": {"lr_sweep"},
     "models": {"classifier", "optimizers"},
-    "analysis": {"modes"},
+    "analysis": {"modes", "layers"},
 }
 FOREIGN = {
     "plots": {"torch", "lightning"},

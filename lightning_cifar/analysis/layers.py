@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -43,3 +46,59 @@ def list_layers(model: nn.Module, example: Tensor) -> list[LayerRow]:
         for handle in handles:
             handle.remove()
     return rows
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The submodule of that name, as ``model.named_modules()`` gives them: ``network.0.0``.
+
+    Raises:
+        ValueError: There is none; the message holds the nearest names.
+    """
+    layers = dict(model.named_modules())
+    if name and name in layers:
+        return layers[name]
+    known = [other for other in layers if other]
+    # Where the last part alone fits, the front was forgotten: "conv1" for "network.conv1".
+    near = [other for other in known if other.endswith(f".{name}")] or difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are {', '.join(known[:12])} ..."
+    raise ValueError(f"{type(model).__name__} has no layer {name!r}: {hint}")
+
+
+def convolution_names(model: nn.Module) -> list[str]:
+    """Names of the convolutions, in the order in which the model defines them."""
+    return [
+        name for name, layer in model.named_modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and name
+    ]
+
+
+@contextmanager
+def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Inside, each forward pass of the model leaves ``name -> (input, output)`` of the named layers in the dict.
+
+    The tensors are detached and copied at once, since a later layer may work in place, as ReLU does. A layer
+    that is used twice leaves its last call. The hooks are gone afterwards, on exception too.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    values: dict[str, tuple[Tensor, Tensor]] = {}
+    inputs: dict[str, Tensor] = {}
+
+    def before(name: str, given: tuple[object, ...]) -> None:
+        if given and isinstance(given[0], Tensor):
+            inputs[name] = given[0].detach().clone()
+
+    def after(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and name in inputs:
+            values[name] = (inputs[name], output.detach().clone())
+
+    layers = {name: find_layer(model, name) for name in names}
+    handles = []
+    try:
+        for name, layer in layers.items():
+            handles.append(layer.register_forward_pre_hook(lambda _, given, name=name: before(name, given)))
+            handles.append(layer.register_forward_hook(lambda _, __, output, name=name: after(name, output)))
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -25,3 +25,23 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Whatever runs inside: afterwards flags, buffers and torch's random state are as before, on exception too.
+
+    For a forward pass in training mode, which moves the statistics of batch norms and draws for dropout. Gradients are
+    not computed inside, so that none are added. The modes are the caller's to choose.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        try:
+            yield
+        finally:
+            for module, training in flags:
+                module.training = training
+            for buffer, value in buffers:
+                buffer.copy_(value)

@@ -1,0 +1,69 @@
+"""Layers by name, and what passes through them."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_cifar.analysis.layers import convolution_names, find_layer, tapped
+from lightning_cifar.analysis.modes import undisturbed
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Dropout(0.5))
+
+
+def test_find_layer() -> None:
+    model = nn.Sequential()
+    model.add_module("network", nn.Sequential())
+    model.network.add_module("conv1", nn.Conv2d(1, 1, 1))  # type: ignore[union-attr]
+    assert find_layer(model, "network.conv1") is model.network.conv1  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"no layer 'conv1': did you mean network\.conv1\?"):
+        find_layer(model, "conv1")
+    with pytest.raises(ValueError, match=r"no layer 'network\.conv2': did you mean network\.conv1"):
+        find_layer(model, "network.conv2")
+    with pytest.raises(ValueError, match="no layer ''"):
+        find_layer(model, "")
+    assert convolution_names(model) == ["network.conv1"]
+
+
+def test_tapped_sees_through_work_in_place() -> None:
+    model, images = network(), torch.randn(2, 3, 6, 6)
+    with tapped(model, ["0", "1"]) as values, torch.no_grad():
+        model(images)
+    expected = model[0](images)
+    assert torch.equal(values["0"][0], images)
+    torch.testing.assert_close(values["0"][1], expected)  # not what ReLU left in its place
+    torch.testing.assert_close(values["1"][0], expected)
+    torch.testing.assert_close(values["1"][1], expected.relu())
+
+
+def test_tapped_leaves_no_hook() -> None:
+    model = network()
+    with pytest.raises(RuntimeError), tapped(model, ["0", "2"]):
+        model(torch.zeros(1, 5, 6, 6))
+    with pytest.raises(ValueError, match="no layer"), tapped(model, ["0", "nowhere"]):
+        pass
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+def test_undisturbed_restores_flags_buffers_and_random_state() -> None:
+    model, images = network(), torch.randn(8, 3, 6, 6)
+    model[3].eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+
+    def disturb() -> None:
+        with undisturbed(model):
+            model.train()
+            model(images)
+            assert not torch.equal(model[2].running_mean, state["2.running_mean"])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        disturb()
+    assert model[2].training
+    assert not model[3].training
+    assert torch.equal(torch.get_rng_state(), random)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
