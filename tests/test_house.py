@@ -48,7 +48,7 @@ SIBLINGS = {
         "pickles",
         "shapes",
     },
-    "callbacks": {"lr_sweep"},
+    "callbacks": {"lr_sweep", "probe"},
     "models": {"classifier", "optimizers"},
     "analysis": {"modes", "layers"},
 }
