@@ -1,0 +1,71 @@
+"""A training with two processes on the CPU, through the command line: it ends, and rank zero alone writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ARGS = [
+    "fit",
+    "--model",
+    "LeNet",
+    "--data",
+    "SyntheticDataModule",
+    "--data.num_train",
+    "256",
+    "--data.num_val",
+    "65",
+    "--data.batch_size",
+    "32",
+    "--trainer.max_epochs",
+    "2",
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.devices",
+    "2",
+    "--trainer.strategy",
+    "ddp",
+    "--trainer.log_every_n_steps",
+    "1",
+]
+
+
+def run(words: list[str], folder: Path, *, seconds: int = 150) -> str:
+    """The command's output. A run that hangs is killed with all of its processes, and fails the test."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIGHTNING_CIFAR_TRACEBACK": "1", "COLUMNS": "200"}
+    log = folder / "log.txt"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_cifar", *words],
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"no end after {seconds} s: {log.read_text()[-2000:]}")
+    text = log.read_text()
+    assert code == 0, text[-3000:]
+    return text
+
+
+@pytest.mark.timeout(200)
+def test_fit_with_two_processes(tmp_path: Path) -> None:
+    run([*ARGS, "--run_dir", "run"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["epochs"] == 2
+    assert result["steps"] == 2 * 256 // (2 * 32)
+    assert len(list((tmp_path / "run").glob("events.out.*"))) == 1
+    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+    # 65 validation images, shared by two: each counted once.
+    correct = result["metrics"]["val/accuracy"] * 65
+    assert correct == pytest.approx(round(correct), abs=1e-3)
