@@ -1,0 +1,153 @@
+"""A run that breaks and goes on ends with the same bits as one that never broke."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_cifar.callbacks.exact_resume import KEPT, ExactResume, random_state, set_random_state
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*",
+    "ignore:.*smaller than the logging interval.*",
+    "ignore:Experiment logs directory.*",
+    "ignore:Checkpoint directory.*",
+    "ignore:.*fork.*:DeprecationWarning",
+)
+
+EPOCHS, BATCHES = 4, 8
+
+
+class Net(pl.LightningModule):
+    """Draws from every generator there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        noise = random.random() + np.random.rand()  # noqa: NPY002
+        loss = nn.functional.cross_entropy(self.network(batch[0] + 0.1 * noise), batch[1])
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self.log("val/loss", nn.functional.cross_entropy(self.network(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)]
+
+
+class Power(pl.Callback):
+    """Goes out at a given batch, or after a given hook."""
+
+    def __init__(self, at: int, hook: str = "on_train_batch_end") -> None:
+        self.at, self.hook = at, hook
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
+        self._maybe(trainer, "on_train_batch_end")
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
+        self._maybe(trainer, "on_validation_end")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
+        self._maybe(trainer, "on_train_epoch_end")
+
+    def _maybe(self, trainer: pl.Trainer, hook: str) -> None:
+        if hook == self.hook and trainer.fit_loop.total_batch_idx + 1 >= self.at:
+            raise InterruptedError
+
+
+def fit(folder: Path, *callbacks: pl.Callback, resume: bool = False, workers: int = 0, **trainer: Any) -> pl.Trainer:
+    pl.seed_everything(7, verbose=False)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(8 * BATCHES, 6, generator=generator), torch.arange(8 * BATCHES) % 3
+    data = TensorDataset(images, labels)
+    loaders = (
+        DataLoader(data, batch_size=8, shuffle=True, num_workers=workers),
+        DataLoader(data, batch_size=32),
+    )
+    model = Net()
+    if resume:
+        torch.rand(17)  # a new process is somewhere else in its random numbers
+    the = pl.Trainer(
+        max_epochs=EPOCHS,
+        logger=CSVLogger(folder, "", ""),
+        callbacks=[ExactResume(), ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss"), *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+        **trainer,
+    )
+    the.fit(model, *loaders, ckpt_path=folder / "checkpoints/resume.ckpt" if resume else None, weights_only=True)
+    return the
+
+
+def weights(trainer: pl.Trainer) -> dict[str, Tensor]:
+    return trainer.model.state_dict()  # type: ignore[union-attr]
+
+
+def broken(folder: Path, *powers: Power, **settings: Any) -> pl.Trainer:
+    """Break once for each power, go on each time, and to the end."""
+    for i, power in enumerate(powers):
+        with pytest.raises(InterruptedError):
+            fit(folder, power, resume=i > 0, **settings)
+        if (folder / "metrics.csv").exists():
+            (folder / "metrics.csv").rename(folder / KEPT)
+    return fit(folder, resume=True, **settings)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bit_identical(tmp_path: Path, workers: int, accumulate: int) -> None:
+    settings: Any = {"workers": workers, "accumulate_grad_batches": accumulate}
+    unbroken = fit(tmp_path / "a", **settings)
+    again = broken(tmp_path / "b", Power(3), Power(2 * BATCHES + 3), **settings)
+    for name, value in weights(unbroken).items():
+        assert torch.equal(value, weights(again)[name]), name
+    assert unbroken.global_step == again.global_step == EPOCHS * BATCHES // accumulate
+    assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+    assert not (tmp_path / "b" / KEPT).exists()
+
+
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [("on_validation_end", BATCHES), ("on_train_epoch_end", 2 * BATCHES), ("on_train_batch_end", BATCHES)],
+)
+def test_bit_identical_when_broken_at_the_end_of_an_epoch(tmp_path: Path, hook: str, at: int) -> None:
+    unbroken = fit(tmp_path / "a")
+    again = broken(tmp_path / "b", Power(at, hook))
+    for name, value in weights(unbroken).items():
+        assert torch.equal(value, weights(again)[name]), name
+    assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
+def test_the_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the random states the broken run ends elsewhere: the trap that this callback cures."""
+    unbroken = fit(tmp_path / "a")
+    monkeypatch.setattr("lightning_cifar.callbacks.exact_resume.set_random_state", lambda _: None)
+    again = broken(tmp_path / "b", Power(2 * BATCHES + 3))
+    assert any(not torch.equal(value, weights(again)[name]) for name, value in weights(unbroken).items())
+
+
+def test_random_state_round_trip() -> None:
+    state = random_state()
+    first = (torch.rand(2).tolist(), random.random(), np.random.rand())  # noqa: NPY002
+    set_random_state(state)
+    assert first == (torch.rand(2).tolist(), random.random(), np.random.rand())  # noqa: NPY002
+
+
+def test_period() -> None:
+    with pytest.raises(ValueError, match=r"every_n_epochs \(=0\) must be at least 1"):
+        ExactResume(0)
