@@ -1,0 +1,226 @@
+"""What a study compares: a base configuration, named arms that override parts of it, seeds and a metric. No torch."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightning_cifar.errors import UsageError, did_you_mean, one_line
+
+Config = dict[str, Any]
+
+_KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline")
+_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, asked of several arms with the same seeds.
+
+    Attributes:
+        name: of the study, and of its folder.
+        question: in words, for the report.
+        arms: name -> complete configuration of a ``fit``, without its seed.
+        overrides: name -> what the arm says beyond the base, by dotted key.
+        seeds: of the runs of every arm.
+        metric: column of metrics.csv that is compared.
+        mode: whether a higher or a lower value of it is better.
+        target: value whose reaching is timed; None for none.
+        baseline: the arm that the others are compared with.
+    """
+
+    name: str
+    question: str
+    arms: dict[str, Config]
+    overrides: dict[str, Config]
+    seeds: tuple[int, ...]
+    metric: str
+    mode: Literal["max", "min"]
+    target: float | None
+    baseline: str
+
+    def to_json(self) -> str:
+        """All of it as text, equal for equal studies whatever the seeds: more seeds are the same study."""
+        held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
+        return json.dumps(held, indent=2, sort_keys=True) + "\n"
+
+
+def read_study(path: Path, *, seeds: int | None = None) -> Study:
+    """Read a study from YAML.
+
+    Args:
+        path: of the file; ``base`` in it may be a path, seen from the file's folder, or a list of paths.
+        seeds: a number that takes the place of the file's.
+
+    Raises:
+        UsageError: The file is not a study; the message names the key and the fix.
+    """
+    content = _read_yaml(path)
+    for key in content:
+        if key not in _KEYS:
+            raise UsageError(
+                f"{path}: there is no key {key!r}.{did_you_mean(str(key), _KEYS)} There are {', '.join(_KEYS)}."
+            )
+    base = _base(path, content.get("base"))
+    overrides = _overrides(path, content)
+    arms = {name: _merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
+    _refuse_equal(path, arms)
+    numbers = _seeds(path, content.get("seeds", 5) if seeds is None else seeds)
+    metric, mode = content.get("metric", "val/accuracy"), content.get("mode")
+    if mode is None:
+        mode = "min" if "loss" in str(metric) else "max"
+    if mode not in ("max", "min"):
+        raise UsageError(f"{path}: mode (={mode}) must be max or min.")
+    baseline = content.get("baseline", next(iter(arms)))
+    if baseline not in arms:
+        hint = did_you_mean(str(baseline), arms)
+        raise UsageError(f"{path}: baseline (={baseline}) must be one of the arms {', '.join(arms)}.{hint}")
+    target = content.get("target")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+        raise UsageError(f"{path}: target (={target}) must be a number, such as 0.6.")
+    return Study(
+        name=_name(path, content.get("name", path.stem)),
+        question=str(content.get("question", "")),
+        arms=arms,
+        overrides=overrides,
+        seeds=numbers,
+        metric=str(metric),
+        mode="max" if mode == "max" else "min",
+        target=None if target is None else float(target),
+        baseline=str(baseline),
+    )
+
+
+def _read_yaml(path: Path) -> Config:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: the studies that come with the package are in configs/studies.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings: it must start with keys such as base: and arms:.")
+    return content
+
+
+def _base(path: Path, given: object) -> Config:
+    if given is None:
+        raise UsageError(f"{path}: base is missing: the configuration that all arms share, or a path of one.")
+    parts = given if isinstance(given, list) else [given]
+    base: Config = {}
+    for part in parts:
+        config = _read_yaml(path.parent / part) if isinstance(part, str) else part
+        if not isinstance(config, dict):
+            raise UsageError(f"{path}: base (={part}) must be settings, a path, or a list of them.")
+        base = _merge(base, _flatten(config), f"{path}: base")
+    if "model" not in base or "data" not in base:
+        raise UsageError(f"{path}: base must name a model and data, with class_path.")
+    base.pop("seed_everything", None)  # the seeds are the study's
+    return base
+
+
+def _overrides(path: Path, content: Config) -> dict[str, Config]:
+    """Dotted keys of each arm; a grid's arms are named by their values."""
+    if ("arms" in content) == ("grid" in content):
+        raise UsageError(f"{path}: give arms (names with their settings), or a grid (settings with lists of values).")
+    if "grid" in content:
+        grid = content["grid"]
+        if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+            raise UsageError(f"{path}: grid must hold keys with lists of values, such as model.lr: [0.01, 0.1].")
+        named = {}
+        for values in itertools.product(*grid.values()):
+            pairs = dict(zip(grid, values, strict=True))
+            named[" ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in pairs.items())] = pairs
+        return named
+    arms = content["arms"]
+    if not isinstance(arms, dict) or not arms:
+        raise UsageError(f"{path}: arms must hold names with their settings.")
+    for name, given in arms.items():
+        if not isinstance(given, dict) or not given:
+            raise UsageError(
+                f"{path}: arm {name} overrides nothing: write what it stands for, such as model.schedule: constant."
+            )
+    return {_name(path, name): _flatten(given) for name, given in arms.items()}
+
+
+def _merge(base: Config, overrides: Mapping[str, Any], where: str) -> Config:
+    """The base with dotted keys put in. ``model.lr`` is short for ``model.init_args.lr``, as on the command line.
+
+    A class that is named anew starts without the arguments of the class before: same names may mean other things.
+    """
+    config = copy.deepcopy(base)
+    # Classes first, then their arguments.
+    for key in sorted(overrides, key=lambda key: (key.count("."), not key.endswith("class_path"))):
+        value = overrides[key]
+        words = key.split(".")
+        if words[0] not in _SECTIONS:
+            raise UsageError(f"{where}: there is no setting {key!r}.{did_you_mean(words[0], _SECTIONS)}")
+        if words[0] in ("model", "data"):
+            section = config.setdefault(words[0], {})
+            if words[1:] in ([], ["class_path"]):
+                config[words[0]] = {"class_path": value, "init_args": {}}
+                continue
+            if words[1] != "init_args":
+                words.insert(1, "init_args")
+            if "class_path" not in section:
+                raise UsageError(f"{where}: {key} has no class to go to: name {words[0]}.class_path first.")
+        place = config
+        for word in words[:-1]:
+            place = place.setdefault(word, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{where}: {key} does not fit: {word} holds {place!r}.")
+        place[words[-1]] = copy.deepcopy(value)
+    return config
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Config:
+    """Nested settings by dotted key, down to the arguments of model, data and trainer; what they hold stays whole."""
+    flat: Config = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        depth = name.replace(".init_args", "").count(".")
+        if isinstance(value, dict) and value and (depth == 0 or name.endswith(".init_args")):
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _refuse_equal(path: Path, arms: dict[str, Config]) -> None:
+    seen: dict[str, str] = {}
+    for name, config in arms.items():
+        text = json.dumps(config, sort_keys=True, default=str)
+        if text in seen:
+            raise UsageError(f"{path}: the arms {seen[text]} and {name} are equal: remove one, or change a setting.")
+        seen[text] = name
+
+
+def _seeds(path: Path, given: object) -> tuple[int, ...]:
+    numbers = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    if not isinstance(numbers, list) or not all(isinstance(seed, int) and seed >= 0 for seed in numbers):
+        raise UsageError(f"{path}: seeds (={given}) must be a number of seeds, or a list of them.")
+    if not numbers:
+        raise UsageError(f"{path}: seeds (={given}) must be at least 1; from 2 on there are intervals.")
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"{path}: seeds (={given}) names a seed twice.")
+    return tuple(numbers)
+
+
+def _name(path: Path, given: object) -> str:
+    name = str(given)
+    if not re.fullmatch(r"[\w+=.,-][\w+=., -]*", name) or name.startswith("."):
+        raise UsageError(f"{path}: the name {name!r} becomes a folder: use letters, digits, and + - = . , _ or spaces.")
+    return name
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return re.sub(r"[^\w+=.,-]+", "-", text).strip("-") or "none"
