@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,12 +53,13 @@ class Study:
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
 
 
-def read_study(path: Path, *, seeds: int | None = None) -> Study:
+def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:
     """Read a study from YAML.
 
     Args:
         path: of the file; ``base`` in it may be a path, seen from the file's folder, or a list of paths.
         seeds: a number that takes the place of the file's.
+        settings: dotted keys and values that are put into the base.
 
     Raises:
         UsageError: The file is not a study; the message names the key and the fix.
@@ -69,7 +70,7 @@ def read_study(path: Path, *, seeds: int | None = None) -> Study:
             raise UsageError(
                 f"{path}: there is no key {key!r}.{did_you_mean(str(key), _KEYS)} There are {', '.join(_KEYS)}."
             )
-    base = _base(path, content.get("base"))
+    base = _merge(_base(path, content.get("base")), dict(settings), "--set")
     overrides = _overrides(path, content)
     arms = {name: _merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
     _refuse_equal(path, arms)
@@ -141,8 +142,11 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
             named[" ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in pairs.items())] = pairs
         return named
     arms = content["arms"]
+    if isinstance(arms, str):  # those of another study, on another base
+        other = path.parent / arms
+        arms = _read_yaml(other).get("arms")
     if not isinstance(arms, dict) or not arms:
-        raise UsageError(f"{path}: arms must hold names with their settings.")
+        raise UsageError(f"{path}: arms must hold names with their settings, or be the path of a study that has them.")
     for name, given in arms.items():
         if not isinstance(given, dict) or not given:
             raise UsageError(

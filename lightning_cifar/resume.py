@@ -1,0 +1,79 @@
+"""Continue a broken run in its own folder."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from lightning_cifar.errors import UsageError
+
+CHECKPOINT = Path("checkpoints") / "resume.ckpt"
+KEPT = ".metrics.kept.csv"  # as callbacks/exact_resume.py names it
+
+
+def with_resume(words: list[str]) -> tuple[list[str], Path | None]:
+    """Replace ``--resume FOLDER`` by the checkpoint and the folder that it means.
+
+    Returns:
+        The words, and the folder; None where nothing is resumed.
+
+    Raises:
+        UsageError: The folder is not a run's, or holds nothing to go on from, or its run ended.
+    """
+    given = [word.split("=", 1)[1] for word in words if word.startswith("--resume=")]
+    if "--resume" in words[:-1]:
+        given.append(words[words.index("--resume") + 1])
+    if not given:
+        if "--resume" in words:
+            raise UsageError("--resume needs the folder of a run: --resume runs/LeNet-20261121-093000.")
+        return words, None
+    folder = Path(given[-1])
+    for option in ("--ckpt_path", "--run_dir"):
+        if any(word.split("=")[0] == option for word in words):
+            raise UsageError(f"--resume {folder} says already where to go on: leave {option} out.")
+    if words[0] != "fit":
+        raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
+    if not (folder / "config.yaml").is_file():
+        raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
+    if not (folder / CHECKPOINT).is_file():
+        raise UsageError(
+            f"{folder} broke before its first {CHECKPOINT}: start anew with --config {folder}/config.yaml."
+        )
+    if (folder / "result.json").is_file() and not any(word.startswith("--trainer.max_") for word in words):
+        raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
+    rest = [
+        word
+        for i, word in enumerate(words)
+        if not (word.startswith("--resume") or (i > 0 and words[i - 1] == "--resume"))
+    ]
+    return [*rest, "--ckpt_path", str(folder / CHECKPOINT), "--run_dir", str(folder)], folder
+
+
+def keep_metrics(folder: Path) -> None:
+    """Put metrics.csv aside, which Lightning's logger removes when it finds it; ExactResume brings its rows back.
+
+    One that was put aside before, by a continuation that broke at once, stays the better one.
+    """
+    table, kept = folder / "metrics.csv", folder / KEPT
+    if table.is_file() and not kept.is_file():
+        table.replace(kept)
+
+
+class FolderLock:
+    """Holds a run's folder for this process, until it ends however it ends.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[str] = (folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UsageError(f"a run is going on in {folder}: wait for its end, or pass another --run_dir.") from None
+
+    def release(self) -> None:
+        self._file.close()

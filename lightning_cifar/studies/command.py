@@ -1,0 +1,214 @@
+"""The command ``lightning-cifar study``: run every arm with every seed, and say what can be concluded."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NoReturn
+
+from lightning_cifar.artifacts import write_atomically
+from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.studies import results
+from lightning_cifar.studies.jobs import Job, Progress, State, prepare, state_of
+from lightning_cifar.studies.spec import Study, read_study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(one_line(message))
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; 0 if every run ended, 1 if one failed.
+
+    Raises:
+        UsageError: The study, an arm or an option is wrong: found before anything runs.
+    """
+    options = _parse(words)
+    study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
+    num_jobs = options.jobs
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = options.threads or max(1, cores // num_jobs)
+    folder = Path(options.out or Path("runs") / "studies" / study.name)
+    print(
+        f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
+    )
+    _check_arms(study)
+    jobs = prepare(study, folder, threads=threads)
+    with _Lock(folder):
+        board = Board(jobs, study)
+        todo = [job for job in jobs if state_of(job) not in ("done", "diverged")]
+        if len(todo) < len(jobs):
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
+        try:
+            if options.executor == "ray":
+                from lightning_cifar.studies.on_ray import run_on_ray
+
+                run_on_ray(todo, num_jobs, board.hear, address=options.address, resources=options.resources)
+            else:
+                from lightning_cifar.studies.local import run_locally
+
+                run_locally(todo, num_jobs, board.hear)
+        except KeyboardInterrupt:
+            left = sum(state_of(job) not in ("done", "diverged") for job in jobs)
+            print(
+                f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command goes on", file=sys.stderr
+            )
+            raise
+        finally:
+            board.close()
+    return _tell(study, jobs, folder)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="lightning-cifar study",
+        description="Run every arm of a study with every seed, and say what can be concluded. Run again, it goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
+    parser.add_argument("--seeds", type=int, help="number of seeds, in place of the file's")
+    parser.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of the base: data.root=/my/data"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default %(default)s)")
+    parser.add_argument("--threads", type=int, help="threads of each run (default: the cores over the jobs)")
+    parser.add_argument("--out", help="folder of the study (default: runs/studies/NAME)")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where runs go")
+    parser.add_argument("--address", help="of a Ray cluster; without it one is started here")
+    parser.add_argument(
+        "--resources", type=_resources, default={}, help="""of a run on Ray: '{"cpu": 1, "gpu": 0.25}'"""
+    )
+    options = parser.parse_args(list(words))
+    for name in ("jobs", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} (={value}) must be at least 1.")
+    if options.seeds is not None and options.seeds < 1:
+        raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
+    return options
+
+
+def _setting(text: str) -> tuple[str, object]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not like data.root=/my/data")
+    return key, yaml.safe_load(value)
+
+
+def _resources(text: str) -> dict[str, float]:
+    try:
+        held = json.loads(text)
+        return {str(name): float(value) for name, value in held.items()}
+    except (ValueError, AttributeError, TypeError):
+        raise argparse.ArgumentTypeError(f'{text} is not like {{"cpu": 1, "gpu": 0.25}}') from None
+
+
+def _check_arms(study: Study) -> None:
+    """Refuse what one arm could not start with, before any arm starts."""
+    import yaml
+
+    from lightning_cifar.studies.run import check
+
+    for name, config in study.arms.items():
+        try:
+            check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
+        except (UsageError, ValueError, TypeError) as error:
+            raise UsageError(f"arm {name}: {one_line(error)}") from error
+
+
+def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
+    runs = [results.read_run(job) for job in jobs]
+    arms = list(study.arms)
+    rows = results.table(runs, arms, study.metric, study.mode, study.target)
+    found = results.differences(runs, arms, study.metric, study.baseline)
+    text = results.markdown(rows, found, study.metric, study.mode, study.target)
+    write_atomically(folder / "results.md", text.encode())
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(results.CSV_HEADER)
+    writer.writerows(results.csv_rows(runs, study.metric, study.mode, study.target))
+    write_atomically(folder / "results.csv", table.getvalue().encode())
+    print(f"\n{study.question or study.name}\n\n{text}")
+    failed = [run for run in runs if run.state not in ("done", "diverged")]
+    for run in failed[:3]:
+        print(f"failed: {run.arm}, seed {run.seed}: {run.error or 'the process was killed'}", file=sys.stderr)
+    print(f"results: {folder}/results.md and results.csv; lightning-cifar report {folder} --out report.html")
+    return 1 if failed else 0
+
+
+class Board:
+    """The state of all runs: a table that is redrawn on a terminal, a line for each event elsewhere."""
+
+    def __init__(self, jobs: Sequence[Job], study: Study) -> None:
+        self.jobs, self.study = list(jobs), study
+        self.state: dict[Job, State | Progress | str] = {job: state_of(job) for job in jobs}
+        self.start = time.monotonic()
+        self.live = None
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(get_renderable=self._table, refresh_per_second=2)
+            self.live.start()
+
+    def hear(self, job: Job, news: State | Progress | None) -> None:
+        """Take news of a job: it started (None), progressed, or ended."""
+        self.state[job] = "started" if news is None else news
+        if self.live is None and isinstance(news, str):
+            done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
+            seconds = time.monotonic() - self.start
+            print(f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {seconds:.0f} s", flush=True)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(title=f"{self.study.name}   {time.monotonic() - self.start:.0f} s")
+        table.add_column("arm")
+        for seed in self.study.seeds:
+            table.add_column(f"seed {seed}", justify="right")
+        for arm in self.study.arms:
+            table.add_row(arm, *(_cell(self.state[job]) for job in self.jobs if job.arm == arm))
+        return table
+
+
+def _cell(state: State | Progress | str) -> str:
+    if isinstance(state, Progress):
+        return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
+    return {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
+
+
+class _Lock:
+    """One study at a time in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+        self.file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self.file = self.path.open("w")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.close()
+            raise UsageError(f"a study is running in {self.path.parent}: wait for it, or pass another --out.") from None
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()

@@ -1,0 +1,155 @@
+"""The runs of a study: one folder each, in a known state, and the work of one of them.
+
+FOLDER/study.json                what is compared; another study is refused
+FOLDER/<arm>/config.yaml         the arm's whole configuration
+FOLDER/<arm>/seed-0/             a run folder like any other
+FOLDER/<arm>/seed-0/done.json    written last: the run ended, and how
+FOLDER/<arm>/seed-0.log          what it printed
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightning_cifar.artifacts import write_atomically
+from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.studies.spec import Study
+
+State = Literal["waiting", "broken", "done", "diverged", "failed"]
+DONE, TIMES = "done.json", "times.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: everything that a worker, here or on another machine, needs to know."""
+
+    arm: str
+    seed: int
+    folder: str
+    config: str
+    metric: str
+    threads: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+    @property
+    def log(self) -> Path:
+        return self.path.with_name(self.path.name + ".log")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    epoch: int
+    max_epochs: int
+    value: float
+
+
+def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
+    """Make the study's folder, or accept that of the same study, and list its jobs: seed by seed, arm by arm.
+
+    Raises:
+        UsageError: The folder belongs to another study, or is something else.
+    """
+    marker, text = folder / "study.json", study.to_json()
+    if marker.is_file():
+        if marker.read_text() != text:
+            raise UsageError(
+                f"{folder} belongs to another study, or to this one before it was changed: pass another --out."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} exists and is not a study's folder: pass another --out.")
+    write_atomically(marker, text.encode())
+    jobs = []
+    for arm, config in study.arms.items():
+        path = folder / arm / "config.yaml"
+        write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
+    for seed in study.seeds:
+        for arm in study.arms:
+            run = folder / arm / f"seed-{seed}"
+            jobs.append(Job(arm, seed, str(run), str(folder / arm / "config.yaml"), study.metric, threads))
+    return jobs
+
+
+def state_of(job: Job) -> State:
+    """How a run ended, from what is on disk alone."""
+    try:
+        held = json.loads((job.path / DONE).read_text())
+    except (OSError, ValueError):
+        return "broken" if job.path.exists() else "waiting"
+    state: State = held.get("state", "broken")
+    return state
+
+
+def error_of(job: Job) -> str:
+    """Why a run failed, in one line; empty where it did not."""
+    try:
+        return str(json.loads((job.path / DONE).read_text()).get("error", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def work(job: Job, say: Callable[[Progress], None]) -> State:
+    """Do a job in this process, or continue it where it broke; the result is on disk.
+
+    A run whose loss is not a finite number in the end has diverged: a result, not an error. A mistake that stops the
+    run makes it failed; it is tried again when the study is started again.
+    """
+    import torch
+
+    from lightning_cifar.studies.run import run_job
+
+    torch.set_num_threads(job.threads)
+    start = time.monotonic()
+    state: State
+    try:
+        metrics = run_job(job, say)
+        value = metrics.get(job.metric, math.nan)
+        if job.metric not in metrics:
+            raise UsageError(f"there is no metric {job.metric!r}.{did_you_mean(job.metric, metrics)}")
+        loss = metrics.get("train/loss", value)
+        state, error = ("done" if math.isfinite(value) and math.isfinite(loss) else "diverged"), ""
+    except Exception as problem:
+        # Whatever a run dies of, the others go on, and the table says it.
+        metrics, state, error = {}, "failed", f"{one_line(problem) or type(problem).__name__}"[:400]
+        import traceback
+
+        traceback.print_exc()
+    record: dict[str, Any] = {"state": state, "seconds": round(time.monotonic() - start, 2), "metrics": metrics}
+    if error:
+        record["error"] = error
+    write_atomically(job.path / DONE, (json.dumps(record, indent=2) + "\n").encode())
+    return state
+
+
+def words_of(job: Job) -> list[str]:
+    """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
+    if state_of(job) == "failed":
+        (job.path / DONE).unlink()
+    if (job.path / "checkpoints" / "resume.ckpt").is_file():
+        return ["fit", "--resume", job.folder]
+    if job.path.exists():
+        shutil.rmtree(job.path)
+    return ["fit", "--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder]
+
+
+def redirect_output(path: Path) -> None:
+    """Send what this process prints, and the libraries below Python too, to the end of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)

@@ -1,0 +1,117 @@
+"""Runs in processes of this machine: each forked from one that has loaded everything, so that a start costs little."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+
+from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, work
+
+Watcher = Callable[[Job, State | Progress | None], None]
+
+
+def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
+    """Do the jobs, ``num_jobs`` at a time.
+
+    Args:
+        jobs: in their order.
+        num_jobs: processes at a time.
+        watch: is told of a job that starts (None), its progress, and the state in which it ended; it is called at
+            least twice a second with the last news of some job.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after all processes have ended.
+    """
+    # A server that has imported all there is, and forks itself: a run starts without the seconds of an import, and
+    # takes nothing over from the run before.
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["lightning_cifar.studies.run"])
+    waiting = list(jobs)
+    running: dict[int, tuple[Job, mp.process.BaseProcess, Connection]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_jobs:
+                job = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_worker, args=(job, theirs), daemon=True)
+                with _interrupts_ignored():
+                    process.start()
+                theirs.close()
+                running[process.sentinel] = (job, process, ours)
+                watch(job, None)
+            pipes = {ours: job for job, _, ours in running.values()}
+            ready = wait([*running, *pipes], timeout=0.5)
+            for thing in ready:
+                if isinstance(thing, Connection):
+                    _drain(thing, pipes[thing], watch)
+            for sentinel in [thing for thing in ready if isinstance(thing, int)]:
+                job, process, ours = running.pop(sentinel)
+                process.join()
+                _drain(ours, job, watch)
+                ours.close()
+                watch(job, state_of(job))
+    finally:
+        _end([process for _, process, _ in running.values()])
+
+
+def _drain(pipe: Connection, job: Job, watch: Watcher) -> None:
+    try:
+        while pipe.poll():
+            watch(job, pipe.recv())
+    except (EOFError, OSError):
+        pass  # the process ended; its state on disk tells how
+
+
+def _end(processes: Sequence[mp.process.BaseProcess]) -> None:
+    """Ask, then insist."""
+    for process in processes:
+        process.terminate()
+    limit = time.monotonic() + 5
+    for process in processes:
+        process.join(max(limit - time.monotonic(), 0))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal: the children, and the server that forks them, leave it to us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _worker(job: Job, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    redirect_output(job.log)
+    os.environ.pop("LIGHTNING_CIFAR_RUN_DIR", None)
+
+    def say(progress: Progress) -> None:
+        with suppress(OSError):  # nobody listens any more
+            pipe.send(progress)
+
+    work(job, say)
+    pipe.close()
+    sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    """A killed study must not leave runs behind that write into folders which its successor continues."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

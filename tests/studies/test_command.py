@@ -1,0 +1,137 @@
+"""``lightning-cifar study``: every arm with every seed, in processes; again, it goes on; killed, it loses nothing."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_cifar.cli import main
+from lightning_cifar.studies.jobs import Job, prepare, state_of, words_of
+from lightning_cifar.studies.spec import read_study
+
+BASE: dict[str, Any] = {
+    "trainer": {"max_epochs": 3, "log_every_n_steps": 1, "accelerator": "cpu"},
+    "model": {"class_path": "LeNet", "init_args": {"lr": 0.05, "dropout": 0.2}},
+    "data": {"class_path": "SyntheticDataModule", "init_args": {"num_train": 128, "num_val": 50, "num_test": 50}},
+}
+ARMS = {"slow": {"model.lr": 0.01}, "wild": {"model.lr": 1.0e9}}
+
+
+def write(folder: Path, arms: dict[str, Any], **more: Any) -> str:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"base": BASE, "arms": arms, "seeds": 2, **more}, sort_keys=False))
+    return str(path)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """results.csv without what is a time."""
+    with (folder / "results.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.timeout(280)
+def test_runs_goes_on_and_equals_runs_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = write(tmp_path, ARMS)
+    assert main(["study", study, "--jobs", "2", "--out", "out"]) == 0
+    text = capsys.readouterr().out
+    assert "2 arms x 2 seeds, 2 at a time, 1 threads each" in text
+    found = rows(Path("out"))
+    assert [(row["arm"], row["seed"], row["state"]) for row in found] == [
+        ("slow", "0", "done"),
+        ("wild", "0", "diverged"),
+        ("slow", "1", "done"),
+        ("wild", "1", "diverged"),
+    ]
+    assert "0 + 2 diverged" in (Path("out") / "results.md").read_text()
+    assert "have no seed in common that ended" in text
+
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")}
+    start = time.monotonic()
+    assert main(["study", study, "--out", "out"]) == 0
+    assert "4 of 4 runs are done: kept" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")} == before
+    assert time.monotonic() - start < 30
+
+    words = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
+    words += ["--trainer.enable_progress_bar", "false"]
+    alone = [sys.executable, "-m", "lightning_cifar", *words]  # a process with as many threads
+    subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    result = json.loads(Path("hand/result.json").read_text())
+    assert float(found[2]["final"]) == result["metrics"]["val/accuracy"]
+
+
+@pytest.mark.timeout(280)
+def test_killed_and_run_again_gives_the_same_table(tmp_path: Path) -> None:
+    study = write(tmp_path, {"slow": {"model.lr": 0.01}, "mixup": {"model.mixup": 0.5}}, seeds=1)
+    command = [sys.executable, "-m", "lightning_cifar", "study", study, "--jobs", "2", "--threads", "1", "--out"]
+    subprocess.run([*command, "whole"], check=True, capture_output=True)
+    process = subprocess.Popen([*command, "broken"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and not list(Path("broken").rglob("times.csv")):  # one epoch of one run is over
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("broken/results.csv").exists()
+    again = subprocess.run([*command, "broken"], check=True, capture_output=True, text=True)
+    assert rows(Path("whole")) == rows(Path("broken")), again.stdout
+    assert len(rows(Path("whole"))) == 2
+
+
+def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(arms: dict[str, Any], *words: str) -> str:
+        assert main(["study", write(tmp_path, arms), "--out", "out", *words]) == 2
+        assert not Path("out").exists()
+        return capsys.readouterr().err
+
+    assert "arm wrong: there is no option activaton. Did you mean activation?" in error(
+        {"a": {"model.lr": 1.0}, "wrong": {"model.activaton": "tanh"}}
+    )
+    assert "arm wrong: lr (=-1.0) must be a positive number" in error({"wrong": {"model.lr": -1.0}})
+    assert "--seeds (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--seeds", "0")
+    assert "--jobs (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--jobs", "0")
+    assert "is not like data.root=/my/data" in error({"a": {"model.lr": 1.0}}, "--set", "x")
+    assert "--set: there is no setting 'dta.root'. Did you mean data?" in error(
+        {"a": {"model.lr": 1.0}}, "--set", "dta.root=x"
+    )
+
+
+def test_the_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = read_study(Path(write(tmp_path, {"a": {"model.lr": 1.0}})))
+    prepare(first, Path("out"), threads=1)
+    assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "out"]) == 2
+    assert "out belongs to another study" in capsys.readouterr().err
+    Path("full").mkdir()
+    Path("full/precious.txt").write_text("x")
+    assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "full"]) == 2
+    assert "full exists and is not a study's folder" in capsys.readouterr().err
+
+
+def test_states_of_a_job(tmp_path: Path) -> None:
+    jobs = prepare(read_study(Path(write(tmp_path, ARMS))), tmp_path / "out", threads=1)
+    assert [(job.arm, job.seed) for job in jobs] == [("slow", 0), ("wild", 0), ("slow", 1), ("wild", 1)]
+    job: Job = jobs[2]
+    assert state_of(job) == "waiting"
+    assert words_of(job)[:2] == ["fit", "--config"]
+    job.path.mkdir()
+    assert state_of(job) == "broken"
+    (job.path / "done.json").write_text('{"state": "failed"')
+    assert state_of(job) == "broken"  # cut off while it was written
+    (job.path / "done.json").write_text('{"state": "failed", "error": "no"}')
+    assert state_of(job) == "failed"
+    (job.path / "checkpoints").mkdir()
+    (job.path / "checkpoints/resume.ckpt").touch()
+    assert words_of(job) == ["fit", "--resume", job.folder]
+    assert state_of(job) == "broken"

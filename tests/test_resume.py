@@ -1,0 +1,118 @@
+"""``fit --resume FOLDER`` ends with the same bits as a run that never broke."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_cifar import resume
+from lightning_cifar.callbacks import exact_resume
+from lightning_cifar.cli import main
+from lightning_cifar.models import LeNet
+from lightning_cifar.resume import FolderLock
+
+ARGS = """fit --model LeNet --model.mixup 0.3 --model.optimizer adam --model.lr 0.003 --model.schedule cosine
+--data SyntheticDataModule --data.num_train 96 --data.num_val 32 --data.batch_size 32 --trainer.max_epochs 4
+--trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --trainer.accelerator cpu""".split()  # noqa: SIM905
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
+
+
+@pytest.fixture(autouse=True)
+def _traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_CIFAR_TRACEBACK", "1")
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Let the given training step of the next run fail."""
+    count = 0
+    step = LeNet.training_step
+
+    def training_step(self: LeNet, *args: object, **kwargs: object) -> object:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise PowerCutError
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(LeNet, "training_step", training_step)
+
+
+def run(*words: str) -> None:
+    assert main([*ARGS, *words] if words[0] != "--resume" else ["fit", *words]) == 0
+
+
+def table(folder: Path) -> list[list[str]]:
+    """metrics.csv without the column that is a time."""
+    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    skip = rows[0].index("train/images_per_s")
+    return [[cell for i, cell in enumerate(row) if i != skip] for row in rows]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    held: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return held
+
+
+@pytest.mark.parametrize("calls", [(2,), (4,), (8, 3)])
+def test_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[int, ...]) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run("--run_dir", str(whole))
+    for i, call in enumerate(calls):
+        with monkeypatch.context() as patch:
+            break_at(patch, call)
+            with pytest.raises(PowerCutError):
+                main([*ARGS, "--run_dir", str(broken)] if i == 0 else ["fit", "--resume", str(broken)])
+    assert not (broken / "result.json").exists()
+    run("--resume", str(broken))
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(broken)[name]), name
+    assert table(whole) == table(broken)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, broken)]
+    for result in results:
+        result["metrics"].pop("train/images_per_s")
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["best"] == results[1]["best"]
+
+
+def test_explicit_options_beat_the_broken_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        break_at(patch, 5)
+        with pytest.raises(PowerCutError):
+            main([*ARGS, "--run_dir", str(folder)])
+    run("--resume", str(folder), "--model.lr", "0.001", "--trainer.max_epochs", "2")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["epochs"] == 2
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["lr"] == 0.001
+
+
+def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+
+    def error(*words: str) -> str:
+        assert main(list(words)) == 2
+        return capsys.readouterr().err
+
+    monkeypatch.delenv("LIGHTNING_CIFAR_TRACEBACK")
+    assert "is not the folder of a run" in error("fit", "--resume", str(folder))
+    run("--run_dir", str(folder), "--trainer.max_epochs", "1")
+    assert "to train on, add --trainer.max_epochs" in error("fit", "--resume", str(folder))
+    assert "leave --run_dir out" in error("fit", "--resume", str(folder), "--run_dir", "x")
+    assert "--resume goes on training" in error("test", "--resume", str(folder))
+    assert "--resume needs the folder" in error("fit", "--resume")
+    lock = FolderLock(folder)
+    assert "a run is going on" in error("fit", "--resume", str(folder), "--trainer.max_epochs", "3")
+    lock.release()
+    run("--resume", str(folder), "--trainer.max_epochs", "2")
+    (folder / "checkpoints/resume.ckpt").unlink()
+    assert "broke before its first" in error("fit", "--resume", str(folder))
+
+
+def test_both_know_the_name() -> None:
+    assert resume.KEPT == exact_resume.KEPT
