@@ -1,0 +1,57 @@
+"""The convolution ladder as bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+_COLORS = {"forward": "#2a78b5", "backward": "#e08a2e"}
+
+
+def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
+    """A panel for each shape: billions of operations a second, on a logarithmic axis.
+
+    Args:
+        rows: (shape, "forward" or "backward", name, GFLOP/s).
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if not rows:
+        raise ValueError("there is nothing to draw: no rows")
+    shapes = list(dict.fromkeys(shape for shape, *_ in rows))
+    names = list(dict.fromkeys(name for _, _, name, _ in rows))
+    columns = min(2, len(shapes))
+    lines = math.ceil(len(shapes) / columns)
+    size = (5.2 * columns + 0.8, (0.42 * len(names) + 1.1) * lines + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    lowest = min(value for *_, value in rows)
+    highest = max(value for *_, value in rows)
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    for i, panel in enumerate(axes.flat):
+        if i >= len(shapes):
+            panel.set_axis_off()
+            continue
+        for way, shift in (("forward", -0.2), ("backward", 0.2)):
+            chosen = [(name, value) for shape, kind, name, value in rows if shape == shapes[i] and kind == way]
+            places = [names.index(name) + shift for name, _ in chosen]
+            values = [value for _, value in chosen]
+            panel.barh(places, values, height=0.38, color=_COLORS[way], label=way)
+            for place, value in zip(places, values, strict=True):
+                panel.annotate(f" {value:.3g}", (value, place), va="center", size=7.5)
+        panel.set_title(shapes[i], size=10)
+        panel.set_xscale("log")
+        panel.set_xlim(lowest / 2, highest * 4)
+        panel.grid(axis="x", alpha=0.3)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        if i >= len(shapes) - columns:
+            panel.set_xlabel("GFLOP/s, higher is faster")
+            panel.tick_params(labelbottom=True)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,91 @@
+"""A computational graph: values forward, gradients back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+
+class GraphNode(NamedTuple):
+    """A node to draw.
+
+    Attributes:
+        label: name of a variable, an operation, or a number.
+        kind: ``variable``, ``constant``, ``operation`` or ``result``.
+        value: in words.
+        grad: the derivative of the result for it, in words; empty for none.
+        inputs: positions of its inputs in the list.
+    """
+
+    label: str
+    kind: str
+    value: str
+    grad: str
+    inputs: tuple[int, ...]
+
+
+_COLORS = {"variable": "#cfe3f5", "constant": "#eeeeee", "operation": "#fdf1dc", "result": "#d8f0d8"}
+
+
+def draw_graph(nodes: Sequence[GraphNode], title: str = "") -> Figure:
+    """Inputs on the left, the result on the right; values in black, gradients in red.
+
+    Args:
+        nodes: each after its inputs.
+        title: above.
+
+    Raises:
+        ValueError: There is no node, or one comes before its inputs.
+    """
+    if not nodes:
+        raise ValueError("there is nothing to draw: no nodes")
+    if any(given >= i for i, node in enumerate(nodes) for given in node.inputs):
+        raise ValueError("each node must come after its inputs")
+    x, y = _places(nodes)
+    width, height = 1.75 * (max(x) + 1) + 0.3, 0.95 * (max(y) - min(y) + 1) + 0.7
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1 - 0.45 / height))
+    axes.set_axis_off()
+    for i, node in enumerate(nodes):
+        for given in node.inputs:
+            # One that passes a column bends away from what stands there.
+            bend = 0.0 if x[i] - x[given] < 1.5 else -0.25 if y[given] >= y[i] else 0.25
+            arrow = {"arrowstyle": "-|>", "color": "0.55", "shrinkA": 27, "shrinkB": 27, "linewidth": 1.0}
+            arrow["connectionstyle"] = f"arc3,rad={bend}"
+            axes.annotate("", (x[i], y[i]), (x[given], y[given]), arrowprops=arrow)
+    for i, node in enumerate(nodes):
+        box = {"boxstyle": "round,pad=0.3", "facecolor": _COLORS[node.kind], "edgecolor": "0.4"}
+        axes.text(x[i], y[i], node.label, ha="center", va="center", size=11, bbox=box, zorder=3)
+        axes.text(x[i], y[i] + 0.27, node.value, ha="center", va="bottom", size=8, zorder=4)
+        if node.grad:
+            axes.text(x[i], y[i] - 0.27, node.grad, ha="center", va="top", size=8, color="#b22222", zorder=4)
+    axes.set_xlim(-0.6, max(x) + 0.6)
+    axes.set_ylim(min(y) - 0.65, max(y) + 0.65)
+    figure.suptitle(title, size=11, y=1 - 0.12 / height, va="top")
+    return figure
+
+
+def _places(nodes: Sequence[GraphNode]) -> tuple[list[float], list[float]]:
+    """Columns by the longest way from an input, which itself stands right before its first use; rows by the inputs."""
+    depth = [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        depth[i] = 1 + max((depth[given] for given in node.inputs), default=-1)
+    for i, node in enumerate(nodes):
+        users = [depth[k] for k, other in enumerate(nodes) if i in other.inputs]
+        if not node.inputs and users:
+            depth[i] = min(users) - 1
+    y = [0.0] * len(nodes)
+    for column in range(max(depth) + 1):
+        members = [i for i, level in enumerate(depth) if level == column]
+        wanted = {i: _mean([y[given] for given in nodes[i].inputs]) for i in members if nodes[i].inputs}
+        members.sort(key=lambda i: -wanted.get(i, float("-inf")))
+        center = _mean(list(wanted.values())) if wanted else 0.0
+        for rank, i in enumerate(members):
+            y[i] = center + (len(members) - 1) / 2 - rank
+    return [float(level) for level in depth], y
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
