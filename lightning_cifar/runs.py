@@ -10,6 +10,7 @@ import platform
 import time
 import warnings
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning_cifar import artifacts, callbacks, data, models
 from lightning_cifar.checkpoints import CONFIG_KEY, read_checkpoint, with_checkpoint_config
 from lightning_cifar.errors import UsageError, explain_parser_error, one_line
+from lightning_cifar.resume import CHECKPOINT, FolderLock, keep_metrics, with_resume
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
 
@@ -40,13 +42,16 @@ class Parser(LightningArgumentParser):
             for subparser in subparsers.values():
                 options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
         known = [value for module in (models, data, callbacks) for value in vars(module).values()]
-        bases = (models.Classifier, data.ImageDataModule)
+        bases = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)
         classes = [value for value in known if isinstance(value, type) and value not in bases]
         raise UsageError(explain_parser_error(message, options=options, classes=classes)) from ex
 
 
 class RunCLI(LightningCLI):
     """LightningCLI with our parser, run folders, and checkpoints that bring their own configuration."""
+
+    resumes: Path | None = None
+    lock: FolderLock | None = None
 
     @classmethod
     def start(cls, words: list[str]) -> None:
@@ -64,22 +69,31 @@ class RunCLI(LightningCLI):
                 warnings.filterwarnings(
                     "ignore", message="The number of training batches .* is smaller than the logging"
                 )
+                # It holds those from which the run goes on.
+                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+                # num_val 0 asks for no validation.
+                warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
                 # A resumed run has a folder of its own.
                 warnings.filterwarnings("ignore", message="The dirpath has changed")
                 # That callback puts a schedule of its own, stepped each epoch, in place of the regime.
                 warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
                 # An evaluation has no use for the state of the training's callbacks.
                 warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+                words, cls.resumes = with_resume(words)
                 cls._run(words)
         finally:
+            cls.resumes = None
+            if cls.lock is not None:
+                cls.lock.release()
+                cls.lock = None
             if not started_by_a_run:
                 os.environ.pop(RUN_DIR_VARIABLE, None)
 
     @classmethod
     def _run(cls, words: list[str]) -> None:
         cls(
-            models.Classifier,
-            data.ImageDataModule,
+            pl.LightningModule,
+            pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -102,8 +116,10 @@ class RunCLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="After fit, evaluate the best checkpoint (by validation accuracy) once on the test set.",
+            help="After fit, evaluate the best checkpoint (by its accuracy, or else its loss, in validation) once on "
+            "the test set.",
         )
+        # A link of which one end has no such attribute or argument (numbers instead of images, say) is passed over.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -137,7 +153,14 @@ class RunCLI(LightningCLI):
                 )
 
     def after_instantiate_classes(self) -> None:
-        """Refuse a checkpoint of other layers, before anything is written."""
+        """Refuse data of another kind, and a checkpoint of other layers, before anything is written."""
+        model, datamodule = type(self.model).__name__, type(self.datamodule).__name__
+        if isinstance(self.model, models.Classifier) and isinstance(self.datamodule, data.NoisyLineDataModule):
+            raise UsageError(
+                f"{model} classifies images, and {datamodule} has none: choose MLPRegressor or other data."
+            )
+        if isinstance(self.model, models.Regressor) and isinstance(self.datamodule, data.ImageDataModule):
+            raise UsageError(f"{model} fits numbers, and {datamodule} has images: choose a classifier or other data.")
         path = self._get(self.config, "ckpt_path")
         if path and Path(path).is_file():
             try:
@@ -155,33 +178,53 @@ class RunCLI(LightningCLI):
         given: list[Callback] = config["callbacks"] or []
         if isinstance(given, Callback):
             given = [given]
-        defaults: list[Callback] = [callbacks.ClassAccuracy(), callbacks.SampleGrid()]
-        if self.subcommand == "fit":
-            defaults += [callbacks.LayerTable(), callbacks.LossCurves(), callbacks.Throughput()]
-            if config["logger"] is not False:
-                defaults.append(LearningRateMonitor())
-            if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-                monitor = "val/accuracy" if self.datamodule.num_val else None
-                defaults.append(
-                    ModelCheckpoint(
-                        self.run_dir / "checkpoints",
-                        "best",
-                        monitor=monitor,
-                        mode="max",
-                        save_last=True,
-                        enable_version_counter=False,
-                    )
-                )
         kinds = tuple(type(callback) for callback in given)
-        config["callbacks"] = [*given, *(callback for callback in defaults if not isinstance(callback, kinds))]
+        defaults = (callback for callback in self._default_callbacks(config) if not isinstance(callback, kinds))
+        config["callbacks"] = [*given, *defaults]
+        # First: what the others do at the start of an epoch comes after the state that is saved there.
+        config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
         config["callbacks"].append(RunRecord(self.subcommand, self._config_text()))
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
-            config["logger"] = [TensorBoardLogger(folder, "", ""), CSVLogger(folder, "", "")]
+            # TensorBoard hides what a broken run logged after the point from which it goes on.
+            purge = None if self.resumes is None else read_checkpoint(self.resumes / CHECKPOINT)["global_step"]
+            config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)
         return pl.Trainer(**config)
+
+    def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
+        """Those that have something to show for this model and these data."""
+        chosen: list[Callback] = []
+        shows_images = isinstance(self.datamodule, data.ImageDataModule)
+        if isinstance(self.model, models.Classifier):
+            chosen.append(callbacks.ClassAccuracy())
+        if shows_images:
+            chosen.append(callbacks.SampleGrid())
+        if self.subcommand != "fit":
+            return chosen
+        if config["enable_checkpointing"] is not False:
+            chosen.append(callbacks.ExactResume())
+        chosen.append(callbacks.LayerTable())
+        if isinstance(self.model, models.Trainable):
+            chosen.append(callbacks.LossCurves())
+        if shows_images:
+            chosen.append(callbacks.Throughput())
+        if config["logger"] is not False:
+            chosen.append(LearningRateMonitor())
+        if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
+            # A model says by what it is judged; without validation, or without a word, the last checkpoint counts.
+            validates = getattr(self.datamodule, "num_val", 1) > 0
+            metric, mode = getattr(self.model, "monitor", (None, "min")) if validates else (None, "min")
+            save = partial(ModelCheckpoint, self.run_dir / "checkpoints", enable_version_counter=False)
+            if metric is None:
+                chosen.append(save("best", save_last=True))  # one: Lightning cannot tell two without a metric apart
+            else:
+                # Two, since save_last=True writes last.ckpt only when the best one changes.
+                chosen.append(save("best", monitor=metric, mode=mode))
+                chosen.append(save("last", save_on_train_epoch_end=True))
+        return chosen
 
     def before_fit(self) -> None:
         self._claim_run_dir("fit")
@@ -196,10 +239,20 @@ class RunCLI(LightningCLI):
         self._claim_run_dir("predict")
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict the test images into a table of classes and probabilities."""
+        """Predict the test samples into a table: of classes and probabilities, or of the values fitted."""
         batches = self.trainer.predict(**kwargs)
         assert batches is not None
-        probabilities = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
+        outputs = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
+        if isinstance(self.model, models.Classifier):
+            self._save_classes(outputs)
+        else:
+            header = ["sample", *(f"value_{i}" for i in range(outputs.shape[1]))]
+            rows = ([i, *(f"{value:.6g}" for value in values)] for i, values in enumerate(outputs.tolist()))
+            path = artifacts.save_table(self.trainer, "predictions", header, rows)
+            if path:
+                print(f"predictions of {len(outputs)} samples: {path}")
+
+    def _save_classes(self, probabilities: torch.Tensor) -> None:
         names = self.datamodule.class_names
         top, predicted = probabilities.max(dim=1)
         rows = (
@@ -247,6 +300,13 @@ class RunCLI(LightningCLI):
         self.datamodule.setup(stage)
         if self._is_trial or RUN_DIR_VARIABLE in os.environ:
             return
+        if self.resumes is not None:
+            type(self).lock = FolderLock(self.run_dir)
+            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+            keep_metrics(self.run_dir)
+            (self.run_dir / "result.json").unlink(missing_ok=True)  # says that a run ended
+            artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
+            return
         if self.run_dir.exists():
             raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another --run_dir.")
         try:
@@ -255,6 +315,7 @@ class RunCLI(LightningCLI):
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise UsageError(f"cannot make the run folder {self.run_dir}: {reason}; pass another --run_dir.") from error
+        type(self).lock = FolderLock(self.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
 

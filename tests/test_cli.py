@@ -251,18 +251,10 @@ CONFIGS = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 )
 def test_every_shipped_configuration_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIG_FOLDER.parent)  # a configuration may name another file of the project
-    words = [
-        "fit",
-        "--config",
-        str(path),
-        "--data",
-        "SyntheticDataModule",
-        "--data.num_train",
-        "70",
-        "--data.num_val",
-        "10",
-    ]
-    words += ["--data.num_test", "10", "--trainer.max_epochs", "1", "--run_dir", str(tmp_path / "built")]
+    words = ["fit", "--config", str(path), "--trainer.max_epochs", "1", "--run_dir", str(tmp_path / "built")]
+    if yaml.safe_load(path.read_text())["data"]["class_path"] != "NoisyLineDataModule":  # numbers are no images
+        words += ["--data", "SyntheticDataModule", "--data.num_train", "70", "--data.num_val", "10"]
+        words += ["--data.num_test", "10"]
     assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
     assert path.read_text().startswith("#")
 
@@ -388,3 +380,79 @@ def test_a_single_callback_and_a_trial_run(tmp_path: Path) -> None:
     assert cli.main([*FIT, "--trainer.callbacks", "LearningRateMonitor", "--run_dir", "one"]) == 0
     assert cli.main([*FIT, "--trainer.fast_dev_run", "true", "--run_dir", "trial"]) == 0
     assert not (tmp_path / "trial").exists()
+
+
+TOY = [
+    *("fit", "--model", "MLPRegressor", "--model.hidden_sizes", "[8]", "--data", "NoisyLineDataModule"),
+    *("--data.passes", "5", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"),
+    *("--trainer.enable_progress_bar", "false"),
+]
+
+
+def test_a_regression_runs_like_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TOY, "--model.optimizer", "adam", "--run_dir", "toy", "--test_after_fit", "true"]) == 0
+    said = capsys.readouterr()
+    assert "Accuracy" not in said.err  # what has nothing to say of numbers keeps quiet
+    assert "SampleGrid" not in said.err
+    assert "images/s" not in said.out
+    for name in ("config.yaml", "metrics.csv", "pictures/loss_curves.png", "checkpoints/best.ckpt"):
+        assert (tmp_path / "toy" / name).stat().st_size > 0, name
+    result = json.loads((tmp_path / "toy/result.json").read_text())
+    assert result["metrics"].keys() == {"train/loss", "train/loss_step", "val/loss", "test/loss"}
+    with (tmp_path / "toy/metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert result["best"] == pytest.approx(min(losses))
+    words = ["predict", "--ckpt_path", "toy/checkpoints/best.ckpt", "--run_dir", "values"]
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    with (tmp_path / "values/predictions.csv").open() as file:
+        assert [row["sample"] for row in csv.DictReader(file)] == [str(i) for i in range(50)]
+
+
+# It looks before the module has logged its first epoch.
+@pytest.mark.filterwarnings("ignore:LossCurves found none")
+def test_without_validation_the_last_checkpoint_counts(tmp_path: Path) -> None:
+    words = [*FIT, "--data.num_val", "0", "--run_dir", "run", "--test_after_fit", "true"]
+    assert cli.main(words) == 0
+    best, last = (torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == 6
+    assert "test/accuracy" in json.loads((tmp_path / "run/result.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["ConvNet", "--model.channels", "[2, 3]", "--model.dropout", "[0, 0.5]", "--model.batch_norm", "[false, true]"],
+        ["ConvNet", "--model.channels", "[2]", "--model.pooling", "average", "--model.hidden", "[]"],
+        ["MLP", "--model.hidden_sizes", "[]"],
+        ["MLP", "--model.hidden_sizes", "[4]", "--model.batch_norm", "true", "--model.activation", "tanh"],
+    ],
+    ids=" ".join,
+)
+def test_settings_of_every_network_come_back_with_its_checkpoint(model: list[str], tmp_path: Path) -> None:
+    words = ["fit", "--model", *model, *SMALL, "--trainer.max_epochs", "1", "--run_dir", "run"]
+    assert cli.main([*words, "--test_after_fit", "true"]) == 0
+    words = ["test", "--ckpt_path", "run/checkpoints/best.ckpt", "--run_dir", "again"]
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("run", "again"))
+    assert first["metrics"]["test/loss"] == second["metrics"]["test/loss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model", "MLP", "--data", "NoisyLineDataModule"],
+            "MLP classifies images, and NoisyLineDataModule has none",
+        ),
+        (["--model", "MLPRegressor", *SMALL], "MLPRegressor fits numbers, and SyntheticDataModule has images"),
+        (["--model", "MLPRegresor", "--data", "NoisyLineDataModule"], "Did you mean MLPRegressor?"),
+        (["--model", "ConvNet", *SMALL, "--model.strides", "[1]"], "strides (=[1]) must have 2 entries"),
+        (["--model", "ConvNet", *SMALL, "--model.kernels", "40"], "image_size (=32) is too small"),
+        (["--model", "MLP", *SMALL, "--model.hidden_size", "[4]"], "Did you mean hidden_sizes?"),
+        (["--model", "LeNet", "--data", "MNISTDataModule"], "MNIST was not found in data: pass --data.download true"),
+    ],
+)
+def test_mistakes_with_networks_and_data_of_other_kinds(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in error_of(capsys, ["fit", *words])

@@ -2,6 +2,15 @@
 
 from lightning_cifar.data.cifar10 import CIFAR10DataModule
 from lightning_cifar.data.images import ImageDataModule
+from lightning_cifar.data.mnist import FashionMNISTDataModule, MNISTDataModule
+from lightning_cifar.data.noisy_line import NoisyLineDataModule
 from lightning_cifar.data.synthetic import SyntheticDataModule
 
-__all__ = ["CIFAR10DataModule", "ImageDataModule", "SyntheticDataModule"]
+__all__ = [
+    "CIFAR10DataModule",
+    "FashionMNISTDataModule",
+    "ImageDataModule",
+    "MNISTDataModule",
+    "NoisyLineDataModule",
+    "SyntheticDataModule",
+]

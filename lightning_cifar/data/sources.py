@@ -1,28 +1,24 @@
-"""CIFAR-10 between the network, the disk and arrays in memory.
+"""Where the official files come from, what they must be, and CIFAR-10's between disk and memory (MNIST's: idx.py).
 
-Facts of the official files (names, sizes, md5): A. Krizhevsky, "Learning Multiple Layers of Features from Tiny
-Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html, as torchvision's `CIFAR10` lists them.
+Facts of the official files (names, sizes, md5), as torchvision lists them: CIFAR-10, A. Krizhevsky, "Learning Multiple
+Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html; MNIST, Y. LeCun, C. Cortes and
+C. Burges, http://yann.lecun.com/exdb/mnist; Fashion-MNIST, Xiao et al., 1708.07747.
 Knows neither torch nor Lightning: arrays are NumPy's.
 """
 
 import hashlib
 import logging
-import os
 import tarfile
-import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lightning_cifar.data.download import fetch
 from lightning_cifar.data.pickles import read_pickle
 
 logger = logging.getLogger(__name__)
@@ -48,8 +44,70 @@ OFFICIAL_MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
-_TURNS = 3  # per mirror, for those that were slow or broke off
-_CHUNK = 1 << 16  # bytes
+
+
+class IdxFile(NamedTuple):
+    """One file of images or labels, packed by gzip as published, or unpacked."""
+
+    name: str  # unpacked; packed it ends in .gz
+    size: int  # bytes, packed
+    md5: str  # packed
+    unpacked_md5: str
+
+
+class IdxSource(NamedTuple):
+    """A data set in MNIST's format: 60,000 training images and 10,000 test images of 28 x 28 grey pixels."""
+
+    name: str
+    mirrors: tuple[str, ...]  # folders that hold the packed files
+    train: tuple[IdxFile, IdxFile]  # images, labels
+    test: tuple[IdxFile, IdxFile]
+    num_train: int = 60_000
+    num_test: int = 10_000
+    size: int = 28  # pixels
+
+    @property
+    def files(self) -> tuple[IdxFile, ...]:
+        return (*self.train, *self.test)
+
+    def folder(self, root: Path) -> Path:
+        """Where the files are, as torchvision has them."""
+        return root / self.name / "raw"
+
+
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+MNIST = IdxSource(
+    "MNIST",
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",  # torchvision's
+        "https://storage.googleapis.com/cvdf-datasets/mnist",  # the Common Visual Data Foundation's
+        "http://yann.lecun.com/exdb/mnist",  # the origin, which often refuses
+    ),
+    train=(
+        IdxFile(f"train-{_IMAGES}", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
+        IdxFile(f"train-{_LABELS}", 28_881, "d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
+    ),
+    test=(
+        IdxFile(f"t10k-{_IMAGES}", 1_648_877, "9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
+        IdxFile(f"t10k-{_LABELS}", 4_542, "ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
+    ),
+)
+FASHION_MNIST = IdxSource(
+    "FashionMNIST",
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # the origin
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets",  # Keras's
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+    ),
+    train=(
+        IdxFile(f"train-{_IMAGES}", 26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
+        IdxFile(f"train-{_LABELS}", 29_515, "25c81989df183df01b3e8a0aad5dffbe", "9018921c3c673c538a1fc5bad174d6f9"),
+    ),
+    test=(
+        IdxFile(f"t10k-{_IMAGES}", 4_422_102, "bef4ecab320f06d8554ea6380940ec79", "8181f5470baa50b63fa0f6fddb340f0a"),
+        IdxFile(f"t10k-{_LABELS}", 5_148, "bb300cfdad3c16e7a12a480ee83cd310", "15d484375f8d13e6eb1aabb0c3f46965"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,159 +269,22 @@ def download_cifar10(root: Path, *, url: str | None = None, progress: bool = Tru
     return fetch(urls, root / ARCHIVE, md5=ARCHIVE_MD5, size=ARCHIVE_SIZE, progress=progress)
 
 
-def fetch(
-    urls: Sequence[str],
-    dest: Path,
-    *,
-    md5: str | None,
-    size: int | None = None,
-    progress: bool = True,
-    timeout: float = 30.0,
-    min_rate: float = 200e3,
-    patience: float = 15.0,
-) -> Path:
-    """Download one file from the first mirror that delivers it; `dest` appears only when complete and verified.
-
-    What was received waits in `<dest>.part`, which the next mirror or the next call resumes; without `md5`
-    nothing could tell whether two halves belong together, so each attempt starts afresh. A mirror that is slow, or
-    breaks off, is put at the end of the queue.
+def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progress: bool = True) -> None:
+    """Fetch those of the four packed files that `root` has neither packed nor unpacked.
 
     Args:
-        urls: http, https or file addresses of the same file, in order of preference.
-        dest: where to put it. A file that is there already and is right is not downloaded again.
-        md5: hexadecimal digest, or None.
-        size: bytes, or None.
+        root: see `IdxSource.folder`.
+        source: what to fetch.
+        url: address of a folder that holds the files, instead of the known mirrors.
         progress: show bytes, speed and remaining time on stderr.
-        timeout: seconds without an answer after which a mirror is given up.
-        min_rate: bytes per second below which another mirror, where there is one, gets a turn.
-        patience: seconds before the rate is judged.
 
     Raises:
-        ConnectionError: no mirror delivered the file; the message gives each one's reason.
-        OSError: the file cannot be written.
-        ValueError: `urls` is empty or holds another kind of address.
+        OSError: no mirror delivered a file, or `root` cannot be written.
+        ValueError: `url` is no http, https or file address.
     """
-    if not urls or not all(url.startswith(("http://", "https://", "file://")) for url in urls):
-        raise ValueError(f"a download needs addresses with http://, https:// or file:// (got {', '.join(urls)!r})")
-    part = dest.with_name(dest.name + ".part")
-    reasons: dict[str, str] = {}
-    queue = deque((url, 1) for url in urls)
-    try:
-        if dest.is_file() and _mismatch(dest, md5, size) is None:
-            return dest
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        with _progress_bar(dest.name, shown=progress) as show:
-            while queue:
-                url, turn = queue.popleft()
-                floor = min_rate if turn == 1 and queue else 0.0
-                logger.debug("downloading %s", url)
-                try:
-                    resumed = _receive(url, part, md5 is not None, size, timeout, floor, patience, show)
-                    if (mismatch := _mismatch(part, md5, size)) is None:
-                        os.replace(part, dest)
-                        return dest
-                    part.unlink()
-                    # A wrong beginning may have come from elsewhere: the mirror may try again from zero.
-                    raise _MirrorError(mismatch, again=resumed)
-                except _MirrorError as error:
-                    reasons[url] = str(error)
-                    if error.again and turn < _TURNS:
-                        queue.append((url, turn + 1))
-    except OSError as error:
-        raise OSError(f"cannot write {part}: {error.strerror or error}; choose another folder") from error
-    listing = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
-    checksum = f" (md5 {md5})" if md5 else ""
-    raise ConnectionError(
-        f"{dest.name} could not be downloaded [{listing}]: put {dest.name}{checksum} into {dest.parent} yourself, "
-        "or pass --data.url URL"
-    )
-
-
-class _MirrorError(Exception):
-    """One mirror did not deliver; `again` says whether it deserves another turn."""
-
-    def __init__(self, reason: object, *, again: bool = False) -> None:
-        super().__init__(" ".join(str(reason).split())[:200])
-        self.again = again
-
-
-def _receive(
-    url: str,
-    part: Path,
-    resumable: bool,
-    size: int | None,
-    timeout: float,
-    min_rate: float,
-    patience: float,
-    show: Callable[[int, int | None], None],
-) -> bool:
-    """Append to `part` what it lacks, or write it anew; says whether the old beginning was kept."""
-    offset = part.stat().st_size if resumable and part.exists() else 0
-    if offset and offset == size:
-        return True
-    headers = {"User-Agent": "lightning-cifar"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=timeout)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and offset:  # nothing beyond: complete, or wrong, which the checksum will tell
-            return True
-        raise _MirrorError(f"HTTP {error.code}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise _MirrorError(error.reason if isinstance(error, URLError) else error) from error
-    with response:
-        resumed = bool(response.status == 206)
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            raise _MirrorError("answered with another range")
-        start = offset if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else size
-        if size is not None and total != size:
-            raise _MirrorError(f"offers {total:,} bytes instead of {size:,}")
-        received, began = start, time.monotonic()
-        show(received, total)
-        with part.open("ab" if resumed else "wb") as file:
-            while received != total:
-                try:
-                    # Never beyond what is expected: an answer without a length may have no end.
-                    chunk = response.read(_CHUNK if total is None else min(_CHUNK, total - received))
-                except (OSError, HTTPException) as error:
-                    raise _MirrorError(error, again=received > start) from error
-                if not chunk:
-                    break
-                file.write(chunk)
-                received += len(chunk)
-                show(received, total)
-                rate = (received - start) / max(elapsed := time.monotonic() - began, 1e-9)
-                if elapsed >= patience and rate < min_rate and received != total:
-                    raise _MirrorError(f"slow ({rate / 1e3:.0f} kB/s)", again=True)
-    if total is not None and received < total:
-        raise _MirrorError(f"ended after {received:,} of {total:,} bytes", again=received > start)
-    return resumed
-
-
-def _mismatch(path: Path, md5: str | None, size: int | None) -> str | None:
-    """What is wrong with a complete file, or None."""
-    if size is not None and path.stat().st_size != size:
-        return f"{path.stat().st_size:,} bytes instead of {size:,}"
-    if md5 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != md5:
-            return f"wrong checksum (md5 {found})"
-    return None
-
-
-@contextmanager
-def _progress_bar(name: str, *, shown: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A function of (bytes so far, bytes in all) that draws; to a file only the last state is written."""
-    if not shown:
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    folders = source.mirrors if url is None else (url.rstrip("/"),)
+    for file in source.files:
+        packed = source.folder(root) / f"{file.name}.gz"
+        if not packed.is_file() and not packed.with_suffix("").is_file():
+            urls = [f"{folder}/{packed.name}" for folder in folders]
+            fetch(urls, packed, md5=file.md5, size=file.size, progress=progress)

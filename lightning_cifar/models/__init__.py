@@ -1,8 +1,27 @@
 """LightningModules with plain-value arguments."""
 
 from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.convnet import ConvNet
 from lightning_cifar.models.dilated import DilatedNet
+from lightning_cifar.models.hand_classifiers import LinearClassifier, TwoLayerNet
 from lightning_cifar.models.lenet import LeNet
+from lightning_cifar.models.mlp import MLP, MLPRegressor
+from lightning_cifar.models.regressor import Regressor
 from lightning_cifar.models.resnet import ResNetCIFAR
+from lightning_cifar.models.side_by_side import SideBySide
+from lightning_cifar.models.trainable import Trainable
 
-__all__ = ["Classifier", "DilatedNet", "LeNet", "ResNetCIFAR"]
+__all__ = [
+    "MLP",
+    "Classifier",
+    "ConvNet",
+    "DilatedNet",
+    "LeNet",
+    "LinearClassifier",
+    "MLPRegressor",
+    "Regressor",
+    "ResNetCIFAR",
+    "SideBySide",
+    "Trainable",
+    "TwoLayerNet",
+]

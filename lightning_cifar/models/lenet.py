@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from lightning_cifar.ext.convolution import BackendName
 from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.hand_made import HandConv2d, HandLinear, HandPool2d, HandReLU
 
 
 class LeNet(Classifier):
@@ -22,6 +25,8 @@ class LeNet(Classifier):
         pooling: 2 x 2, after each activation of a convolution.
         hidden: Sizes of the hidden fully connected layers.
         dropout: Probability of leaving out each value after a hidden layer, in training.
+        layers: torch's own, or those written by hand in :mod:`lightning_cifar.ext`, with the same weights.
+        backend: Of the hand-made convolutions; None is the fastest that is built.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
@@ -34,6 +39,8 @@ class LeNet(Classifier):
         pooling: Literal["max", "average"] = "max",
         hidden: Sequence[int] = (120, 84),
         dropout: float = 0.0,
+        layers: Literal["library", "hand_made"] = "library",
+        backend: BackendName | None = None,
         **training: Any,
     ) -> None:
         super().__init__(**training)
@@ -46,19 +53,26 @@ class LeNet(Classifier):
             raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout (={dropout}) must be at least 0 and below 1.")
-        act: type[nn.Module] = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
-        pool: type[nn.Module] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling]
-        layers: list[nn.Module] = []
+        act: Callable[[], nn.Module] = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+        pool: Callable[[int], nn.Module] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling]
+        convolution: Callable[..., nn.Module] = nn.Conv2d
+        linear: Callable[[int, int], nn.Module] = nn.Linear
+        if layers == "hand_made":
+            convolution, linear = partial(HandConv2d, backend=backend), HandLinear
+            act, pool = HandReLU if activation == "relu" else nn.Tanh, partial(HandPool2d, pooling)
+        elif backend is not None:
+            raise ValueError(f"backend (={backend}) is one of the hand-made layers': set layers=hand_made too.")
+        steps: list[nn.Module] = []
         for num_in, num_out in ((in_channels, 6), (6, 16)):
-            layers.append(nn.Conv2d(num_in, num_out, 5))
+            steps.append(convolution(num_in, num_out, 5))
             # A monotonic function commutes with the maximum, and after it has a quarter of the work to do.
-            layers += [pool(2), act()] if pooling == "max" else [act(), pool(2)]
+            steps += [pool(2), act()] if pooling == "max" else [act(), pool(2)]
         side = ((size - 4) // 2 - 4) // 2
         widths = (16 * side * side, *hidden)
-        layers.append(nn.Flatten())
+        steps.append(nn.Flatten())
         for width, next_width in pairwise(widths):
-            layers += [nn.Linear(width, next_width), act()]
+            steps += [linear(width, next_width), act()]
             if dropout:
-                layers.append(nn.Dropout(dropout))
-        layers.append(nn.Linear(widths[-1], self.num_classes))
-        self.network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+                steps.append(nn.Dropout(dropout))
+        steps.append(linear(widths[-1], self.num_classes))
+        self.network = nn.Sequential(*steps).to(memory_format=torch.channels_last)

@@ -1,0 +1,188 @@
+"""Seconds of training: networks side by side against the same networks one after the other.
+
+    python benchmarks/lockstep.py [--threads 2] [--rounds 7] [--cases pair toys mlps] [--device cpu]
+
+Interleaved, round by round, in one process, on the same data, each by a Lightning Trainer without logger:
+
+- ``pair``: the MLP of 39,106 parameters and the same with batch normalisation (39,250), 1 x 28 x 28, batch 512;
+- ``toys``: eight regressors 1-100-100-1 (10,401), full batch of 50, Adam;
+- ``mlps``: eight MLPs of 39,106 parameters with their own seeds and learning rates, batch 64;
+- ``lenets``: eight LeNets (62,006), 3 x 32 x 32, batch 128: for a GPU (``--device cuda``).
+
+``alone`` is the sum over the members' own runs, ``lockstep`` is SideBySide with ``stack=False``, ``stacked`` with
+``stack=True``. Timed are all training epochs but the first: start-up is not training. Prints medians, and the median
+ratio to ``alone`` of the same round, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from lightning_cifar import models
+from lightning_cifar.data import NoisyLineDataModule
+from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.models import SideBySide
+
+NUM_EPOCHS = 4
+
+
+class RandomImages(ImageDataModule):
+    """Noise with labels, which costs what images cost."""
+
+    class_names = tuple("0123456789")
+    own_mean, own_std = (0.5,), (0.3,)
+    in_channels, image_size = 1, 28
+    size = 64 * 512
+
+    def load(self, part: Literal["train", "test"]) -> LabelledImages:
+        generator = np.random.default_rng(0)
+        shape = (self.size, self.image_size, self.image_size, self.in_channels)
+        images = generator.integers(0, 256, shape, dtype=np.uint8)
+        return LabelledImages(images, generator.integers(0, 10, self.size))
+
+
+class RandomColourImages(RandomImages):
+    own_mean, own_std = (0.5,) * 3, (0.3,) * 3
+    in_channels, image_size = 3, 32
+    size = 64 * 128
+
+
+class Case(NamedTuple):
+    members: dict[str, dict[str, Any]]
+    data: Callable[[], pl.LightningDataModule]
+    ways: tuple[str, ...]
+
+
+def eight(class_path: str, **init_args: Any) -> dict[str, dict[str, Any]]:
+    return {
+        f"seed_{i}": {"class_path": class_path, "init_args": {**init_args, "lr": 0.002 * (i + 1)}, "seed": i}
+        for i in range(8)
+    }
+
+
+def images(kind: type[RandomImages], batch_size: int) -> Callable[[], pl.LightningDataModule]:
+    num_train = min(kind.size, 64 * batch_size)
+    return lambda: kind(batch_size=batch_size, num_train=num_train, num_val=0, augment=(), seed=0)
+
+
+GREY = {"in_channels": 1, "image_size": 28}
+CASES = {
+    "pair": Case(
+        {
+            "plain": {"class_path": "MLP", "init_args": GREY},
+            "batch_norm": {"class_path": "MLP", "init_args": {**GREY, "batch_norm": True}},
+        },
+        images(RandomImages, 512),
+        ("lockstep",),
+    ),
+    "toys": Case(
+        eight("MLPRegressor", optimizer="adam"),
+        lambda: NoisyLineDataModule(passes=100, seed=0),
+        ("lockstep", "stacked"),
+    ),
+    "mlps": Case(eight("MLP", **GREY), images(RandomImages, 64), ("lockstep", "stacked")),
+    "lenets": Case(eight("LeNet"), images(RandomColourImages, 128), ("lockstep", "stacked")),
+}
+
+
+class EpochClock(pl.Callback):
+    """Seconds of each training epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _wait(pl_module.device)
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _wait(pl_module.device)
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(module: pl.LightningModule, data: pl.LightningDataModule, device: str) -> float:
+    clock = EpochClock()
+    trainer = pl.Trainer(
+        max_epochs=NUM_EPOCHS,
+        accelerator=device,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[clock],
+    )
+    trainer.fit(module, data)
+    return sum(clock.seconds[1:])
+
+
+def seconds_alone(case: Case, device: str) -> float:
+    """The sum over the members' own runs."""
+    total = 0.0
+    for settings in case.members.values():
+        torch.manual_seed(settings.get("seed", 0))
+        module = getattr(models, settings["class_path"])(**settings["init_args"])
+        total += seconds_of(module, case.data(), device)
+    return total
+
+
+def seconds_together(case: Case, device: str, *, stack: bool) -> float:
+    torch.manual_seed(0)
+    return seconds_of(SideBySide(case.members, stack=stack), case.data(), device)
+
+
+def compare(name: str, device: str, rounds: int) -> None:
+    case = CASES[name]
+    seconds: dict[str, list[float]] = {way: [] for way in ("alone", *case.ways)}
+    for _ in range(rounds):
+        seconds["alone"].append(seconds_alone(case, device))
+        for way in case.ways:
+            seconds[way].append(seconds_together(case, device, stack=way == "stacked"))
+    steps = (NUM_EPOCHS - 1) * len(case.data().train_dataloader())  # type: ignore[attr-defined]  # ours have it
+    print(f"\n{name}: {len(case.members)} networks, {steps} steps")
+    for way, values in seconds.items():
+        ratios = sorted(value / alone for value, alone in zip(values, seconds["alone"], strict=True))
+        ratio = statistics.median(ratios)
+        print(
+            f"  {way:<9} {1e3 * statistics.median(values) / steps:8.3f} ms a step of all   {ratio:5.2f}x of alone "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}), throughput {1 / ratio:5.2f}x"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["pair", "toys", "mlps"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    print(
+        f"torch {torch.__version__}, lightning {pl.__version__}, {options.device}, {options.threads} thread(s), "
+        f"n = {options.rounds} rounds"
+    )
+    for name in options.cases:
+        compare(name, options.device, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

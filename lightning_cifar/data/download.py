@@ -1,0 +1,179 @@
+"""One file from the first mirror that delivers it: resumable, verified, complete or not there at all.
+
+Knows neither torch nor Lightning.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+logger = logging.getLogger(__name__)
+
+_TURNS = 3  # per mirror, for those that were slow or broke off
+_CHUNK = 1 << 16  # bytes
+
+
+def fetch(
+    urls: Sequence[str],
+    dest: Path,
+    *,
+    md5: str | None,
+    size: int | None = None,
+    progress: bool = True,
+    timeout: float = 30.0,
+    min_rate: float = 200e3,
+    patience: float = 15.0,
+) -> Path:
+    """Download one file from the first mirror that delivers it; `dest` appears only when complete and verified.
+
+    What was received waits in `<dest>.part`, which the next mirror or the next call resumes; without `md5`
+    nothing could tell whether two halves belong together, so each attempt starts afresh. A mirror that is slow, or
+    breaks off, is put at the end of the queue.
+
+    Args:
+        urls: http, https or file addresses of the same file, in order of preference.
+        dest: where to put it. A file that is there already and is right is not downloaded again.
+        md5: hexadecimal digest, or None.
+        size: bytes, or None.
+        progress: show bytes, speed and remaining time on stderr.
+        timeout: seconds without an answer after which a mirror is given up.
+        min_rate: bytes per second below which another mirror, where there is one, gets a turn.
+        patience: seconds before the rate is judged.
+
+    Raises:
+        ConnectionError: no mirror delivered the file; the message gives each one's reason.
+        OSError: the file cannot be written.
+        ValueError: `urls` is empty or holds another kind of address.
+    """
+    if not urls or not all(url.startswith(("http://", "https://", "file://")) for url in urls):
+        raise ValueError(f"a download needs addresses with http://, https:// or file:// (got {', '.join(urls)!r})")
+    part = dest.with_name(dest.name + ".part")
+    reasons: dict[str, str] = {}
+    queue = deque((url, 1) for url in urls)
+    try:
+        if dest.is_file() and _mismatch(dest, md5, size) is None:
+            return dest
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with _progress_bar(dest.name, shown=progress) as show:
+            while queue:
+                url, turn = queue.popleft()
+                floor = min_rate if turn == 1 and queue else 0.0
+                logger.debug("downloading %s", url)
+                try:
+                    resumed = _receive(url, part, md5 is not None, size, timeout, floor, patience, show)
+                    if (mismatch := _mismatch(part, md5, size)) is None:
+                        os.replace(part, dest)
+                        return dest
+                    part.unlink()
+                    # A wrong beginning may have come from elsewhere: the mirror may try again from zero.
+                    raise _MirrorError(mismatch, again=resumed)
+                except _MirrorError as error:
+                    reasons[url] = str(error)
+                    if error.again and turn < _TURNS:
+                        queue.append((url, turn + 1))
+    except OSError as error:
+        raise OSError(f"cannot write {part}: {error.strerror or error}; choose another folder") from error
+    listing = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+    checksum = f" (md5 {md5})" if md5 else ""
+    raise ConnectionError(
+        f"{dest.name} could not be downloaded [{listing}]: put {dest.name}{checksum} into {dest.parent} yourself, "
+        "or pass --data.url URL"
+    )
+
+
+class _MirrorError(Exception):
+    """One mirror did not deliver; `again` says whether it deserves another turn."""
+
+    def __init__(self, reason: object, *, again: bool = False) -> None:
+        super().__init__(" ".join(str(reason).split())[:200])
+        self.again = again
+
+
+def _receive(
+    url: str,
+    part: Path,
+    resumable: bool,
+    size: int | None,
+    timeout: float,
+    min_rate: float,
+    patience: float,
+    show: Callable[[int, int | None], None],
+) -> bool:
+    """Append to `part` what it lacks, or write it anew; says whether the old beginning was kept."""
+    offset = part.stat().st_size if resumable and part.exists() else 0
+    if offset and offset == size:
+        return True
+    headers = {"User-Agent": "lightning-cifar"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        response = urlopen(Request(url, headers=headers), timeout=timeout)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416 and offset:  # nothing beyond: complete, or wrong, which the checksum will tell
+            return True
+        raise _MirrorError(f"HTTP {error.code}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _MirrorError(error.reason if isinstance(error, URLError) else error) from error
+    with response:
+        resumed = bool(response.status == 206)
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            raise _MirrorError("answered with another range")
+        start = offset if resumed else 0
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else size
+        if size is not None and total != size:
+            raise _MirrorError(f"offers {total:,} bytes instead of {size:,}")
+        received, began = start, time.monotonic()
+        show(received, total)
+        with part.open("ab" if resumed else "wb") as file:
+            while received != total:
+                try:
+                    # Never beyond what is expected: an answer without a length may have no end.
+                    chunk = response.read(_CHUNK if total is None else min(_CHUNK, total - received))
+                except (OSError, HTTPException) as error:
+                    raise _MirrorError(error, again=received > start) from error
+                if not chunk:
+                    break
+                file.write(chunk)
+                received += len(chunk)
+                show(received, total)
+                rate = (received - start) / max(elapsed := time.monotonic() - began, 1e-9)
+                if elapsed >= patience and rate < min_rate and received != total:
+                    raise _MirrorError(f"slow ({rate / 1e3:.0f} kB/s)", again=True)
+    if total is not None and received < total:
+        raise _MirrorError(f"ended after {received:,} of {total:,} bytes", again=received > start)
+    return resumed
+
+
+def _mismatch(path: Path, md5: str | None, size: int | None) -> str | None:
+    """What is wrong with a complete file, or None."""
+    if size is not None and path.stat().st_size != size:
+        return f"{path.stat().st_size:,} bytes instead of {size:,}"
+    if md5 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != md5:
+            return f"wrong checksum (md5 {found})"
+    return None
+
+
+@contextmanager
+def _progress_bar(name: str, *, shown: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A function of (bytes so far, bytes in all) that draws; to a file only the last state is written."""
+    if not shown:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

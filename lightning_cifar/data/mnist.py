@@ -1,0 +1,83 @@
+"""MNIST and Fashion-MNIST: 70,000 grey images of 28 x 28 pixels in ten classes, each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from lightning_cifar.data.idx import read_labelled
+from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.sources import FASHION_MNIST, MNIST, IdxSource, download_idx
+
+
+class MNISTDataModule(ImageDataModule):
+    """Handwritten digits (LeCun et al., 1998, doi:10.1109/5.726791), from the official idx files.
+
+    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them. The official 60,000 images
+    for training are split into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
+
+    Args:
+        root: Folder of the data.
+        download: Fetch the files that are missing into ``root`` (12 MB).
+        verify: Compare with the official checksums. False reads an unofficial copy.
+        url: Fetch from this folder's address instead of the known mirrors.
+        augment: See :class:`~lightning_cifar.data.images.ImageDataModule`; none by default, a mirrored digit is none.
+        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: In ``setup``, if a file is missing.
+        ValueError: In ``setup``, if a file is truncated, altered or not what it claims to be.
+    """
+
+    source: ClassVar[IdxSource] = MNIST
+    class_names = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+    in_channels = 1
+    image_size = 28
+    own_mean = (0.1307,)
+    own_std = (0.3081,)
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        *,
+        download: bool = False,
+        verify: bool = True,
+        url: str | None = None,
+        augment: Sequence[str | dict[str, Any]] = (),
+        **loading: Any,
+    ) -> None:
+        super().__init__(augment=augment, **loading)
+        self.root = Path(root)
+        self.download, self.verify, self.url = download, verify, url
+
+    def prepare_data(self) -> None:
+        if self.download:
+            download_idx(self.root, self.source, url=self.url)
+
+    def load(self, part: Literal["train", "test"]) -> LabelledImages:
+        return LabelledImages(*read_labelled(self.root, self.source, part, verify=self.verify))
+
+
+class FashionMNISTDataModule(MNISTDataModule):
+    """Pictures of clothes in MNIST's form (Xiao et al., 1708.07747), from the official idx files.
+
+    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them.
+
+    Args:
+        root: Folder of the data.
+        download: Fetch the files that are missing into ``root`` (31 MB).
+        verify: Compare with the official checksums. False reads an unofficial copy.
+        url: Fetch from this folder's address instead of the known mirrors.
+        augment: See :class:`~lightning_cifar.data.images.ImageDataModule`; none by default.
+        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+    """
+
+    source = FASHION_MNIST
+    # The first is "T-shirt/top" officially; a stroke would make two levels of a metric's name.
+    class_names = (
+        *("t-shirt", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
+    own_mean = (0.2860,)
+    own_std = (0.3530,)

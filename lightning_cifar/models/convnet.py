@@ -1,0 +1,149 @@
+"""Plain convolutional networks: convolutions one after the other, then fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import nn
+
+from lightning_cifar.models.classifier import Classifier
+
+Activation: TypeAlias = Literal["relu", "tanh"]
+Pooling: TypeAlias = Literal["none", "max", "average"]
+T = TypeVar("T", int, float, bool, str)
+
+
+class _Layer(NamedTuple):
+    """One convolution with bias, and what follows it."""
+
+    channels: int
+    kernel: int
+    stride: int
+    padding: int
+    batch_norm: bool
+    pooling: Pooling
+    dropout: float
+
+
+class ConvNet(Classifier):
+    """Convolutions, each with batch normalisation, activation, pooling and dropout as wanted, then hidden layers.
+
+    What is given once holds for every convolution, what is given as a list has one entry for each. Layers are called
+    ``network.conv_1``, ``norm_1``, ``activation_1``, ``pool_1``, ``dropout_1``, ``conv_2``, ..., ``flatten``,
+    ``norm_flat``, ``linear_1``, ..., ``output``. Number of parameters: 4,281 with ``channels=[3, 6], kernels=[5, 3],
+    pooling=average, hidden=[25]`` on 1 x 28 x 28 images.
+
+    Args:
+        channels: Filters of each convolution.
+        kernels: Side of the filters, in pixels.
+        strides: Pixels from one place of a filter to the next.
+        paddings: Pixels of zeros added on each side.
+        batch_norm: Batch normalisation (Ioffe & Szegedy, 1502.03167) between convolution and activation.
+        activation: After each convolution and hidden layer.
+        pooling: 2 x 2, after the activation.
+        dropout: Probability of leaving out each value after that, in training.
+        flat_norm: Batch normalisation of the row of numbers that the convolutions end in.
+        hidden: Sizes of the hidden fully connected layers.
+        **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
+
+    Raises:
+        ValueError: If a value is out of range, a list has another length than ``channels``, or nothing is left of the
+            image on its way.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64),
+        kernels: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        paddings: int | Sequence[int] = 0,
+        batch_norm: bool | Sequence[bool] = False,
+        activation: Activation = "relu",
+        pooling: Pooling | Sequence[Pooling] = "max",
+        dropout: float | Sequence[float] = 0.0,
+        flat_norm: bool = False,
+        hidden: Sequence[int] = (64,),
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        self.save_hyperparameters()
+        if not channels:
+            raise ValueError("channels (=[]) must hold at least one convolution.")
+        num = len(channels)
+        layers = [
+            _Layer(*settings)
+            for settings in zip(
+                channels,
+                _for_each("kernels", kernels, num),
+                _for_each("strides", strides, num),
+                _for_each("paddings", paddings, num),
+                _for_each("batch_norm", batch_norm, num),
+                _for_each("pooling", pooling, num),
+                _for_each("dropout", dropout, num),
+                strict=True,
+            )
+        ]
+        self.network = self._build(layers, nn.ReLU if activation == "relu" else nn.Tanh, flat_norm, tuple(hidden))
+
+    def _build(
+        self, layers: list[_Layer], act: type[nn.Module], flat_norm: bool, hidden: tuple[int, ...]
+    ) -> nn.Sequential:
+        network = nn.Sequential()
+        num_in, side = self.in_channels, self.image_size
+        for i, layer in enumerate(layers, start=1):
+            _check(layer)
+            conv = nn.Conv2d(num_in, layer.channels, layer.kernel, stride=layer.stride, padding=layer.padding)
+            network.add_module(f"conv_{i}", conv)
+            if layer.batch_norm:
+                network.add_module(f"norm_{i}", nn.BatchNorm2d(layer.channels))
+            # A monotonic function commutes with the maximum, and after it has a quarter of the work to do.
+            if layer.pooling == "max":
+                network.add_module(f"pool_{i}", nn.MaxPool2d(2))
+            network.add_module(f"activation_{i}", act())
+            if layer.pooling == "average":
+                network.add_module(f"pool_{i}", nn.AvgPool2d(2))
+            if layer.dropout:
+                network.add_module(f"dropout_{i}", nn.Dropout(layer.dropout))
+            left = side + 2 * layer.padding
+            side = ((left - layer.kernel) // layer.stride + 1) // (1 if layer.pooling == "none" else 2)
+            if side < 1:
+                raise ValueError(
+                    f"image_size (={self.image_size}) is too small: nothing is left after convolution {i}."
+                )
+            num_in = layer.channels
+        if any(size < 1 for size in hidden):
+            raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
+        network.add_module("flatten", nn.Flatten())
+        sizes = (num_in * side * side, *hidden)
+        if flat_norm:
+            network.add_module("norm_flat", nn.BatchNorm1d(sizes[0]))
+        for i, (size, next_size) in enumerate(pairwise(sizes), start=1):
+            network.add_module(f"linear_{i}", nn.Linear(size, next_size))
+            network.add_module(f"activation_flat_{i}", act())
+        network.add_module("output", nn.Linear(sizes[-1], self.num_classes))
+        return network.to(memory_format=torch.channels_last)
+
+
+def _for_each(name: str, value: T | Sequence[T], num: int) -> Sequence[T]:
+    """One entry for each convolution."""
+    if isinstance(value, int | float | bool | str):
+        return [value] * num
+    if len(value) != num:
+        raise ValueError(f"{name} (={list(value)}) must have {num} entries, one for each of channels, or be one value.")
+    return value
+
+
+def _check(layer: _Layer) -> None:
+    for name, value, least in (
+        ("channels", layer.channels, 1),
+        ("kernels", layer.kernel, 1),
+        ("strides", layer.stride, 1),
+        ("paddings", layer.padding, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} (={value}) must be at least {least}.")
+    if not 0 <= layer.dropout < 1:
+        raise ValueError(f"dropout (={layer.dropout}) must be at least 0 and below 1.")

@@ -1,0 +1,222 @@
+"""The hand-made layers of :mod:`lightning_cifar.ext` as torch modules: same names, weights and results as torch's own.
+
+Each is its torch namesake with another ``forward``: parameters, their first values and the state dict are the same, so
+a network can change its layers and keep its weights. On the CPU; under autocast they compute in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+
+from lightning_cifar.ext import layers
+from lightning_cifar.ext.convolution import (
+    BackendName,
+    choose,
+    conv2d,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+    set_num_threads,
+)
+
+Grads: TypeAlias = tuple[Tensor | None, ...]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _forward(method: F) -> F:
+    """Under autocast, in float32: the layers know no bfloat16."""
+    return cast(F, custom_fwd(method, device_type="cpu", cast_inputs=torch.float32))
+
+
+def _backward(method: F) -> F:
+    return cast(F, custom_bwd(method, device_type="cpu"))
+
+
+def _array(tensor: Tensor) -> layers.Array:
+    """The same memory as a NumPy array, in whatever order it lies."""
+    if tensor.device.type != "cpu":
+        raise ValueError(f"hand-made layers compute on the CPU, not on {tensor.device}: pass --trainer.accelerator cpu")
+    array: layers.Array = tensor.detach().numpy()
+    return array
+
+
+def _tensor(array: layers.Array) -> Tensor:
+    return torch.from_numpy(array)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, settings: dict[str, Any]) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.settings = settings
+        set_num_threads(torch.get_num_threads())
+        return _tensor(conv2d(_array(x), _array(w), None if b is None else _array(b), **settings))
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_y: Tensor) -> Grads:
+        x, w = ctx.saved_tensors
+        grad, settings = _array(grad_y), ctx.settings
+        grad_x = grad_w = grad_b = None
+        if ctx.needs_input_grad[0]:  # not for a first layer: nobody asks for the gradient of the images
+            grad_x = _tensor(conv2d_grad_input(grad, _array(w), x.shape, **settings))
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_w, grad_b = map(_tensor, conv2d_grad_weight(grad, _array(x), w.shape, **settings))
+        return grad_x, grad_w, grad_b if ctx.needs_input_grad[2] else None, None
+
+
+class HandConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with zero padding, by :func:`lightning_cifar.ext.convolution.conv2d`.
+
+    Args:
+        *args, **kwargs: as ``nn.Conv2d`` takes them.
+        backend: which of the five ways; None is the fastest that is built.
+
+    Raises:
+        ValueError: The padding is not zeros in numbers, or there is no such backend.
+    """
+
+    def __init__(self, *args: Any, backend: BackendName | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            raise ValueError(f"padding (={self.padding}, {self.padding_mode}) must be numbers of pixels of zeros")
+        choose(backend)
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        names = ("stride", "padding", "dilation", "groups", "backend")
+        settings = {name: getattr(self, name) for name in names}
+        y: Tensor = _Convolution.apply(x, self.weight, self.bias, settings)
+        return y
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        bias = np.zeros(len(w), _array(w).dtype) if b is None else _array(b)
+        y, ctx.cache = layers.fc_forward(_array(x), _array(w).T, bias)
+        return _tensor(y)
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_y: Tensor) -> Grads:
+        grad_x, grad_w, grad_b = layers.fc_backward(_array(grad_y), ctx.cache)
+        needs_x, _, needs_b = ctx.needs_input_grad
+        return _tensor(grad_x) if needs_x else None, _tensor(grad_w.T), _tensor(grad_b) if needs_b else None
+
+
+class HandLinear(nn.Linear):
+    """``nn.Linear`` for (N, D), by :func:`lightning_cifar.ext.layers.fc_forward`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Linear.apply(x, self.weight, self.bias)
+        return y
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, ctx.cache = layers.relu_forward(_array(x))
+        return _tensor(y)
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        return _tensor(layers.relu_backward(_array(grad_y), ctx.cache))
+
+
+class HandReLU(nn.Module):
+    """``nn.ReLU``, by :func:`lightning_cifar.ext.layers.relu_forward`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _ReLU.apply(x)
+        return y
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, x: Tensor, kind: str, size: int, stride: int) -> Tensor:
+        pool = layers.max_pool_forward if kind == "max" else layers.average_pool_forward
+        y, ctx.cache = pool(_array(x), size, stride)
+        ctx.kind = kind
+        return _tensor(y)
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_y: Tensor) -> Grads:
+        pool = layers.max_pool_backward if ctx.kind == "max" else layers.average_pool_backward
+        return _tensor(pool(_array(grad_y), ctx.cache)), None, None, None
+
+
+class HandPool2d(nn.Module):
+    """Max or average pooling without padding, by the functions of :mod:`lightning_cifar.ext.layers`.
+
+    Args:
+        kind: ``max`` or ``average``.
+        size: side of a window, in pixels.
+        stride: from window to window, in pixels; None is ``size``.
+    """
+
+    def __init__(self, kind: str, size: int, stride: int | None = None) -> None:
+        super().__init__()
+        if kind not in ("max", "average"):
+            raise ValueError(f"kind (={kind!r}) must be max or average")
+        self.kind, self.size, self.stride = kind, size, size if stride is None else stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Pool.apply(x, self.kind, self.size, self.stride)
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, {self.size}, stride={self.stride}"
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, scores: Tensor, labels: Tensor) -> Tensor:
+        loss, grad = layers.softmax_loss(_array(scores), labels.numpy())
+        ctx.save_for_backward(_tensor(grad))
+        return torch.tensor(loss, dtype=scores.dtype)
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_loss: Tensor) -> Grads:
+        (grad,) = ctx.saved_tensors
+        return grad * grad_loss, None
+
+
+def hand_softmax_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of scores (N, C) with labels (N,), by :func:`lightning_cifar.ext.layers.softmax_loss`."""
+    loss: Tensor = _SoftmaxLoss.apply(scores, labels)
+    return loss
+
+
+class _Penalty(torch.autograd.Function):
+    @staticmethod
+    @_forward
+    def forward(ctx: Any, w: Tensor, reg: float) -> Tensor:
+        penalty, grad = layers.l2_regularization(_array(w), reg)
+        ctx.save_for_backward(_tensor(grad))
+        return torch.tensor(penalty, dtype=w.dtype)
+
+    @staticmethod
+    @_backward
+    def backward(ctx: Any, grad_loss: Tensor) -> Grads:
+        (grad,) = ctx.saved_tensors
+        return grad * grad_loss, None
+
+
+def hand_l2_regularization(w: Tensor, reg: float) -> Tensor:
+    """(reg / 2) sum w^2, by :func:`lightning_cifar.ext.layers.l2_regularization`."""
+    penalty: Tensor = _Penalty.apply(w, reg)
+    return penalty
