@@ -10,11 +10,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -83,16 +85,103 @@ def save_animation(trainer: Trainer, name: str, gif: bytes, *, step: int | None 
         return None
     path = run_folder(trainer) / "pictures" / f"{name}.gif"
     write_atomically(path, gif)
-
-    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
-    for writer in filter(None, writers):
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        width, height = Image.open(io.BytesIO(gif)).size
-        image = Summary.Image(encoded_image_string=gif, height=height, width=width, colorspace=3)
-        summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        writer.add_summary(summary, trainer.global_step if step is None else step)
+    _show_gif(trainer, name, path, step)
     return path
+
+
+class Encoder(Protocol):
+    """What makes an animation's file of frames, see :mod:`lightning_cifar.plots.animation`."""
+
+    def add(self, frame: NDArray[np.uint8]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def stream_animation(
+    trainer: Trainer,
+    name: str,
+    frames: Iterable[NDArray[np.uint8]],
+    encoders: Mapping[str, Callable[[BinaryIO], Encoder]],
+    *,
+    step: int | None = None,
+) -> list[Path]:
+    """Write ``pictures/<name>.<format>`` in each format, and a GIF to TensorBoard as :func:`save_animation` does.
+
+    Args:
+        trainer: see :func:`save_figure`.
+        name: likewise.
+        frames: (height, width, 3), all of one size. They are taken one by one, and none is kept.
+        encoders: by format, ``gif`` or another: what encodes into an open file.
+        step: see :func:`save_figure`.
+
+    Returns:
+        The files; none where nothing is written.
+
+    Raises:
+        OSError: a file cannot be written; the message names it.
+    """
+    if not _writes(trainer):
+        return []
+    paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in encoders}
+    with ExitStack() as stack:
+        parts = {suffix: stack.enter_context(_appearing(path)) for suffix, path in paths.items()}
+        files = {suffix: stack.enter_context(part.open("wb")) for suffix, part in parts.items()}
+        active = [encoders[suffix](file) for suffix, file in files.items()]
+        for frame in frames:
+            for encoder in active:
+                encoder.add(frame)
+        for encoder in active:
+            encoder.finish()
+    if "gif" in paths:
+        _show_gif(trainer, name, paths["gif"], step)
+    return list(paths.values())
+
+
+class FrameStore:
+    """What the frames of an animation are drawn from, on disk from the moment it is known: nothing stays in memory.
+
+    Frames are numbered from 0, a file each. Like all of this module it is for global rank zero.
+
+    Args:
+        folder: made when the first frame is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, index: int, **arrays: ArrayLike) -> None:
+        """Write a frame, or write it anew."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+        write_atomically(self._path(index), buffer.getvalue())
+
+    def read(self, index: int) -> dict[str, NDArray[np.generic]] | None:
+        """The arrays of a frame; None if its file is gone."""
+        try:
+            with np.load(self._path(index), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            return None
+
+    def keep(self, count: int) -> None:
+        """Remove the frames from number ``count`` on."""
+        for path in self.folder.glob("[0-9]*.npz"):
+            if int(path.stem) >= count:
+                path.unlink(missing_ok=True)
+
+    def copy_from(self, other: FrameStore, count: int) -> None:
+        """Copy the other's first ``count`` frames, as far as they are there."""
+        for index in range(count):
+            if other._path(index).is_file():
+                write_atomically(self._path(index), other._path(index).read_bytes())
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npz"
+
+
+def frame_store(run: Path, name: str) -> FrameStore:
+    """The store ``pictures/.frames/<name>`` in a run's folder. It outlives the run, for runs that resume it."""
+    return FrameStore(run / "pictures" / ".frames" / name)
 
 
 def save_table(trainer: Trainer, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path | None:
@@ -133,17 +222,38 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
     """
+    with _appearing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A name to write to; afterwards the file has its own, or, on any error, is gone."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_bytes(content)
+            yield part
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
+        if (error.strerror or "").startswith("could not write"):
+            raise  # another file's, which was open at the same time
         raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from None
+
+
+def _show_gif(trainer: Trainer, name: str, path: Path, step: int | None) -> None:
+    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
+    for writer in filter(None, writers):
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(path) as first:
+            width, height = first.size
+        image = Summary.Image(encoded_image_string=path.read_bytes(), height=height, width=width, colorspace=3)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        writer.add_summary(summary, trainer.global_step if step is None else step)
 
 
 def _writes(trainer: Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-cifar fit | validate | test | predict | lr-find | regimes``.
+"""The command line: ``lightning-cifar fit | validate | test | predict | lr-find | explain | regimes``.
 
 What needs no torch (the version, a missing file) is answered before torch is loaded, which takes seconds.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 
-COMMANDS = ("fit", "validate", "test", "predict", "lr-find", "regimes")
+COMMANDS = ("fit", "validate", "test", "predict", "lr-find", "explain", "study", "gradcheck", "bench", "regimes")
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
 usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
@@ -25,6 +25,10 @@ What a training choice does to a convolutional network on CIFAR-10.
   test      evaluate on the test set, for the end: --ckpt_path ...
   predict   write the probabilities of the test images: --ckpt_path ...
   lr-find   sweep the learning rate and suggest one: --config configs/lenet.yaml
+  explain   what a trained network says of your images, and why: --ckpt_path ... --images DIR
+  study     compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
+  gradcheck compare the hand-made gradients with central differences: --layers, --function f3
+  bench     race the hand-made convolutions against the library's: conv --shape cifar
   regimes   draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
 
 Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
@@ -48,17 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_words(words)
-        if words[0] == "regimes":
-            from lightning_cifar import regimes
-
-            regimes.main(words[1:])
-            return 0
-        _quieten()
-        if words[0] == "lr-find":
-            from lightning_cifar import lr_find
-
-            lr_find.main(words[1:])
-            return 0
+        verb = _own_verb(words[0])
+        if verb is not None:
+            return verb(words[1:]) or 0
         from lightning_cifar.runs import RunCLI
 
         RunCLI.start(words)
@@ -75,6 +71,38 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _tell(error)
     return 0
+
+
+def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
+    """Our own commands, each imported when it is called; None for those that Lightning has."""
+    if name not in ("regimes", "report", "gradcheck", "bench"):
+        _quieten()
+    match name:
+        case "regimes":
+            from lightning_cifar.regimes import main as regimes
+
+            return regimes
+        case "lr-find":
+            from lightning_cifar.lr_find import main as lr_find
+
+            return lr_find
+        case "explain":
+            from lightning_cifar.explain import main as explain
+
+            return explain
+        case "bench":
+            from lightning_cifar.bench import main as bench
+
+            return bench
+        case "gradcheck":
+            from lightning_cifar.gradcheck import main as gradcheck
+
+            return gradcheck
+        case "study":
+            from lightning_cifar.studies.command import main as study
+
+            return study
+    return None
 
 
 def _tell(error: Exception) -> int:

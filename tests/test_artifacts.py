@@ -9,9 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_cifar import artifacts
+from lightning_cifar.plots import GIFEncoder
 
 
 def make_trainer(folder: Path, *loggers: object, rank_zero: bool = True, fast_dev_run: bool = False) -> Trainer:
@@ -52,13 +55,35 @@ def make_gif() -> bytes:
     return buffer.getvalue()
 
 
+class Lines:
+    """An encoder: a line for each frame."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        self.file.write(f"{frame[0, 0, 0]}\n".encode())
+
+    def finish(self) -> None:
+        self.file.write(b"end")
+
+
+def frames(*values: int) -> Iterator[NDArray[np.uint8]]:
+    return (np.full((4, 6, 3), value, np.uint8) for value in values)
+
+
 def save_everything(trainer: Trainer) -> list[Path | None]:
+    assert bool(artifacts.stream_animation(trainer, "stream", frames(1), {"txt": Lines})) == trainer_writes(trainer)
     return [
         artifacts.save_figure(trainer, "a/b", make_figure()),
         artifacts.save_animation(trainer, "movie", make_gif()),
         artifacts.save_table(trainer, "table", ["x"], [[1]]),
         artifacts.save_json(trainer, "value", {}),
     ]
+
+
+def trainer_writes(trainer: Trainer) -> bool:
+    return trainer.is_global_zero and not vars(trainer)["fast_dev_run"]
 
 
 def files_in(folder: Path) -> set[str]:
@@ -78,7 +103,8 @@ def test_run_folder_is_that_of_the_first_logger(tmp_path: Path) -> None:
 
 def test_everything_works_without_a_logger(tmp_path: Path) -> None:
     paths = save_everything(make_trainer(tmp_path))
-    assert files_in(tmp_path) == {"pictures/a/b.png", "pictures/movie.gif", "table.csv", "value.json"}
+    pictures = {"pictures/a/b.png", "pictures/movie.gif", "pictures/stream.txt"}
+    assert files_in(tmp_path) == pictures | {"table.csv", "value.json"}
     assert [path and path.is_file() for path in paths] == [True] * 4
     with Image.open(tmp_path / "pictures/a/b.png") as image:
         assert image.size == (2 * artifacts.DPI, artifacts.DPI)
@@ -106,6 +132,77 @@ def test_tensorboard_gets_figure_and_animation(tmp_path: Path) -> None:
     assert (curves[0].width, curves[0].height) == (2 * artifacts.DPI, artifacts.DPI)
     assert events.Images("movie")[0].encoded_image_string == make_gif()
     board.experiment.close()
+
+
+def test_frames_go_into_each_format_one_by_one(tmp_path: Path) -> None:
+    made: list[int] = []
+    seen: list[int] = []
+
+    class Watching(Lines):
+        def add(self, frame: NDArray[np.uint8]) -> None:
+            super().add(frame)
+            seen.append(len(made))
+
+    def make() -> Iterator[NDArray[np.uint8]]:
+        for frame in frames(5, 6, 7):
+            made.append(1)
+            yield frame
+
+    paths = artifacts.stream_animation(make_trainer(tmp_path), "a/b", make(), {"one": Watching, "two": Watching})
+    assert paths == [tmp_path / "pictures/a/b.one", tmp_path / "pictures/a/b.two"]
+    assert [path.read_text() for path in paths] == ["5\n6\n7\nend"] * 2
+    assert seen == [1, 1, 2, 2, 3, 3]  # a frame is done with before the next one is made
+    assert files_in(tmp_path) == {"pictures/a/b.one", "pictures/a/b.two"}
+
+
+def test_tensorboard_gets_a_streamed_gif(tmp_path: Path) -> None:
+    board = TensorBoardLogger(tmp_path, name="", version="")
+    trainer = make_trainer(tmp_path, board)
+    encoders = {"txt": Lines, "gif": lambda file: GIFEncoder(file, 0.2)}
+    paths = artifacts.stream_animation(trainer, "movie", frames(1, 2), encoders, step=3)
+    board.experiment.flush()
+    (image,) = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload().Images("movie")
+    assert (image.step, image.width, image.height) == (3, 6, 4)
+    assert image.encoded_image_string == paths[1].read_bytes()
+    board.experiment.close()
+
+
+def test_an_animation_that_fails_leaves_the_old_files_and_no_part(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    encoders = {"one": Lines, "two": Lines}
+    artifacts.stream_animation(trainer, "movie", frames(1), encoders)
+
+    def fail(error: Exception) -> Iterator[NDArray[np.uint8]]:
+        yield from frames(2)
+        raise error
+
+    with pytest.raises(ZeroDivisionError):
+        artifacts.stream_animation(trainer, "movie", fail(ZeroDivisionError()), encoders)
+    with pytest.raises(OSError, match=r"could not write \S*movie\.two: No space") as caught:
+        artifacts.stream_animation(trainer, "movie", fail(OSError(errno.ENOSPC, "No space")), encoders)
+    assert str(caught.value).count("could not write") == 1
+    assert files_in(tmp_path) == {"pictures/movie.one", "pictures/movie.two"}
+    assert (tmp_path / "pictures/movie.one").read_text() == "1\nend"
+
+
+def test_frames_on_disk(tmp_path: Path) -> None:
+    store = artifacts.frame_store(tmp_path / "run", "movie")
+    assert store.read(0) is None
+    for index in range(4):
+        store.write(index, weights=np.arange(index, dtype=np.float32), step=index, run="abc")
+    store.write(2, weights=np.ones(3, np.float32), step=7, run="abc")
+    found = store.read(2)
+    assert found is not None
+    assert {name: array.tolist() for name, array in found.items()} == {"weights": [1, 1, 1], "step": 7, "run": "abc"}
+    assert found["weights"].dtype == np.float32
+    store.keep(3)
+    assert files_in(tmp_path) == {f"run/pictures/.frames/movie/00000{index}.npz" for index in range(3)}
+
+    other = artifacts.frame_store(tmp_path / "other", "movie")
+    (store.folder / "000001.npz").unlink()
+    other.copy_from(store, 3)
+    assert files_in(tmp_path / "other") == {f"pictures/.frames/movie/00000{index}.npz" for index in (0, 2)}
+    assert other.read(1) is None
 
 
 def test_a_logger_with_log_image_gets_the_pixels(tmp_path: Path) -> None:

@@ -3,11 +3,34 @@
 They serve any LightningModule and any data module. matplotlib is loaded when the first picture is drawn.
 """
 
+from lightning_cifar.callbacks.activation_snapshots import ActivationSnapshots
 from lightning_cifar.callbacks.class_accuracy import ClassAccuracy
+from lightning_cifar.callbacks.exact_resume import ExactResume
+from lightning_cifar.callbacks.feature_maps import FeatureMaps
+from lightning_cifar.callbacks.filter_images import FilterImages
+from lightning_cifar.callbacks.fit_curves import FitCurves
 from lightning_cifar.callbacks.layer_table import LayerTable
 from lightning_cifar.callbacks.loss_curves import LossCurves
 from lightning_cifar.callbacks.lr_range_finder import LRRangeFinder
+from lightning_cifar.callbacks.occlusion_maps import OcclusionMaps
+from lightning_cifar.callbacks.prediction_grid import PredictionGrid
 from lightning_cifar.callbacks.sample_grid import SampleGrid
 from lightning_cifar.callbacks.throughput import Throughput
+from lightning_cifar.callbacks.weight_gif import WeightGIF
 
-__all__ = ["ClassAccuracy", "LRRangeFinder", "LayerTable", "LossCurves", "SampleGrid", "Throughput"]
+__all__ = [
+    "ActivationSnapshots",
+    "ClassAccuracy",
+    "ExactResume",
+    "FeatureMaps",
+    "FilterImages",
+    "FitCurves",
+    "LRRangeFinder",
+    "LayerTable",
+    "LossCurves",
+    "OcclusionMaps",
+    "PredictionGrid",
+    "SampleGrid",
+    "Throughput",
+    "WeightGIF",
+]

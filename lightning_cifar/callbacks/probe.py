@@ -1,4 +1,4 @@
-"""Images that stay the same for the whole run, to look at again and again."""
+"""Samples that stay the same for the whole run, to look at again and again, and the networks that look at them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from torch import Tensor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
 
 
 def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple[Tensor, Tensor | None]:
@@ -30,17 +30,12 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
         ValueError: There is no validation loader, its batches do not start with images (N, C, H, W), or it ends before
             the highest index.
     """
-    loaders = trainer.val_dataloaders
-    loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
-    if not loader:
-        raise ValueError(f"{owner} looks at validation images, and there is no validation loader: add one")
     wanted, seen = sorted(set(indices)), 0
     if wanted[0] < 0:
         raise ValueError(f"{owner}: index {wanted[0]} must be 0 or more")
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     with _random_state():
-        for batch in loader:
-            batch = trainer.strategy.batch_to_device(batch)
+        for batch in _batches(trainer, f"{owner} looks at validation images"):
             images = batch[0] if isinstance(batch, tuple | list) and batch else batch
             if not isinstance(images, Tensor) or images.ndim != 4:
                 raise ValueError(f"{owner} needs batches that start with images (N, C, H, W)")
@@ -61,6 +56,74 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
     chosen = [found[index] for index in indices]
     names = [label for _, label in chosen if label is not None]
     return torch.stack([image for image, _ in chosen]), torch.stack(names) if names else None
+
+
+def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Tensor, Tensor | None]:
+    """The first samples of the validation set, images or not, on the module's device; read as :func:`read_probe` does.
+
+    Args:
+        trainer: within ``fit`` (from ``on_train_start`` on) or ``validate``.
+        most: how many at most; None is all.
+        owner: name of the callback, for its errors.
+
+    Returns:
+        Inputs (N, ...), and targets (N, ...) where the batch has a second tensor.
+
+    Raises:
+        ValueError: There is no validation loader, its batches do not start with a tensor, or it is empty.
+    """
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    seen = 0
+    with _random_state():
+        for batch in _batches(trainer, f"{owner} looks at the validation set"):
+            items = batch if isinstance(batch, tuple | list) else [batch]
+            if not items or not isinstance(items[0], Tensor) or not items[0].ndim:
+                raise ValueError(f"{owner} needs batches that start with a tensor (N, ...)")
+            wanted = len(items[0]) if most is None else most - seen
+            inputs.append(items[0][:wanted].detach().clone())
+            if len(items) > 1 and isinstance(items[1], Tensor) and items[1].shape[:1] == items[0].shape[:1]:
+                targets.append(items[1][:wanted].detach().clone())
+            seen += len(inputs[-1])
+            if seen == most:
+                break
+    if not seen:
+        raise ValueError(f"{owner} looks at the validation set, and it is empty")
+    return torch.cat(inputs), torch.cat(targets) if len(targets) == len(inputs) else None
+
+
+def networks_of(pl_module: LightningModule) -> dict[str, nn.Module]:
+    """The networks that are trained together, by name: the module's ``members``, or itself under the name ``""``."""
+    members = getattr(pl_module, "members", None)
+    return dict(members.items()) if isinstance(members, nn.ModuleDict) and len(members) else {"": pl_module}
+
+
+def forward(trainer: Trainer, network: nn.Module, inputs: Tensor) -> object:
+    """What the network makes of the inputs, in the trainer's precision and in the modes that its layers are in."""
+    with trainer.precision_plugin.forward_context():
+        output: object = network(trainer.precision_plugin.convert_input(inputs))
+    return output
+
+
+def step_of(trainer: Trainer, pl_module: LightningModule) -> int:
+    """Training steps so far: of the optimizer, or batches where the module optimizes by itself.
+
+    Such a module may have several optimizers, whose steps the trainer counts one by one.
+    """
+    if pl_module.automatic_optimization:
+        return trainer.global_step
+    processed: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+    return processed
+
+
+def _batches(trainer: Trainer, purpose: str) -> Iterator[object]:
+    """Of the first validation loader, on the module's device."""
+    loaders = trainer.val_dataloaders
+    loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
+    if not loader:
+        raise ValueError(f"{purpose}, and there is no validation loader: add one")
+    for batch in loader:
+        yield trainer.strategy.batch_to_device(batch)
 
 
 @contextmanager

@@ -9,34 +9,125 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_cifar.plots.activations import (
+        DensityCurve,
+        DensityPanel,
+        MomentCurve,
+        MomentPanel,
+        animate_densities,
+        draw_densities,
+        draw_moments,
+        draw_ridges,
+    )
+    from lightning_cifar.plots.animation import GIFEncoder, WebPEncoder
     from lightning_cifar.plots.classification import draw_confusion
+    from lightning_cifar.plots.conv_bench import draw_conv_bench
     from lightning_cifar.plots.curves import Curve, draw_loss_curves
+    from lightning_cifar.plots.explain_page import Explained, Picture, explain_html
+    from lightning_cifar.plots.feature_maps import draw_feature_maps, draw_maps_over_training
+    from lightning_cifar.plots.filters import draw_filter_frame, draw_filters
+    from lightning_cifar.plots.fit_curves import (
+        FitCurve,
+        FitPicture,
+        FitPoints,
+        animate_fits,
+        draw_fit,
+        draw_fit_sheet,
+    )
+    from lightning_cifar.plots.graph import GraphNode, draw_graph
     from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
     from lightning_cifar.plots.lr_range import LRCurve, draw_lr_range, lr_range_html
+    from lightning_cifar.plots.occlusion import Occlusion, draw_explanation, draw_occlusion_maps, to_percent
+    from lightning_cifar.plots.predictions import draw_predictions
     from lightning_cifar.plots.regimes import draw_regimes
+    from lightning_cifar.plots.rendering import to_frames
 
 _HOME = {
     "Curve": "curves",
+    "DensityCurve": "activations",
+    "DensityPanel": "activations",
+    "Explained": "explain_page",
+    "FitCurve": "fit_curves",
+    "FitPicture": "fit_curves",
+    "FitPoints": "fit_curves",
+    "GIFEncoder": "animation",
     "LRCurve": "lr_range",
+    "MomentCurve": "activations",
+    "MomentPanel": "activations",
+    "Occlusion": "occlusion",
+    "Picture": "explain_page",
+    "WebPEncoder": "animation",
+    "animate_densities": "activations",
+    "animate_fits": "fit_curves",
     "draw_confusion": "classification",
+    "draw_conv_bench": "conv_bench",
+    "draw_densities": "activations",
+    "draw_explanation": "occlusion",
+    "draw_feature_maps": "feature_maps",
+    "draw_filter_frame": "filters",
+    "draw_filters": "filters",
+    "draw_fit": "fit_curves",
+    "draw_fit_sheet": "fit_curves",
+    "GraphNode": "graph",
+    "draw_graph": "graph",
     "draw_image_grid": "image_grid",
     "draw_loss_curves": "curves",
     "draw_lr_range": "lr_range",
+    "draw_maps_over_training": "feature_maps",
+    "draw_moments": "activations",
+    "draw_occlusion_maps": "occlusion",
+    "draw_predictions": "predictions",
     "draw_regimes": "regimes",
+    "draw_ridges": "activations",
+    "explain_html": "explain_page",
     "lr_range_html": "lr_range",
     "to_displayable": "image_grid",
+    "to_frames": "rendering",
+    "to_percent": "occlusion",
 }
 
 __all__ = [
     "Curve",
+    "DensityCurve",
+    "DensityPanel",
+    "Explained",
+    "FitCurve",
+    "FitPicture",
+    "FitPoints",
+    "GIFEncoder",
+    "GraphNode",
     "LRCurve",
+    "MomentCurve",
+    "MomentPanel",
+    "Occlusion",
+    "Picture",
+    "WebPEncoder",
+    "animate_densities",
+    "animate_fits",
     "draw_confusion",
+    "draw_conv_bench",
+    "draw_densities",
+    "draw_explanation",
+    "draw_feature_maps",
+    "draw_filter_frame",
+    "draw_filters",
+    "draw_fit",
+    "draw_fit_sheet",
+    "draw_graph",
     "draw_image_grid",
     "draw_loss_curves",
     "draw_lr_range",
+    "draw_maps_over_training",
+    "draw_moments",
+    "draw_occlusion_maps",
+    "draw_predictions",
     "draw_regimes",
+    "draw_ridges",
+    "explain_html",
     "lr_range_html",
     "to_displayable",
+    "to_frames",
+    "to_percent",
 ]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cifar.callbacks.probe import read_probe
+from lightning_cifar.callbacks.probe import networks_of, read_probe, read_samples, step_of
 
 
 class Net(pl.LightningModule):
@@ -91,3 +91,80 @@ class TestProbe:
             read([0], loader=[])
         with pytest.raises(ValueError, match=r"images \(N, C, H, W\)"):
             read([0], loader=DataLoader(TensorDataset(torch.zeros(4, 12), LABELS[:4]), batch_size=4))
+
+
+class ReadSamples(pl.Callback):
+    def __init__(self, most: int | None) -> None:
+        self.most, self.steps = most, []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        before = torch.get_rng_state()
+        self.inputs, self.targets = read_samples(trainer, self.most, owner="ReadSamples")
+        assert torch.equal(torch.get_rng_state(), before)
+        self.steps.append(step_of(trainer, pl_module))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        self.steps.append(step_of(trainer, pl_module))
+
+
+def read_first(most: int | None, loader: object, module: pl.LightningModule | None = None) -> ReadSamples:
+    probe = ReadSamples(most)
+    trainer = pl.Trainer(
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[probe],
+        accelerator="cpu",
+    )
+    trainer.fit(module or Net(), DataLoader(TensorDataset(IMAGES, LABELS), batch_size=5), loader)
+    return probe
+
+
+class Manual(Net):
+    """Two optimizers that step in each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.members = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)})
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
+        return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*number of training batches.*")
+class TestSamples:
+    def test_the_first_of_any_shape(self) -> None:
+        vectors, targets = torch.arange(20.0).reshape(10, 2), torch.arange(30.0).reshape(10, 3)
+        loader = DataLoader(Loud(vectors, targets), batch_size=4)
+        probe = read_first(6, loader)
+        assert torch.equal(probe.inputs, vectors[:6])
+        assert probe.targets is not None
+        assert torch.equal(probe.targets, targets[:6])
+        assert len(read_first(None, loader).inputs) == 10
+        assert len(read_first(99, loader).inputs) == 10
+
+    def test_steps(self) -> None:
+        loader = DataLoader(TensorDataset(IMAGES), batch_size=4)
+        assert read_first(1, loader).steps == [0, 1, 2, 3, 4]
+        assert read_first(1, loader, Manual()).steps == [0, 1, 2, 3, 4]
+        assert read_first(1, loader).targets is None
+
+    @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+    def test_mistakes(self) -> None:
+        with pytest.raises(ValueError, match="ReadSamples looks at the validation set, and there is no validation"):
+            read_first(1, None)
+        with pytest.raises(ValueError, match=r"ReadSamples needs batches that start with a tensor \(N, ...\)"):
+            read_first(1, [{"images": IMAGES}])
+
+
+def test_networks() -> None:
+    module = Manual()
+    assert networks_of(module) == dict(module.members.items())
+    assert networks_of(net := Net()) == {"": net}

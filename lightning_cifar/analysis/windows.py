@@ -1,0 +1,98 @@
+"""Windows that slide over images: where they lie, what covers the image under them, what they say of each pixel."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Span = tuple[int, int]
+Fill = float | Tensor | Literal["mean", "blur"]
+
+
+class Windows(NamedTuple):
+    """Positions down times across. Along each axis a window covers the pixels from begin to end, ``(begin, end)``."""
+
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    def average(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, P, Q) -> (N, H, W): the mean of the windows that cover a pixel, NaN where none does."""
+        down, across = (
+            torch.tensor([[begin <= i < end for i in range(length)] for begin, end in spans]).to(values)
+            for spans, length in zip(self, size, strict=True)
+        )
+        counts = down.sum(0)[:, None] * across.sum(0)
+        return (down.T @ values @ across / counts).masked_fill(counts == 0, math.nan)
+
+
+def place_windows(size: tuple[int, int], window: int | tuple[int, int], stride: int | tuple[int, int]) -> Windows:
+    """Windows on images of this size, from the top left corner on, the last ones cut off by the border.
+
+    A stride above the window leaves pixels out: a warning says how many.
+
+    Raises:
+        ValueError: If a number is not whole or below 1, or the window does not fit.
+    """
+    window, stride = _pair("window", window), _pair("stride", stride)
+    if window[0] > size[0] or window[1] > size[1]:
+        raise ValueError(
+            f"`window` (={window[0]} x {window[1]}) does not fit into images of {size[0]} x {size[1]} pixels: take a "
+            "smaller one."
+        )
+    rows, columns = (
+        tuple((begin, min(begin + extent, length)) for begin in range(0, min(length, length - extent + step), step))
+        for extent, step, length in zip(window, stride, size, strict=True)
+    )
+    covered = math.prod(len({i for span in spans for i in range(*span)}) for spans in (rows, columns))
+    if covered < math.prod(size):
+        warnings.warn(
+            f"`stride` (={stride[0]} x {stride[1]}) is above `window` (={window[0]} x {window[1]}): no window covers "
+            f"{math.prod(size) - covered} of {math.prod(size)} pixels, which are NaN in `pixels`.",
+            stacklevel=3,
+        )
+    return Windows(rows, columns)
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(number, int) and number >= 1 for number in pair):
+        raise ValueError(f"`{name}` (={value}) must be one or two whole numbers of pixels, at least 1.")
+    return pair
+
+
+def make_fills(images: Tensor, fill: Fill, window: int | tuple[int, int]) -> Tensor:
+    """What covers each image, of the shape (N, C, H, W) of the images.
+
+    Raises:
+        ValueError: If the fill is another word, is not finite, or does not broadcast to the images.
+    """
+    if isinstance(fill, Tensor):
+        value = fill.detach().to(images)
+        if value.ndim == 1:
+            value = value[:, None, None]
+        try:
+            return value.expand_as(images)
+        except RuntimeError as error:
+            shape = tuple(images.shape)
+            raise ValueError(f"`fill` {tuple(fill.shape)} must be ({shape[1]},) or broadcast to {shape}.") from error
+    if fill == "mean":
+        return images.mean((2, 3), keepdim=True).expand_as(images)
+    if fill == "blur":
+        return _blur(images, max(_pair("window", window)) / 2)
+    if isinstance(fill, int | float) and math.isfinite(fill):
+        return torch.full_like(images, fill)
+    raise ValueError(f"`fill` (={fill!r}) must be a finite number, 'mean', 'blur' or a tensor.")
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian means of the pixels that there are."""
+    mixes = []
+    for length in images.shape[2:]:
+        at = torch.arange(length, device=images.device, dtype=images.dtype)
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
+        mixes.append(weights / weights.sum(1, keepdim=True))
+    return mixes[0] @ images @ mixes[1].T

@@ -1,0 +1,292 @@
+"""The curves that networks fit to points, as they are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_cifar import artifacts
+from lightning_cifar.analysis.modes import evaluation, undisturbed
+from lightning_cifar.callbacks.probe import forward, networks_of, read_samples, step_of
+
+if TYPE_CHECKING:
+    from lightning_cifar.plots import FitPicture
+
+Array = NDArray[np.float32]
+
+MOST_POINTS = 2000
+"""Of each kind that are drawn; the error is over so many validation points."""
+_SHEET = 6
+
+
+class Fit(NamedTuple):
+    """What one network says after a training step."""
+
+    values: Array
+    """(G,) at the places of the grid, in evaluation mode."""
+    error: float
+    """Mean squared error over the validation points, in evaluation mode."""
+    band: Array | None
+    """(2, G): mean and standard deviation of the curves with dropout; None where there are none."""
+
+
+class FitSnapshot(NamedTuple):
+    """The fit of each network after a training step."""
+
+    step: int
+    fits: dict[str, Fit]
+
+
+class FitCurves(Callback):
+    """Draw the fitted curve over training and validation points, with the validation error, while training goes on.
+
+    For a network that maps x (N, 1) to y (N, 1), or for the members of a module that trains several (those in its
+    ``members``), in one picture. At the end, and when training is interrupted, it writes ``<name>.csv`` (step, network,
+    mean squared error on the validation points), and in ``pictures/`` ``<name>.png`` (the last curves),
+    ``<name>_moments.png`` (up to six moments between the first step and the last), and the animation ``<name>.gif`` and
+    ``.webp``, whose axes stay fixed. The training goes on as if nobody had looked, bit for bit.
+
+    Args:
+        every_n_steps: period, in steps of the optimizer; in batches where the module optimizes by itself.
+        mc_samples: draw a band for each network that has dropout: mean and two standard deviations, at each place, of
+            so many outputs with dropout active and all else in evaluation mode (Gal & Ghahramani, 1506.02142, without
+            their term for the noise of the data). The masks are the same in every picture, so that the band does not
+            flicker. 0 is off.
+        num_places: places on the x axis.
+        max_snapshots: beyond so many, every second one is let go and the period doubles, so that memory is bounded.
+        max_frames: of the animation; of more snapshots some are left out, evenly.
+        seconds_per_frame: how long each is shown; the last one stays five times as long.
+        name: of the files and pictures.
+
+    Raises:
+        ValueError: If a value is out of range. When training starts: if the batches are not x (N, 1) and y (N, 1), the
+            network's output is not (N, 1), or a band is asked for and there is no dropout.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        mc_samples: int = 0,
+        num_places: int = 200,
+        max_snapshots: int = 200,
+        max_frames: int = 100,
+        seconds_per_frame: float = 0.2,
+        name: str = "fit_curves",
+    ) -> None:
+        least = {"every_n_steps": 1, "num_places": 2, "max_snapshots": 2, "max_frames": 2}
+        numbers = (every_n_steps, num_places, max_snapshots, max_frames)
+        for (key, lowest), value in zip(least.items(), numbers, strict=True):
+            if value < lowest:
+                raise ValueError(f"{key} (={value}) must be at least {lowest}")
+        if mc_samples < 0 or mc_samples == 1:
+            raise ValueError(f"mc_samples (={mc_samples}) must be 0 for none, or at least 2")
+        if not 0.02 <= seconds_per_frame <= 60:
+            raise ValueError(f"seconds_per_frame (={seconds_per_frame}) must be 0.02 to 60: browsers show no less")
+        self.every_n_steps, self.mc_samples, self.num_places = every_n_steps, mc_samples, num_places
+        self.max_snapshots, self.max_frames = max_snapshots, max_frames
+        self.seconds_per_frame, self.name = seconds_per_frame, name
+        self.snapshots: list[FitSnapshot] = []
+        self._period = every_n_steps
+        self._grid: Tensor | None = None
+        self._validation: tuple[Tensor, Tensor] | None = None
+        self._train: list[Tensor] = []
+        """(N, 2) each: places and values."""
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        fits = [[snapshot.step, _pack(snapshot.fits)] for snapshot in self.snapshots]
+        return {"period": self._period, "grid": self._grid, "snapshots": fits}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._period, self._grid = state_dict["period"], state_dict["grid"]
+        self.snapshots = [FitSnapshot(step, _unpack(packed)) for step, packed in state_dict["snapshots"]]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation, self._train = None, []
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have served before
+            self.snapshots, self._period, self._grid = [], self.every_n_steps, None
+        if self.mc_samples and not any(_dropouts(network) for network in networks_of(pl_module).values()):
+            raise ValueError(f"mc_samples (={self.mc_samples}) asks for dropout, and no network has any: set it to 0")
+        self._validation = _check_points(*read_samples(trainer, MOST_POINTS, owner="FitCurves"))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        # Training points come from the batches that pass: another turn through their loader might draw random numbers.
+        if self._validation is None or sum(map(len, self._train)) >= MOST_POINTS:
+            return
+        first = not self._train
+        x, y = (*batch, None, None)[:2] if isinstance(batch, tuple | list) else (batch, None)
+        self._train.append(torch.cat(_check_points(x, y), 1).detach().clone())
+        if first:
+            if self._grid is None:
+                self._grid = self._choose_grid()
+            self._snap(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if self._validation is not None and step_of(trainer, pl_module) % self._period == 0:
+            self._snap(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validation is not None and self._train:
+            self._snap(trainer, pl_module)
+            self._write(trainer)
+        self._validation = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            if self._validation is not None and self.snapshots:
+                self._write(trainer)
+        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
+            rank_zero_warn(f"FitCurves: {error}")
+
+    def _choose_grid(self) -> Tensor:
+        """(G, 1): from the lowest place of all points to the highest, and a twentieth of that beyond."""
+        assert self._validation is not None
+        x = torch.cat([self._validation[0].flatten(), self._train[0][:, 0]]).double()
+        low, high = float(x.min()), float(x.max())
+        room = (high - low) / 20 or 1.0
+        return torch.linspace(low - room, high + room, self.num_places)[:, None]
+
+    def _snap(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = step_of(trainer, pl_module)
+        if self.snapshots and self.snapshots[-1].step >= step:
+            return  # a batch without a step, or resumed where a snapshot was taken
+        fits = {name: self._look(trainer, network) for name, network in networks_of(pl_module).items()}
+        if self.snapshots and self.snapshots[-1].fits.keys() != fits.keys():
+            rank_zero_warn("FitCurves: the checkpoint's curves are of other networks, and are left out.")
+            self.snapshots = []
+        self.snapshots.append(FitSnapshot(step, fits))
+        if len(self.snapshots) > self.max_snapshots and step % self._period == 0:  # the last one stays in any case
+            self.snapshots = self.snapshots[::2]
+            self._period *= 2
+
+    def _look(self, trainer: Trainer, network: nn.Module) -> Fit:
+        assert self._validation is not None
+        assert self._grid is not None
+        x, y = self._validation
+        grid = self._grid.to(x)
+        band = None
+        with undisturbed(network), evaluation(network):
+            output = forward(trainer, network, torch.cat([grid, x]))
+            if not isinstance(output, Tensor) or output.shape != (len(grid) + len(x), 1):
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(
+                    f"FitCurves needs a network that maps (N, 1) to (N, 1): {type(network).__name__} makes {shape} of "
+                    f"{(len(grid) + len(x), 1)}"
+                )
+            error = float((output[len(grid) :].float() - y.float()).square().mean())
+            dropouts = _dropouts(network) if self.mc_samples else []
+            if dropouts:
+                for layer in dropouts:
+                    layer.training = True
+                _seed(grid.device)
+                curves = forward(trainer, network, grid.repeat(self.mc_samples, 1))
+                assert isinstance(curves, Tensor)
+                curves = curves.float().reshape(self.mc_samples, len(grid))
+                band = torch.stack([curves.mean(0), curves.std(0)]).cpu().numpy()
+        return Fit(output[: len(grid), 0].float().cpu().numpy(), error, band)
+
+    def _write(self, trainer: Trainer) -> None:
+        from lightning_cifar import plots
+
+        rows = (
+            [snapshot.step, name, f"{fit.error:.10g}"]
+            for snapshot in self.snapshots
+            for name, fit in snapshot.fits.items()
+        )
+        artifacts.save_table(trainer, self.name, ["step", "network", "val_mse"], rows)
+        last = self.snapshots[-1]
+        artifacts.save_figure(trainer, self.name, plots.draw_fit(self._picture([last]), title=_heading(last)))
+        moments = _evenly(self.snapshots, _SHEET, by_ratio=True)
+        figure = plots.draw_fit_sheet(self._picture(moments), titles=[_heading(moment, "\n") for moment in moments])
+        artifacts.save_figure(trainer, f"{self.name}_moments", figure)
+
+        shown = _evenly(self.snapshots, self.max_frames)
+        frames = plots.animate_fits(self._picture(shown), titles=[_heading(snapshot) for snapshot in shown])
+        encoders: dict[str, Callable[[BinaryIO], artifacts.Encoder]] = {
+            "gif": lambda file: plots.GIFEncoder(file, self.seconds_per_frame),
+            "webp": lambda file: plots.WebPEncoder(file, self.seconds_per_frame),
+        }
+        artifacts.stream_animation(trainer, self.name, plots.to_frames(frames), encoders)
+
+    def _picture(self, snapshots: Sequence[FitSnapshot]) -> FitPicture:
+        from lightning_cifar.plots import FitCurve, FitPicture, FitPoints
+
+        assert self._grid is not None
+        assert self._validation is not None
+        curves = []
+        for name in snapshots[0].fits:
+            fits = [snapshot.fits[name] for snapshot in snapshots]
+            nothing = np.full((2, self._grid.numel()), np.nan)  # a run that was resumed with other settings
+            bands = [nothing if fit.band is None else fit.band for fit in fits]
+            has_band = any(fit.band is not None for fit in fits)
+            edges = [np.stack([band[0] + sign * band[1] for band in bands]) for sign in (-2, 2) if has_band]
+            curves.append(FitCurve(name or "fit", np.stack([fit.values for fit in fits]), *edges))
+        train = torch.unique(torch.cat(self._train).float(), dim=0).cpu().numpy().T if self._train else np.zeros((2, 0))
+        held_out = [values.float().flatten().cpu().numpy() for values in self._validation]
+        points = [FitPoints("training points", *train), FitPoints("validation points", *held_out)]
+        band = f"mean ± 2 sd over {self.mc_samples} dropout masks"
+        return FitPicture(self._grid.flatten().cpu().numpy(), curves, points, band)
+
+
+def _check_points(x: object, y: object) -> tuple[Tensor, Tensor]:
+    """Places and values (N, 1) each."""
+    shapes = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in (x, y)]
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == 2 and x.shape[1] == 1 and x.shape == y.shape:
+        return x, y
+    raise ValueError(f"FitCurves needs batches of x (N, 1) and y (N, 1), these are {shapes[0]} and {shapes[1]}")
+
+
+def _dropouts(network: nn.Module) -> list[nn.Module]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p]
+
+
+def _seed(device: torch.device) -> None:
+    """Of the device's generator alone: ``torch.manual_seed`` would reach those of other devices too."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(0)
+    else:
+        torch.default_generator.manual_seed(0)
+
+
+def _heading(snapshot: FitSnapshot, separator: str = ", ") -> str:
+    errors = ", ".join(f"{name} {fit.error:.4f}".strip() for name, fit in snapshot.fits.items())
+    return f"after {snapshot.step:,} steps{separator}validation error (MSE): {errors}"
+
+
+def _evenly(snapshots: Sequence[FitSnapshot], most: int, *, by_ratio: bool = False) -> list[FitSnapshot]:
+    """At most so many, with the first and the last; ``by_ratio`` more of the early ones."""
+    count = len(snapshots)
+    if by_ratio and count > most:
+        places = np.r_[0, np.geomspace(1, count - 1, most - 1)]
+    else:
+        places = np.linspace(0, count - 1, min(count, most))
+    return [snapshots[index] for index in np.unique(places.round().astype(int))]
+
+
+def _pack(fits: dict[str, Fit]) -> dict[str, Any]:
+    """As plain values and tensors, which a checkpoint may hold."""
+    return {
+        name: [torch.from_numpy(values), error, None if band is None else torch.from_numpy(band)]
+        for name, (values, error, band) in fits.items()
+    }
+
+
+def _unpack(packed: dict[str, Any]) -> dict[str, Fit]:
+    return {
+        name: Fit(values.numpy(), error, None if band is None else band.numpy())
+        for name, (values, error, band) in packed.items()
+    }

@@ -1,0 +1,183 @@
+"""Snapshots of activations: what is kept of each, and the table, panels and histograms that are made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from lightning_cifar.analysis.activations import Histogram, LayerSummary, Summary, density, merged, shared_axis
+from lightning_cifar.analysis.places import Place, Tap
+
+if TYPE_CHECKING:
+    from lightning_cifar.plots import DensityPanel, MomentPanel
+
+Mode: TypeAlias = Literal["eval", "train"]
+
+MODE_WORDS: dict[Mode, str] = {"eval": "evaluation mode", "train": "training mode"}
+HEADER = (
+    *("step", "mode", "network", "layer", "side", "values", "mean", "std", "min", "max"),
+    *("zero_share", "silent_share", "kept_share", "not_finite", "probe_loss"),
+)
+# Bins of a logged histogram: each costs TensorBoard's writer a microsecond, and its page shows thirty.
+_MOST_LOGGED = 60
+
+
+class Snapshot(NamedTuple):
+    """What was seen after a training step."""
+
+    step: int
+    losses: dict[str, float]
+    """Of each network on the probe; NaN where it is not known how to compute one."""
+    layers: dict[tuple[Mode, str, str], LayerSummary]
+    """By mode, network and layer."""
+
+    def at(self, mode: Mode, tap: Tap) -> Summary:
+        layer = self.layers[mode, tap.network, tap.layer]
+        return layer.before if tap.side == "input" else layer.after
+
+    def pack(self) -> dict[str, Any]:
+        """As plain values and tensors, which a checkpoint may hold."""
+        layers = [[*key, _pack(found.before), _pack(found.after)] for key, found in self.layers.items()]
+        return {"step": self.step, "losses": dict(self.losses), "layers": layers}
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Snapshot:
+        layers = {
+            (mode, network, layer): LayerSummary(_unpack(before), _unpack(after))
+            for mode, network, layer, before, after in packed["layers"]
+        }
+        return cls(packed["step"], dict(packed["losses"]), layers)
+
+
+def _pack(summary: Summary) -> list[Any]:
+    counts, *others = summary.histogram
+    return [list(summary[:-1]), torch.from_numpy(counts.astype(np.int32)), list(others)]
+
+
+def _unpack(packed: list[Any]) -> Summary:
+    numbers, counts, others = packed
+    histogram = Histogram(counts.numpy().astype(np.int64), *others)
+    return Summary._make([*numbers, histogram])
+
+
+def table_rows(snapshots: Sequence[Snapshot], dropouts: set[tuple[str, str]]) -> Iterator[list[object]]:
+    """Under :data:`HEADER`. Numbers have seven digits, as float32 does, and what does not exist is empty.
+
+    Args:
+        snapshots: in order.
+        dropouts: networks and layers for which a share of kept values has a meaning.
+    """
+    for snapshot in snapshots:
+        for (mode, network, layer), found in snapshot.layers.items():
+            for side, summary in (("input", found.before), ("output", found.after)):
+                kept = found.kept if side == "output" and (network, layer) in dropouts else math.nan
+                loss = snapshot.losses.get(network, math.nan)
+                numbers = [*summary[1:7], kept, summary.broken, loss]
+                texts = ["" if math.isnan(number) else f"{number:.7g}" for number in numbers]
+                yield [snapshot.step, mode, network, layer, side, summary.num_values, *texts]
+
+
+def only_mode(modes: Sequence[Mode]) -> str:
+    """For a heading; with more than one, the panels tell them apart."""
+    return f", {MODE_WORDS[modes[0]]}" if len(modes) == 1 else ""
+
+
+def density_panels(
+    snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], share: float
+) -> list[DensityPanel]:
+    """One for each mode and place, each with an axis for all snapshots.
+
+    Args:
+        snapshots: in order.
+        places: what to look at.
+        modes: likewise.
+        share: of the values of each snapshot that may lie beyond either end of the axis.
+    """
+    from lightning_cifar.plots import DensityCurve, DensityPanel
+
+    panels = []
+    for mode in modes:
+        for place in places:
+            histories = [[snapshot.at(mode, tap).histogram for snapshot in snapshots] for tap in place.taps]
+            axis = shared_axis([histogram for history in histories for histogram in history], share=share)
+            curves = []
+            for label, history in zip(place.labels, histories, strict=True):
+                found = [density(histogram, axis) for histogram in history]
+                notes = [_note(each.zeros, each.outside) for each in found]
+                most = max(each.outside for each in found)
+                about_all = f"up to {100 * most:.2g} % outside" if most >= 0.001 else ""
+                curves.append(DensityCurve(label, np.stack([each.heights for each in found]), notes, about_all))
+            title = place.title if len(modes) == 1 else f"{place.title}, {MODE_WORDS[mode]}"
+            panels.append(DensityPanel(title, axis.edges, curves))
+    return panels
+
+
+def moment_panels(
+    snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], dropouts: set[tuple[str, str]]
+) -> list[MomentPanel]:
+    """One for each place, its modes together."""
+    from lightning_cifar.plots import MomentCurve, MomentPanel
+
+    panels = []
+    for place in places:
+        curves = []
+        last_of = {(tap.network, tap.layer): index for index, tap in enumerate(place.taps)}
+        for mode in modes:
+            for index, (tap, label) in enumerate(zip(place.taps, place.labels, strict=True)):
+                layer = (tap.network, tap.layer)
+                kept = None
+                if layer in dropouts and last_of[layer] == index:
+                    kept = [snapshot.layers[mode, tap.network, tap.layer].kept for snapshot in snapshots]
+                found = [snapshot.at(mode, tap) for snapshot in snapshots]
+                curves.append(
+                    MomentCurve(
+                        label if len(modes) == 1 else f"{label}, {MODE_WORDS[mode]}",
+                        [summary.mean for summary in found],
+                        [summary.std for summary in found],
+                        [summary.silent for summary in found],
+                        kept,
+                        dashed=mode != modes[0],
+                        color=index,
+                    )
+                )
+        panels.append(MomentPanel(place.title, curves))
+    return panels
+
+
+def log_histograms(experiment: object, tag: str, summary: Summary, step: int) -> None:
+    """To what takes histograms: as counts, or as values at the middles of the bins. Others are left alone."""
+    add_counts = getattr(experiment, "add_histogram_raw", None)
+    add_values = getattr(experiment, "add_histogram", None)
+    if add_counts is None and add_values is None:
+        return
+    histogram = merged(summary.histogram, _MOST_LOGGED)
+    counts, edges = histogram.counts.copy(), histogram.edges
+    if 0 <= -histogram.first < len(counts):
+        counts[-histogram.first] += histogram.zeros
+    count = int(counts.sum())
+    if not count:
+        return
+    if add_counts is not None:
+        add_counts(
+            tag,
+            min=summary.low,
+            max=summary.high,
+            num=count,
+            sum=summary.mean * count,
+            sum_squares=(summary.std**2 + summary.mean**2) * count,
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
+    elif add_values is not None:
+        add_values(tag, np.repeat((edges[1:] + edges[:-1]) / 2, counts), global_step=step)
+
+
+def _note(zeros: float, outside: float) -> str:
+    """What a density leaves out."""
+    parts = [f"without the {100 * zeros:.3g} % exact zeros"] if zeros >= 0.001 else []
+    return ", ".join([*parts, f"{100 * outside:.2g} % outside"] if outside >= 0.001 else parts)

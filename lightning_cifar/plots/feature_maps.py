@@ -1,0 +1,246 @@
+"""Feature maps as pictures: beside their image, and as they develop over a training."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float32]
+
+# Sizes in inches. A figure with its places set by hand draws five times faster than one that searches for them, and
+# one mosaic much faster than an axes for each map.
+_IMAGE = 1.3
+_TILE = 0.8
+_LABEL = 0.19
+_GAP = 0.07
+_EDGE = 0.15
+_BAR = 0.13
+_BAR_TEXT = 0.8
+_LINE = 0.19
+_NARROWEST = 5.6
+
+
+def draw_feature_maps(
+    image: ArrayLike, maps: ArrayLike, *, layer: str, columns: int = 8, max_maps: int = 64, title: str = ""
+) -> Figure:
+    """The maps of one layer in rows of ``columns``, beside the image that they belong to.
+
+    All maps share one scale: from zero up where none is negative, as after a ReLU, else symmetric around zero. A map
+    that is the same everywhere is crossed out.
+
+    Args:
+        image: (H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
+        maps: (K, P, Q).
+        layer: its name.
+        columns: maps in a row.
+        max_maps: of more, the first so many are drawn, and the picture says so.
+        title: above all.
+
+    Raises:
+        ValueError: an array is not of such a shape, or a number is below 1.
+    """
+    values = np.asarray(maps, np.float32)
+    if values.ndim != 3 or not values.size:
+        raise ValueError(f"maps must be (K, P, Q), these are {values.shape}")
+    for name, number in (("columns", columns), ("max_maps", max_maps)):
+        if number < 1:
+            raise ValueError(f"{name} (={number}) must be at least 1")
+    shown = values[:max_maps]
+    columns = min(columns, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    dead = _is_dead(shown)
+    facts = [_describe(len(values), shown), *_describe_faults(shown, dead)]
+    sheet = _Sheet(rows, columns, shown.shape[1:], label_height=_LABEL)
+    return _draw(image, shown, dead, sheet, head=[title, f"{layer}: {', '.join(facts)}"])
+
+
+def draw_maps_over_training(
+    image: ArrayLike,
+    maps: ArrayLike,
+    epochs: Sequence[float],
+    *,
+    layer: str,
+    num_maps: int | None = None,
+    title: str = "",
+) -> Figure:
+    """How maps of one layer develop: a row for each epoch, a column for each map, one scale for all.
+
+    Args:
+        image: (H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
+        maps: (T, K, P, Q).
+        epochs: T of them, how many were completed; 0 is before training.
+        layer: its name.
+        num_maps: how many the layer has, where these are the first ones of them.
+        title: above all.
+
+    Raises:
+        ValueError: an array is not of such a shape, or the epochs are not as many.
+    """
+    values = np.asarray(maps, np.float32)
+    if values.ndim != 4 or not values.size or len(values) != len(epochs):
+        raise ValueError(f"maps must be (T, K, P, Q) for {len(epochs)} epochs, these are {values.shape}")
+    rows, columns = values.shape[:2]
+    tiles = values.reshape(-1, *values.shape[2:])
+    dead = _is_dead(tiles)
+    facts = [_describe(num_maps or columns, values[0]), *_describe_faults(tiles, dead)]
+    sheet = _Sheet(rows, columns, values.shape[2:], label_height=0.0, row_width=0.75)
+    figure = _draw(image, tiles, dead, sheet, head=[title, f"{layer}: {', '.join(facts)}"])
+    axes = figure.axes[1]
+    for row, epoch in enumerate(epochs):
+        middle = sheet.top(row) + sheet.tile_height / 2
+        text = f"epoch {round(epoch, 2):g}" if epoch else "before\ntraining"
+        axes.text(-0.08, middle, text, ha="right", va="center", size=8)
+    return figure
+
+
+class _Sheet(NamedTuple):
+    """A grid of tiles; all places in inches from its upper left corner."""
+
+    rows: int
+    columns: int
+    shape: tuple[int, ...]
+    """Of a map, in pixels (P, Q)."""
+    label_height: float
+    """Of the number above each tile; where it is 0, above the first row alone."""
+    row_width: float = 0.0
+    """Room for text to the left of the grid."""
+
+    @property
+    def tile_width(self) -> float:
+        # A large map, of a photograph, gets more room, so that its pixels are not thinned out.
+        return min(max(_TILE, self.shape[1] / 110), 1.6)
+
+    @property
+    def tile_height(self) -> float:
+        return min(max(self.tile_width * self.shape[0] / self.shape[1], 0.15), 3.0)
+
+    @property
+    def width(self) -> float:
+        return self.columns * (self.tile_width + _GAP) - _GAP
+
+    @property
+    def height(self) -> float:
+        return self.top(self.rows - 1) + self.tile_height
+
+    def left(self, column: int) -> float:
+        return column * (self.tile_width + _GAP)
+
+    def top(self, row: int) -> float:
+        return (
+            (_LABEL if self.label_height == 0 else 0)
+            + self.label_height
+            + row * (self.tile_height + (self.label_height or _GAP))
+        )
+
+
+def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, *, head: Sequence[str]) -> Figure:
+    """Axes 0 is the image, 1 the grid (in inches, downwards), 2 the colour bar."""
+    pixels = _to_pixels(image)
+    left = _EDGE + _IMAGE + 0.25 + sheet.row_width
+    width = max(left + sheet.width + 0.2 + _BAR + _BAR_TEXT, _NARROWEST)
+    lines = [part for line in head if line for part in textwrap.wrap(line, max(20, int((width - 2 * _EDGE) / 0.083)))]
+    top = _EDGE + _LINE * len(lines) + 0.05
+    body = max(sheet.height, _IMAGE + _LABEL)
+    figure = Figure(figsize=(width, height := top + body + _EDGE))
+
+    def place(x: float, y: float, w: float, h: float) -> Axes:
+        """Axes with an upper left corner and a size in inches."""
+        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+
+    for index, line in enumerate(lines):
+        figure.text(_EDGE / width, 1 - (_EDGE + _LINE * (index + 0.5)) / height, line, size=10, va="center")
+    side = max(pixels.shape[:2])
+    shape = [_IMAGE * pixels.shape[axis] / side for axis in (1, 0)]
+    picture = place(_EDGE, top + _LABEL, shape[0], shape[1])
+    picture.imshow(pixels, interpolation="nearest", aspect="auto", cmap="gray", vmin=0, vmax=1)
+    picture.set_axis_off()
+    picture.set_title("the image", size=8, pad=3)
+
+    grid = place(left, top, sheet.width, sheet.height)
+    norm, colors = _scale(tiles)
+    _fill(grid, tiles, dead, sheet, norm, colors)
+    bar = place(left + sheet.width + 0.2, top + _LABEL, _BAR, body - _LABEL)
+    figure.colorbar(ScalarMappable(norm, colors), cax=bar)
+    bar.set_ylabel("output of the layer", size=8)
+    bar.tick_params(labelsize=7)
+    return figure
+
+
+def _fill(axes: Axes, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, norm: Normalize, colors: Colormap) -> None:
+    """Each map in its place, numbered, framed, and crossed out where it is dead."""
+    frames, crosses = [], []
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, sheet.columns)
+        x, y = sheet.left(column), sheet.top(row)
+        right, bottom = x + sheet.tile_width, y + sheet.tile_height
+        axes.imshow(
+            tile,
+            extent=(x, right, bottom, y),
+            norm=norm,
+            cmap=colors,
+            # Left to itself, matplotlib smooths what is enlarged to less than three times its size.
+            interpolation="nearest" if tile.shape[1] <= 100 * sheet.tile_width else "auto",
+            aspect="auto",
+        )
+        frames.append([(x, y), (right, y), (right, bottom), (x, bottom), (x, y)])
+        if dead[index]:
+            crosses += [[(x, y), (right, bottom)], [(x, bottom), (right, y)]]
+        if sheet.label_height or row == 0:
+            number = f"{'' if index else 'map '}{index}"
+            axes.text((x + right) / 2, y - 0.03, number, ha="center", va="bottom", size=7)
+    axes.add_collection(LineCollection(frames, colors="0.6", linewidths=0.5, clip_on=False), autolim=False)
+    axes.add_collection(LineCollection(crosses, colors="0.6", linewidths=0.8), autolim=False)
+    axes.set(xlim=(0, sheet.width), ylim=(sheet.height, 0))
+    axes.set_axis_off()
+
+
+def _scale(values: Array) -> tuple[Normalize, Colormap]:
+    """From zero up where nothing is negative, else symmetric around zero. Grey where a value is not finite."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    bound = max(-low, high) or 1.0
+    colors = colormaps["RdBu_r" if low < 0 else "viridis"].with_extremes(bad="0.5")
+    return Normalize(-bound if low < 0 else 0.0, bound), colors
+
+
+def _is_dead(tiles: Array) -> NDArray[np.bool_]:
+    """Which of the maps (N, P, Q) say nothing: one value everywhere, and that a zero if there is but one pixel."""
+    flat = tiles.reshape(len(tiles), -1)
+    dead: NDArray[np.bool_] = flat.max(axis=1) == flat.min(axis=1) if flat.shape[1] > 1 else flat[:, 0] == 0
+    return dead
+
+
+def _describe(total: int, shown: Array) -> str:
+    size = f"{shown.shape[1]} x {shown.shape[2]} pixels"
+    if len(shown) < total:
+        return f"the first {len(shown)} of {total} maps of {size}"
+    return f"{total} map{'s' if total > 1 else ''} of {size}"
+
+
+def _describe_faults(tiles: Array, dead: NDArray[np.bool_]) -> list[str]:
+    faults = []
+    if dead.any():
+        faults.append("crossed out where all is one value" if tiles[0].size > 1 else "crossed out where it is 0")
+    if not np.isfinite(tiles).all():
+        faults.append("grey where not finite")
+    return faults
+
+
+def _to_pixels(image: ArrayLike) -> NDArray[np.generic]:
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
+        raise ValueError(f"image must be (H, W, C) with 1 or 3 channels, this is {pixels.shape}")
+    if pixels.dtype == np.uint8:
+        pixels = pixels / np.float32(255)
+    return pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels

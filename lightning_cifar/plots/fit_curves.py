@@ -1,0 +1,178 @@
+"""Curves fitted to points of one number over another."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
+
+
+class FitCurve(NamedTuple):
+    """What one network fitted, over time."""
+
+    label: str
+    values: ArrayLike
+    """(T, G): at each step the curve at each place."""
+    low: ArrayLike | None = None
+    """(T, G), the lower edge of a band around it."""
+    high: ArrayLike | None = None
+
+
+class FitPoints(NamedTuple):
+    """Points that go together: ``x`` and ``y`` (N,)."""
+
+    label: str
+    x: ArrayLike
+    y: ArrayLike
+
+
+class FitPicture(NamedTuple):
+    """All that is drawn on one pair of axes, whose limits hold for all steps."""
+
+    x: ArrayLike
+    """(G,), the places of the curves, increasing."""
+    curves: Sequence[FitCurve]
+    points: Sequence[FitPoints]
+    """Filled, then hollow."""
+    band_label: str = ""
+
+
+def draw_fit(picture: FitPicture, *, title: str = "") -> Figure:
+    """The last step.
+
+    Raises:
+        ValueError: If there is no curve, or shapes differ.
+    """
+    return next(animate_fits(_at(picture, [-1]), titles=[title]))
+
+
+def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figure]:
+    """The same figure again and again, at each of T steps; its axes stay fixed.
+
+    Yields:
+        The figure, which the next step changes.
+
+    Raises:
+        ValueError: If there is no curve, or shapes differ from (T, G).
+    """
+    _check(picture, len(titles))
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    axes = figure.subplots()
+    titles = [_wrap(title, 74) for title in titles]
+    heading = axes.set_title(max(titles, key=len), size=11)
+    drawn = _start(axes, picture)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.draw_without_rendering()  # to lay out once
+    figure.set_layout_engine("none")
+    for step, title in enumerate(titles):
+        heading.set_text(title)
+        for artists, curve in zip(drawn, picture.curves, strict=True):
+            _move(artists, picture.x, curve, step)
+        yield figure
+
+
+def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "") -> Figure:
+    """Each of T steps on axes of its own, in rows of three, all with the same limits.
+
+    Raises:
+        ValueError: If there is no curve, or shapes differ from (T, G).
+    """
+    _check(picture, len(titles))
+    columns = min(3, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(3.9 * columns, 3.1 * rows + 0.7), layout="constrained")
+    figure.suptitle(title, size=12)
+    subplots = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for step, (axes, text) in enumerate(zip(subplots, titles, strict=False)):
+        axes.set_title(_wrap(text, 52), size=9)
+        for artists, curve in zip(_start(axes, picture), picture.curves, strict=True):
+            _move(artists, picture.x, curve, step)
+        axes.label_outer()
+    for axes in subplots[len(titles) :]:
+        axes.set_axis_off()
+    figure.legend(*subplots[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _start(axes: Axes, picture: FitPicture) -> list[tuple[Line2D, PolyCollection | None]]:
+    """Points, empty curves and bands, and the limits of the axes."""
+    for index, points in enumerate(picture.points):
+        color = "0.25" if index == 0 else "white"
+        axes.scatter(points.x, points.y, s=18, color=color, edgecolor="0.25", linewidth=0.8, label=points.label)
+    drawn: list[tuple[Line2D, PolyCollection | None]] = []
+    for index, curve in enumerate(picture.curves):
+        color = COLORS[index % len(COLORS)]
+        (line,) = axes.plot([], [], color=color, linewidth=2, label=curve.label, zorder=3)
+        band = None
+        if curve.low is not None:
+            label = f"{curve.label}: {picture.band_label}"
+            band = axes.fill_between([], [], facecolor=(color, 0.2), linewidth=0, label=label, zorder=2.5)
+        drawn.append((line, band))
+    low, high = _limits(picture)
+    axes.set_ylim(low, high)
+    x = np.asarray(picture.x, np.float64)
+    axes.set_xlim(x[0], x[-1])
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    axes.grid(alpha=0.3)
+    return drawn
+
+
+def _move(artists: tuple[Line2D, PolyCollection | None], x: ArrayLike, curve: FitCurve, step: int) -> None:
+    line, band = artists
+    places = np.asarray(x, np.float64)
+    line.set_data(places, np.asarray(curve.values, np.float64)[step])
+    if band is not None and curve.low is not None and curve.high is not None:
+        low, high = (np.asarray(edge, np.float64)[step] for edge in (curve.low, curve.high))
+        band.set_verts([np.column_stack([np.r_[places, places[::-1]], np.r_[low, high[::-1]]])])
+
+
+def _wrap(title: str, most: int) -> str:
+    """Each line to so many letters."""
+    return "\n".join(textwrap.fill(line, most) for line in title.split("\n"))
+
+
+def _limits(picture: FitPicture) -> tuple[float, float]:
+    """Of y: the points with room around them, and the last step's curves unless they are far away."""
+    y = np.concatenate([np.asarray(points.y, np.float64).ravel() for points in picture.points] or [np.zeros(1)])
+    y = y[np.isfinite(y)]
+    low, high = (float(y.min()), float(y.max())) if len(y) else (-1.0, 1.0)
+    room = (high - low) or 1.0
+    last = np.concatenate([np.asarray(curve.values, np.float64)[-1] for curve in picture.curves])
+    last = last[np.isfinite(last)].clip(low - room / 4, high + room / 4)
+    return min(low, last.min(initial=low)) - 0.08 * room, max(high, last.max(initial=high)) + 0.08 * room
+
+
+def _at(picture: FitPicture, steps: Sequence[int]) -> FitPicture:
+    """The same at chosen steps."""
+
+    def pick(values: ArrayLike | None) -> Array | None:
+        return None if values is None else np.asarray(values, np.float64)[list(steps)]
+
+    curves = [
+        FitCurve(curve.label, np.asarray(curve.values, np.float64)[list(steps)], pick(curve.low), pick(curve.high))
+        for curve in picture.curves
+    ]
+    return picture._replace(curves=curves)
+
+
+def _check(picture: FitPicture, num_steps: int) -> None:
+    if not picture.curves or not num_steps:
+        raise ValueError(f"there is nothing to draw: {len(picture.curves)} curves, {num_steps} steps")
+    wanted = (num_steps, len(np.asarray(picture.x)))
+    for curve in picture.curves:
+        for values in (curve.values, curve.low, curve.high):
+            if values is not None and np.shape(values) != wanted:
+                raise ValueError(f"values of {curve.label!r} are {np.shape(values)}, and steps and places {wanted}")

@@ -1,0 +1,34 @@
+"""Figures as the frames of an animation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def to_frames(figures: Iterable[Figure], *, last: int = 5, dpi: float = 90) -> Iterator[Pixels]:
+    """The figures as pixels (H, W, 3), one at a time, and the last one ``last`` times, so that it stays."""
+    frame: Pixels | None = None
+    for figure in figures:
+        frame = to_pixels(figure, dpi)
+        yield frame
+    if frame is not None:
+        yield from [frame] * (last - 1)
+
+
+def to_pixels(figure: Figure, dpi: float = 90) -> Pixels:
+    """A figure as it would be saved, (H, W, 3)."""
+    own = figure.dpi
+    figure.set_dpi(dpi)
+    try:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    finally:
+        figure.set_dpi(own)

@@ -1,0 +1,140 @@
+"""Filters are found by name, read without the rest, and scaled by a rule that is written down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from lightning_cifar.analysis.filters import (
+    choose_color,
+    describe_filters,
+    filters_shape,
+    find_filters,
+    largest_weight,
+    read_filters,
+    scale_filters,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Sequential(nn.Conv2d(3, 5, (2, 4)), nn.ReLU(), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 3))
+        self.head = nn.Linear(7, 2)
+        self.solid = nn.Conv3d(1, 2, 3)
+        self.lazy = nn.LazyConv2d(4, 3)
+
+
+def test_the_first_convolution_or_the_one_of_that_name() -> None:
+    net = Net()
+    assert find_filters(net) == ("front.0", net.front[0])
+    assert find_filters(net, "front.3") == ("front.3", net.front[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("front.4", r"Net has no layer 'front\.4': did you mean front\.\d"),
+        ("0", r"Net has no layer '0': did you mean front\.0\?"),
+        ("front.1", r"layer front\.1 \(ReLU\) has no weights: choose a convolution, such as front\.0$"),
+        ("front", r"layer front \(Sequential\) has no weights: choose"),
+        ("front.2", r"layer front\.2 \(BatchNorm2d\) has weights \(5,\), which are no kernels: choose"),
+        ("head", r"layer head \(Linear\) has weights \(2, 7\), which are no kernels: choose a convolution, such as"),
+        ("solid", r"layer solid \(Conv3d\) has kernels of three dimensions: .* of one or two$"),
+        ("lazy", r"layer lazy \(LazyConv2d\) has no weights yet: run one batch"),
+    ],
+)
+def test_what_has_no_filters_is_told_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        find_filters(Net(), name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_convolutions() -> None:
+    with pytest.raises(ValueError, match="Sequential has no convolution: there are no filters to draw"):
+        find_filters(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"which are no kernels: choose a convolution$"):
+        find_filters(nn.Sequential(nn.Linear(2, 2)), "0")
+
+
+def test_mode() -> None:
+    three, five = nn.Conv2d(3, 2, 3), nn.Conv2d(5, 2, 3)
+    assert [choose_color(three, mode) for mode in ("auto", "rgb", "channels")] == [True, True, False]
+    assert [choose_color(five, mode) for mode in ("auto", "channels")] == [False, False]
+    with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, these have 5: choose"):
+        choose_color(five, "rgb")
+
+
+def test_what_is_read_is_a_copy_of_the_first_that_find_room() -> None:
+    layer = nn.Conv2d(6, 4, (2, 3))
+    weight = layer.weight.detach().clone()
+    every = read_filters(layer, color=False, max_kernels=24)
+    assert every.dtype == np.float32
+    assert np.array_equal(every, weight.numpy())
+    every[:] = 0
+    assert torch.equal(layer.weight, weight)
+    assert np.array_equal(read_filters(layer, color=False, max_kernels=13), weight[:, :3].numpy())
+    assert np.array_equal(read_filters(layer, color=False, max_kernels=2), weight[:2, :1].numpy())
+    wide = nn.Conv2d(64, 2, 1)
+    assert read_filters(wide, color=False, max_kernels=256).shape == (2, 32, 1, 1)
+    color = nn.Conv2d(3, 9, 2)
+    assert read_filters(color, color=True, max_kernels=8).shape == (8, 3, 2, 2)
+
+
+def test_description() -> None:
+    layer = nn.Conv2d(6, 4, (2, 3))
+    describe = [describe_filters(layer, read_filters(layer, color=False, max_kernels=n)) for n in (24, 13, 2)]
+    assert describe == [
+        "4 filters of 6 x 2 x 3 weights",
+        "4 filters of 6 x 2 x 3 weights, input channels 0 to 2",
+        "4 filters of 6 x 2 x 3 weights, the first 2, input channel 0",
+    ]
+
+
+def test_other_kinds_of_layers() -> None:
+    row = nn.Conv1d(3, 2, 5)
+    assert filters_shape(row) == (2, 3, 1, 5)
+    turned = nn.ConvTranspose2d(4, 2, 3)
+    assert np.array_equal(
+        read_filters(turned, color=False, max_kernels=99), turned.weight.detach().transpose(0, 1).numpy()
+    )
+    half = nn.Conv2d(1, 2, 3).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    assert read_filters(half, color=False, max_kernels=99).dtype == np.float32
+    normed = parametrizations.weight_norm(nn.Conv2d(3, 2, 3))
+    name, layer = find_filters(nn.Sequential(normed))
+    assert (name, filters_shape(layer)) == ("0", (2, 3, 3, 3))
+
+
+def test_each_filter_by_itself_from_its_lowest_to_its_highest() -> None:
+    filters = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
+    scaled = scale_filters(filters)
+    assert scaled.dtype == np.float32
+    assert np.all(scaled.min(axis=(1, 2, 3)) == 0)
+    assert np.all(scaled.max(axis=(1, 2, 3)) == 1)
+    # Neither the size nor the offset of a filter changes its picture, and the channels keep their differences.
+    other = filters * np.array([1, 2, 3, 4, 5], np.float32)[:, None, None, None] - 7
+    np.testing.assert_allclose(scale_filters(other), scaled, atol=2e-6)
+    span = np.ptp(filters.reshape(5, -1), axis=1)
+    np.testing.assert_allclose(
+        scaled[:, 0] - scaled[:, 1], (filters[:, 0] - filters[:, 1]) / span[:, None, None], atol=2e-7
+    )
+
+
+def test_one_scale_for_all_is_centred_on_zero() -> None:
+    filters = np.array([-4, -2, 0, 1, 9], np.float32).reshape(5, 1, 1, 1)
+    np.testing.assert_allclose(scale_filters(filters, 4).ravel(), [0, 0.25, 0.5, 0.625, 1])
+    np.testing.assert_allclose(scale_filters(-filters, 9), 1 - scale_filters(filters, 9))
+
+
+def test_strange_weights() -> None:
+    filters = np.array([[np.nan, 1, 3], [2, 2, 2], [np.nan, np.inf, -np.inf], [-3e38, 0, 3e38]], np.float32)
+    filters = filters.reshape(4, 1, 1, 3)
+    expected = [[np.nan, 0, 1], [0.5, 0.5, 0.5], [np.nan] * 3, [0, 0.5, 1]]
+    np.testing.assert_allclose(scale_filters(filters)[:, 0, 0], expected)
+    np.testing.assert_allclose(scale_filters(filters, 3e38)[2:, 0, 0], [[np.nan] * 3, [0, 0.5, 1]])
+    np.testing.assert_allclose(scale_filters(np.zeros((1, 1, 1, 2), np.float32), 0.0), 0.5)
+    assert largest_weight(filters[:3]) == 3
+    assert largest_weight(filters[2:3]) == 0

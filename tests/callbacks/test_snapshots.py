@@ -1,0 +1,67 @@
+"""Snapshots survive a checkpoint, and loggers get them in the form that they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_cifar.analysis.activations import LayerSummary, summarise
+from lightning_cifar.analysis.places import Place, Tap
+from lightning_cifar.callbacks.snapshots import HEADER, Snapshot, density_panels, log_histograms, table_rows
+
+VALUES = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)).relu()
+FOUND = LayerSummary(summarise(VALUES), summarise(VALUES * 2))
+SNAPSHOT = Snapshot(7, {"a": 0.5}, {("train", "a", "net.1"): FOUND})
+
+
+def test_a_checkpoint_holds_them(tmp_path: Path) -> None:
+    torch.save(SNAPSHOT.pack(), tmp_path / "packed.pt")
+    packed = torch.load(tmp_path / "packed.pt", weights_only=True)
+    assert repr(Snapshot.unpack(packed)) == repr(SNAPSHOT)
+
+
+def test_rows() -> None:
+    before, after = table_rows([SNAPSHOT], {("a", "net.1")})
+    assert dict(zip(HEADER, after, strict=True))["kept_share"] == "1"
+    assert before[:6] == [7, "train", "a", "net.1", "input", 2000]
+    assert before[HEADER.index("kept_share")] == ""
+    assert float(str(before[HEADER.index("mean")])) == float(f"{FOUND.before.mean:.7g}")
+    assert dict(zip(HEADER, before, strict=True))["probe_loss"] == "0.5"
+
+
+def test_panels_tell_what_they_leave_out() -> None:
+    place = Place("net.1", [Tap("a", "net.1", "input")], ["before"])
+    (panel,) = density_panels([SNAPSHOT], [place], ["train"], share=0.05)
+    (curve,) = panel.curves
+    zeros = 100 * FOUND.before.zeros
+    assert curve.notes[0].startswith(f"without the {zeros:.3g} % exact zeros, ")
+    assert curve.notes[0].endswith("% outside")
+    assert float(np.sum(curve.heights) * np.diff(np.asarray(panel.edges))[0]) == pytest.approx(1)
+
+
+class Experiment:
+    """Takes values, and no counts."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def add_histogram(self, tag: str, values: np.ndarray, global_step: int) -> None:
+        self.calls.append((tag, values, global_step))
+
+
+def test_values_for_those_that_take_no_counts() -> None:
+    experiment = Experiment()
+    log_histograms(experiment, "x", FOUND.before, 3)
+    ((tag, values, step),) = experiment.calls
+    assert (tag, step) == ("x", 3)
+    assert 1990 < len(values) <= 2000  # a few may lie beyond the bins
+    assert len(np.unique(values)) <= 60
+    assert values.mean() == pytest.approx(FOUND.before.mean, abs=0.1)
+    log_histograms(None, "x", FOUND.before, 3)
+    log_histograms(object(), "x", FOUND.before, 3)
+    log_histograms(experiment, "x", summarise(torch.full((3,), torch.nan)), 4)
+    assert len(experiment.calls) == 1

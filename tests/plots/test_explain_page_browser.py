@@ -1,0 +1,113 @@
+"""The page as a user has it: opened from a file in a real browser, with nothing beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from lightning_cifar.plots import Explained, Picture, explain_html
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1200,800"
+)
+EVIL = "<img src=x onerror=alert(1)>.png"
+TITLE = "</title><script>document.title = 'taken over'</script> & co"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("there is no chromium with its chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "localhost,127.0.0.1")  # the driver is on this machine, whatever proxy there is
+        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        try:
+            chrome.set_page_load_timeout(60)
+            yield chrome
+        finally:
+            chrome.quit()
+
+
+def picture(caption: str, width: int) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 300), "navy").save(buffer, "png")
+    return Picture(caption, buffer.getvalue())
+
+
+@pytest.fixture
+def page(browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:
+    """Two images, wide pictures; afterwards the page must not have complained, nor asked for anything but itself."""
+    images = [
+        Explained(name, ["cat", "93 %"], picture(name, 1700), [picture(f"maps of {name}", 600 + i) for i in range(2)])
+        for name in (EVIL, "b" * 200)
+    ]
+    text = explain_html(
+        images, title=TITLE, facts=[("checkpoint", EVIL)], columns=["predicted", "probability*"], notes=[EVIL]
+    )
+    path = tmp_path / "page #1.html"
+    path.write_text(text, encoding="utf-8")
+    browser.get("about:blank")
+    for log in ("browser", "performance"):  # what came before, such as the browser's own start page
+        browser.get_log(log)  # type: ignore[no-untyped-call]
+    browser.get(path.as_uri())
+    yield browser
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+    assert severe == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
+    sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert path.as_uri() in sent, "the log of requests must see something"
+    assert [url for url in sent if url != path.as_uri() and not url.startswith("data:")] == []
+
+
+def ask(browser: Chrome, expression: str) -> object:
+    return browser.execute_script(f"return {expression};")  # type: ignore[no-untyped-call]
+
+
+def test_every_picture_is_shown_and_no_name_does_anything(page: Chrome) -> None:
+    from selenium.common.exceptions import NoAlertPresentException
+
+    assert ask(page, "[...document.images].map(image => image.naturalWidth)") == [1700, 600, 601] * 2
+    with pytest.raises(NoAlertPresentException):
+        page.switch_to.alert.text  # noqa: B018 - looking is the test
+    assert page.title == TITLE
+    assert ask(page, "document.querySelector('h1').textContent") == TITLE
+    assert ask(page, "document.querySelector('h2').textContent") == EVIL
+    assert ask(page, "document.scripts.length") == 0
+
+
+def test_it_fits_the_window_however_long_a_name_is(page: Chrome) -> None:
+    assert ask(page, "document.documentElement.scrollWidth <= window.innerWidth")
+    assert ask(page, "document.images[0].width < window.innerWidth")
+
+
+def test_feature_maps_open_at_a_click(page: Chrome) -> None:
+    shown = "document.images[1].checkVisibility({contentVisibilityAuto: true})"
+    assert not ask(page, shown)
+    page.find_element("css selector", "summary").click()
+    assert ask(page, shown)
+    assert ask(page, "document.images[1].getBoundingClientRect().height > 100")
+
+
+def test_the_table_leads_to_the_images(page: Chrome) -> None:
+    page.find_elements("css selector", "table.all a")[1].click()
+    assert ask(page, "location.hash") == "#image-2"
+    assert ask(page, "document.querySelector('#image-2').getBoundingClientRect().top < window.innerHeight")

@@ -1,0 +1,21 @@
+"""Figures become frames."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lightning_cifar.plots import to_frames
+
+
+def test_frames_are_what_is_drawn_at_that_moment_and_the_last_one_stays() -> None:
+    def figures():
+        figure = Figure(figsize=(2, 1), dpi=50)
+        for color in ("red", "blue"):
+            figure.set_facecolor(color)
+            yield figure
+        assert figure.dpi == 50
+
+    frames = list(to_frames(figures(), last=3, dpi=100))
+    assert [frame.shape for frame in frames] == [(100, 200, 3)] * 4
+    assert [tuple(frame[0, 0]) for frame in frames] == [(255, 0, 0)] + [(0, 0, 255)] * 3
+    assert frames[0].dtype == np.uint8
+    assert not list(to_frames([]))

@@ -1,0 +1,337 @@
+"""The command, in process: what it leaves, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lightning_cifar import cli, explain, plots
+from lightning_cifar.data import SyntheticDataModule
+from lightning_cifar.models import LeNet
+
+EVIL = "<img src=x onerror=alert(1)>&\"'.png"
+NAMES = SyntheticDataModule.class_names
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run with settings of its own for the normalisation."""
+    folder = tmp_path_factory.mktemp("explain") / "run"
+    words = [
+        *("fit", "--model", "LeNet", "--model.lr", "0.05", "--data", "SyntheticDataModule", "--data.num_train", "200"),
+        *("--data.num_val", "40", "--data.num_test", "40", "--data.mean", "[0.4, 0.5, 0.6]", "--trainer.max_epochs"),
+        *("1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run_dir", str(folder)),
+    ]
+    assert cli.main(words) == 0
+    return folder / "checkpoints/best.ckpt"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three good files, one damaged, one that is no image, and a folder."""
+    folder = tmp_path / "images"
+    (folder / "inside").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "a.png")
+    Image.fromarray(generator.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(folder / EVIL)
+    Image.new("L", (40, 30), 99).save(folder / "c.jpg")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:900])
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures with nothing in them: drawing takes half a second an image."""
+    for name in ("draw_explanation", "draw_feature_maps"):
+        monkeypatch.setattr(plots, name, lambda *args, **kwargs: Figure(figsize=(0.2, 0.1)), raising=False)
+
+
+def run(checkpoint: Path, *words: object) -> None:
+    assert cli.main(["explain", "--ckpt_path", str(checkpoint), "--stride", "4", *map(str, words)]) == 0
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line that a mistake says; nothing may be left behind."""
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    code = cli.main(["explain", *map(str, words)])
+    captured = capsys.readouterr()
+    said = [line for line in captured.err.splitlines() if line.startswith("lightning-cifar: error: ")]
+    assert code == 2, captured
+    assert len(said) == 1, captured
+    assert sorted(Path().rglob("*")) == before
+    return said[0].removeprefix("lightning-cifar: error: ")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_pictures_a_table_and_a_page(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(checkpoint, "--images", images, "--out", "out")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "explained 3 images: out/index.html"
+    for said in (
+        "broken.png is left out: damaged: image file is truncated",
+        "notes.txt is left out: no image (png, jpeg, webp, bmp, gif), or damaged",
+        "1 folder inside is not looked into",
+    ):
+        assert said in captured.err
+        assert html.escape(said) in Path("out/index.html").read_text()
+    made = sorted(path.name for path in Path("out/pictures").iterdir())
+    assert [name for name in made if "maps" not in name] == [
+        "001_img_src_x_onerror_alert_1.png",
+        "002_a.png",
+        "003_c.png",
+    ]
+    assert len([name for name in made if "maps_network." in name]) == 6, "two layers of each"
+    rows = table(Path("out/predictions.csv"))
+    assert [row["file"] for row in rows] == [EVIL, "a.png", "c.jpg"]
+    for row in rows:
+        ranks = ["", "_2", "_3", "_4", "_5"]
+        probabilities = [float(row[f"probability{rank}"]) for rank in ranks]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert len({row[f"class{rank}"] for rank in ranks} & set(NAMES)) == 5
+        assert row["target"] == row["class"]
+        assert row["target_probability"] == row["probability"]
+
+
+def test_the_numbers_are_those_of_the_network(checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    draw = plots.draw_explanation
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        drawn.append(args)
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(plots, "draw_explanation", keep, raising=False)
+    run(checkpoint, "--images", images / "a.png", "--out", "out", "--top", 3, "--window", 6, "--fill", 0.5)
+    model = LeNet.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    pixels = np.asarray(Image.open(images / "a.png"))
+    x = (pixels / 255 - np.array([0.4, 0.5, 0.6])) / 0.25
+    image = torch.tensor(x, dtype=torch.float32).movedim(-1, 0)[None]
+    with torch.no_grad():
+        p = model(image).softmax(1)[0]
+        corner = image.clone()
+        corner[..., :6, :6] = 0.5
+        drop = float(p.max() - model(corner).softmax(1)[0, p.argmax()])
+    ((original, view, drops, told),) = drawn
+    assert np.array_equal(original, pixels)
+    assert np.array_equal(view, pixels)
+    assert drops[:4, :4] == pytest.approx(np.full((4, 4), drop), abs=1e-5), "covered by the first window alone"
+    best = p.argsort(descending=True)[:3]
+    assert [name for name, _ in told] == [NAMES[k] for k in best]
+    assert [value for _, value in told] == pytest.approx(p[best].tolist(), abs=1e-5)
+    (row,) = table(Path("out/predictions.csv"))
+    assert float(row["probability_3"]) == pytest.approx(float(p[best[2]]), abs=1e-4)
+    assert "class_4" not in row
+    assert float(row["largest_drop"]) >= drop - 1e-4
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_class_and_other_layers(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--images", images / "a.png", images / "c.jpg", "--layers", "network.2", "--top", 1)
+    run(checkpoint, *words, "--out", "a", "--target", NAMES[7], "--mode", "fast", "--resize", "squash")
+    rows = table(Path("a/predictions.csv"))
+    assert {row["target"] for row in rows} == {NAMES[7]}
+    assert {path.name for path in Path("a/pictures").iterdir()} == {
+        *("001_a.png", "001_a_maps_network.2.png", "002_c.png", "002_c_maps_network.2.png"),
+    }
+    said = capsys.readouterr().out
+    assert "error about" in said
+    assert f"P({NAMES[7]})" in said
+
+
+@pytest.mark.usefixtures("quick")
+def test_pixels_that_no_window_covers_are_told(
+    checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(checkpoint, "--images", images / "a.png", images / "c.jpg", "--window", 2, "--out", "out")
+    said = capsys.readouterr().err
+    assert said.count("--stride 4 leaves 768 of 1024 pixels that no window covers") == 1, "once for all images"
+    assert "--stride 4 leaves 768 of 1024" in Path("out/index.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_name_becomes_markup(checkpoint: Path, images: Path) -> None:
+    (images / EVIL).rename(images / f"{'y' * 30}<script>alert(2)<{'z' * 120}")
+    run(checkpoint, "--images", images, "--out", "out")
+    page = Path("out/index.html").read_text()
+    assert "&lt;script&gt;alert(2)&lt;" in page
+    assert "<script" not in page
+    assert "default-src 'none'; img-src data:" in page
+    assert not re.search(r"(src|href)=\"(?!data:image/png;base64,|#image-)", page)
+    assert page.count("<img ") == len(list(Path("out/pictures").iterdir()))
+
+
+@pytest.mark.usefixtures("quick")
+def test_file_names_that_are_no_text(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = (images / "a.png").read_bytes()
+    Path("odd").mkdir()
+    try:
+        Path(os.fsdecode(b"odd/\xff\x1b[31m\n.png")).write_bytes(source)
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    run(checkpoint, "--images", "odd", "--out", "out")
+    assert "??[31m?.png: " in capsys.readouterr().out
+    assert [path.name for path in Path("out/pictures").iterdir() if "maps" not in path.name] == ["001_31m.png"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_default_folder_is_always_new(checkpoint: Path, images: Path) -> None:
+    for _ in range(2):
+        run(checkpoint, "--images", images / "a.png")
+    assert len(list(Path("runs").glob("explain-*/index.html"))) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_more_than_the_limit(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(checkpoint, "--images", images, "--limit", 2, "--out", "out")
+    assert len(table(Path("out/predictions.csv"))) == 2
+    assert "the first 2 of 4 images: --limit 4 takes all" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_interruption_leaves_the_page_of_what_there_is(
+    checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = explain._look
+
+    def stop(trained: Any, image: Any, *rest: Any) -> Any:
+        if image.size == (32, 32):
+            raise KeyboardInterrupt
+        return look(trained, image, *rest)
+
+    monkeypatch.setattr(explain, "_look", stop)
+    words = ["explain", "--ckpt_path", str(checkpoint), "--images", str(images), "--stride", "8", "--out", "out"]
+    assert cli.main(words) == 130
+    assert len(table(Path("out/predictions.csv"))) == 1
+    assert "interrupted" in Path("out/index.html").read_text()
+
+
+def test_what_needs_no_torch_is_refused_without_it(checkpoint: Path, images: Path) -> None:
+    good = ["--ckpt_path", str(checkpoint), "--images", str(images)]
+    mistakes = [
+        ["--ckpt_path", "nowhere.ckpt", "--images", str(images)],
+        ["--ckpt_path", str(checkpoint), "--images", "nowhere"],
+        [*good, "--window", "0"],
+        [*good, "--windwo", "3"],
+        [*good, "--out", str(images)],
+    ]
+    code = (
+        "import sys; from lightning_cifar.cli import main; "
+        f"assert [main(['explain', *words]) for words in {mistakes!r}] == [2] * 5; "
+        "print({'torch', 'lightning', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert len(done.stderr.splitlines()) == 5
+
+
+def test_options_that_are_wrong(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = ("--ckpt_path", checkpoint, "--images", images)
+    for words, said in (
+        (("--ckpt_path", checkpoint), "the following arguments are required: --images"),
+        (("--ckpt_path", "no.ckpt", "--images", images), "there is no checkpoint no.ckpt"),
+        ((*good, "--windwo", 3), "there is no option --windwo. Did you mean window?"),
+        ((*good, "--window", "-1"), "argument --window: '-1' must be a whole number, at least 1"),
+        ((*good, "--window", 33), "--window (=33) does not fit into 32 x 32 pixels"),
+        ((*good, "--stride", 1.5), "argument --stride: '1.5' must be a whole number"),
+        ((*good, "--fill", "median"), "argument --fill: 'median' must be mean, blur or a number"),
+        ((*good, "--fill", "inf"), "argument --fill: 'inf' must be"),
+        ((*good, "--mode", "quick"), "argument --mode: invalid choice: 'quick'"),
+        ((*good, "--target", "zigzga"), "there is no class 'zigzga'. Did you mean zigzag?"),
+        ((*good, "--layers", "network.99"), "LeNet has no layer 'network.99': did you mean network."),
+        ((*good, "--layers", "network.6"), "which are no maps"),
+        ((*good, "--out", images), "exists, and nothing is ever overwritten"),
+        ((*good, "--out", images / "a.png" / "x"), "Not a directory"),
+    ):
+        assert said in error_of(capsys, *words)
+
+
+def test_folders_without_an_image(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (images / "broken.png").rename(tmp_path / "bad/broken.png")
+    for folder, said in (
+        ("nowhere", "--images nowhere: No such file or directory"),
+        ("empty", "there is no image in --images empty: it is empty"),
+        ("images/notes.txt", "notes.txt is left out: no image"),
+        ("bad", "no image could be read: broken.png is left out: damaged"),
+    ):
+        assert said in error_of(capsys, "--ckpt_path", checkpoint, "--images", folder)
+
+
+def save(path: Path, content: dict[str, Any]) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_checkpoints_that_cannot_be_used(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    weights = good["state_dict"]
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    name = next(iter(weights))
+    plain = {key: good[key] for key in ("state_dict", "hyper_parameters", "class_path", "epoch")}
+    wrong = {
+        "text": (None, "not a readable checkpoint"),
+        "nan": ({"state_dict": weights | {name: weights[name] * torch.nan}}, "not finite (network.0.weight)"),
+        "other": ({"class_path": "lightning_cifar.models.MLPRegressor"}, "holds MLPRegressor, which does not classify"),
+        "lost": ({"class_path": "nowhere.Net"}, "needs nowhere.Net, which cannot be imported"),
+        "misfit": ({"hyper_parameters": {"hidden": [7]}}, "does not fit LeNet"),
+        "unknown": ({"hyper_parameters": {"width": 7}}, "does not fit LeNet"),
+    }
+    for stem, (change, said) in wrong.items():
+        path = tmp_path / f"{stem}.ckpt"
+        if change is not None:
+            save(path, good | change)
+        assert said in error_of(capsys, "--ckpt_path", path, "--images", images)
+    path = save(tmp_path / "silent.ckpt", {"state_dict": weights})
+    assert "does not say which network" in error_of(capsys, "--ckpt_path", path, "--images", images)
+    path = save(tmp_path / "no_data.ckpt", plain)
+    assert "says nothing of its data" in error_of(capsys, "--ckpt_path", path, "--images", images)
+
+
+def test_grey_networks_of_another_size(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Grey(SyntheticDataModule):
+        in_channels, image_size = 1, 28
+        own_mean, own_std = (0.5,), (0.5,)
+
+    monkeypatch.setattr("lightning_cifar.data.Grey", Grey, raising=False)
+    settings = {"in_channels": 1, "image_size": 28, "num_classes": 10}
+    content = {
+        "state_dict": LeNet(**settings).state_dict(),
+        "hyper_parameters": settings,
+        "class_path": "lightning_cifar.models.lenet.LeNet",
+        "lightning_cifar_config": "data: {class_path: Grey}",
+    }
+    run(save(tmp_path / "grey.ckpt", content), "--images", images / EVIL, "--out", "out")
+    assert len(table(Path("out/predictions.csv"))) == 1
