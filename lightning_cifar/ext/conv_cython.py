@@ -1,0 +1,95 @@
+"""The register-blocked kernels of direct/*.c behind the same three functions as the other backends.
+
+N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_cifar.ext import _conv_direct
+from lightning_cifar.ext._conv_direct import instruction_set as instruction_set
+from lightning_cifar.ext._conv_direct import use_instruction_set as use_instruction_set
+from lightning_cifar.ext.conv_geometry import Array, Geometry
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wished_threads() -> int:
+    """LIGHTNING_CIFAR_EXT_THREADS, or all cores.
+
+    Raises:
+        ValueError: not a positive integer.
+    """
+    wished = os.environ.get("LIGHTNING_CIFAR_EXT_THREADS", "")
+    if wished and not (wished.isdecimal() and int(wished) > 0):
+        raise ValueError(f"LIGHTNING_CIFAR_EXT_THREADS (={wished!r}) must be a positive integer")
+    return int(wished) if wished else cores()
+
+
+@dataclass
+class Threads:
+    """How many threads the kernels use."""
+
+    count: int
+
+
+threads = Threads(wished_threads())
+use_instruction_set(os.environ.get("LIGHTNING_CIFAR_EXT_ISA", ""))
+
+
+def settings(geometry: Geometry) -> tuple[int, ...]:
+    return (*geometry.stride, *geometry.padding, *geometry.dilation, geometry.groups)
+
+
+def in_elements(array: Array) -> Array:
+    """The array, or a copy of it where its numbers do not lie on multiples of their size."""
+    flags, size = array.flags, array.itemsize
+    if flags.aligned and (flags.c_contiguous or not any(stride % size for stride in array.strides)):
+        return array
+    return array.copy()
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[np.float32 | np.float64]) -> Array:
+    """An array that begins on a cache line; on others every wide store falls on two of them."""
+    count = math.prod(shape)
+    raw: Array = np.empty(count + 64 // dtype.itemsize, dtype)
+    first = _conv_direct.elements_to_cache_line(raw)
+    return raw[first : first + count].reshape(shape)
+
+
+def empty_like(images: Array, shape: tuple[int, int, int, int]) -> Array:
+    """An array (N, C, H, W) with its channels in memory where `images` has them: last, or as usual."""
+    if not images.flags.c_contiguous and images.transpose(0, 2, 3, 1).flags.c_contiguous:
+        n, c, h, w = shape
+        return empty((n, h, w, c), images.dtype).transpose(0, 3, 1, 2)
+    return empty(shape, images.dtype)
+
+
+def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
+    """y (N, K, P, Q), with its channels in memory where x has them."""
+    y = empty_like(x, geometry.y_shape)
+    bias = None if b is None else np.ascontiguousarray(in_elements(b))
+    _conv_direct.forward(in_elements(x), in_elements(w), bias, y, settings(geometry), threads.count)
+    return y
+
+
+def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
+    """grad_x (N, C, H, W), with its channels in memory where grad_y has them."""
+    grad_x = empty_like(grad_y, geometry.x_shape)
+    _conv_direct.grad_input(in_elements(grad_y), in_elements(w), grad_x, settings(geometry), threads.count)
+    return grad_x
+
+
+def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    grad_w, grad_b = np.empty(geometry.w_shape, x.dtype), np.empty(geometry.w_shape[0], x.dtype)
+    _conv_direct.grad_weight(in_elements(grad_y), in_elements(x), grad_w, grad_b, settings(geometry), threads.count)
+    return grad_w, grad_b

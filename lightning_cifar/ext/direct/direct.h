@@ -1,0 +1,54 @@
+/* Convolution by register blocking: what the kernels take and give. Strides are counted in elements, not bytes.
+ *
+ * N batch, G groups, C in-channels and K out-channels of one group, H W image, R S kernel, P Q output. */
+#ifndef LIGHTNING_CIFAR_DIRECT_H
+#define LIGHTNING_CIFAR_DIRECT_H
+
+#include <stddef.h>
+
+/* An image batch, of which only some strides are those of a contiguous array. */
+typedef struct {
+    void *data;
+    ptrdiff_t image, channel, row, column;  /* strides */
+} images;
+
+/* out[n, k, p, q] = bias[k] + sum over c, a, b of  in[n, c, p * step_h + row[a], q * step_w + column[b]] * w[k, c, a, b]
+ *
+ * where in is zero outside H x W, and w[k, c, a, b] lies at w + group * g + out * k + in * c + row_w[a] + column_w[b].
+ * The forward pass is one such sum; the gradient by the input is one per phase of the stride. */
+typedef struct {
+    images in, out;
+    const void *w, *bias;  /* bias may be NULL */
+    ptrdiff_t w_group, w_out, w_in;
+    ptrdiff_t N, G, C, K, H, W, P, Q;
+    ptrdiff_t step_h, step_w;
+    ptrdiff_t rows, columns;            /* taps: how many a, how many b */
+    const ptrdiff_t *row, *row_w;       /* [rows] */
+    const ptrdiff_t *column, *column_w; /* [columns] */
+} correlation;
+
+/* grad_w[k, c, r, s] = sum over n, p, q of  grad_y[n, k, p, q] * x[n, c, p * step_h + row[r], q * step_w + column[s]]
+ * grad_b[k] = sum over n, p, q of  grad_y[n, k, p, q];  both outputs are contiguous. */
+typedef struct {
+    images x, grad_y;
+    void *grad_w, *grad_b;
+    ptrdiff_t N, G, C, K, H, W, P, Q, R, S;
+    ptrdiff_t step_h, step_w;
+    const ptrdiff_t *row;     /* [R] */
+    const ptrdiff_t *column;  /* [S] */
+} weight_gradient;
+
+/* Both return 0, or -1 when memory is short. */
+typedef struct {
+    const char *name;
+    int (*correlate_f32)(const correlation *, int threads);
+    int (*correlate_f64)(const correlation *, int threads);
+    int (*grad_weight_f32)(const weight_gradient *, int threads);
+    int (*grad_weight_f64)(const weight_gradient *, int threads);
+} kernels;
+
+/* The kernels for a named instruction set ("avx512", "avx2", "portable"), for the best one when the name is empty, or NULL
+ * where this processor or this build has none of the name. */
+const kernels *find_kernels(const char *name);
+
+#endif

@@ -1,0 +1,209 @@
+/* For few out-channels (a first layer's gradient by its image; the reference's 6 filters) vectors of out-channels are mostly empty.
+ * Here the vectors are of pixels instead. A band of the image is copied with its border of zeros, so that a tap is one offset for
+ * all pixels of the band, rows and all: the band is one long row. The few sums at the ends of rows that wrap around are left out
+ * when the result is written. Only without a step; that is, also for every phase of the gradient by the input. */
+
+#if VECTOR_BYTES == 64
+#define NARROW_VECTORS(channels) ((channels) <= 3 ? 8 : (channels) == 4 ? 6 : (channels) <= 6 ? 4 : 3)
+#else
+#define NARROW_VECTORS(channels) ((channels) <= 2 ? 5 : (channels) == 3 ? 4 : (channels) == 4 ? 3 : 2)
+#endif
+
+typedef struct {
+    const T *x;                /* pixel 0 of the tile in in-channel 0 */
+    ptrdiff_t plane, channels;
+    const ptrdiff_t *tap;      /* [taps], offsets into a plane */
+    ptrdiff_t taps;
+    const T *w, *bias;         /* [tap][in-channel][out-channel]; [out-channel] */
+    T *sums;                   /* [out-channel][sums_row] */
+    ptrdiff_t sums_row;
+} NAME(narrow_work);
+
+INLINE void NAME(narrow_tile)(const int out, const int vectors, const NAME(narrow_work) *work)
+{
+    vec sum[8][8];
+    UNROLL for (int k = 0; k < out; k++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[k][v] = work->bias[k] - (vec){0};
+    const T *w = work->w;
+    for (ptrdiff_t t = 0; t < work->taps; t++) {
+        const T *x = work->x + work->tap[t];
+        for (ptrdiff_t c = 0; c < work->channels; c++, x += work->plane, w += out) {
+            vec pixels[8];
+            UNROLL for (int v = 0; v < vectors; v++)
+                pixels[v] = NAME(load)(x + v * LANES);
+            UNROLL for (int k = 0; k < out; k++) {
+                vec weight = w[k] - (vec){0};
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sum[k][v] += pixels[v] * weight;
+            }
+        }
+    }
+    UNROLL for (int k = 0; k < out; k++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            NAME(store)(work->sums + k * work->sums_row + v * LANES, sum[k][v]);
+}
+
+#define TILE(out)                                                                                                     \
+    static void NAME(narrow_##out##_wide)(const NAME(narrow_work) *work)                                              \
+    {                                                                                                                 \
+        NAME(narrow_tile)(out, NARROW_VECTORS(out), work);                                                            \
+    }                                                                                                                 \
+    static void NAME(narrow_##out##_one)(const NAME(narrow_work) *work) { NAME(narrow_tile)(out, 1, work); }
+#define ENTRY(out) {NAME(narrow_##out##_wide), NAME(narrow_##out##_one)}
+TILE(1)
+#if LANES >= 4
+TILE(2)
+#endif
+#if LANES >= 8
+TILE(3) TILE(4)
+#endif
+#if LANES >= 16
+TILE(5) TILE(6) TILE(7) TILE(8)
+#endif
+static void (*const NAME(narrow_tiles)[LANES / 2][2])(const NAME(narrow_work) *) = {
+    ENTRY(1),
+#if LANES >= 4
+    ENTRY(2),
+#endif
+#if LANES >= 8
+    ENTRY(3), ENTRY(4),
+#endif
+#if LANES >= 16
+    ENTRY(5), ENTRY(6), ENTRY(7), ENTRY(8),
+#endif
+};
+#undef TILE
+#undef ENTRY
+
+typedef struct {
+    const correlation *p;
+    T *weights, *bias;
+    ptrdiff_t *tap;
+    ptrdiff_t bands, row_low, row_span, column_low, width; /* width of a row in the copy */
+    ptrdiff_t slack; /* elements read beyond it */
+    char *scratch;
+    size_t scratch_bytes, packed_bytes, sums_bytes;
+} NAME(narrow_job);
+
+INLINE void NAME(copy)(const T *from, ptrdiff_t step, ptrdiff_t count, T *to)
+{
+    ptrdiff_t i = 0;
+    if (step == 1)
+        for (; i + LANES <= count; i += LANES)
+            NAME(store)(to + i, NAME(load)(from + i));
+    for (; i < count; i++)
+        to[i] = from[i * step];
+}
+
+/* Copies input rows [top, top + rows) of a group to [channel][row][width], with zeros where there is no image. */
+static void NAME(narrow_pack)(const NAME(narrow_job) *job, const T *in, ptrdiff_t top, ptrdiff_t rows, T *to)
+{
+    const correlation *p = job->p;
+    ptrdiff_t first, last; /* of the copy's columns, those in the image */
+    valid_range(job->width, 1, job->column_low, p->W, &first, &last);
+    for (ptrdiff_t c = 0; c < p->C; c++)
+        for (ptrdiff_t h = top; h < top + rows; h++, to += job->width) {
+            const int inside = h >= 0 && h < p->H && first < last;
+            const ptrdiff_t left = inside ? first : job->width, right = inside ? last : job->width;
+            for (ptrdiff_t i = 0; i < left; i++)
+                to[i] = 0;
+            if (inside)
+                NAME(copy)(in + c * p->in.channel + h * p->in.row + (first + job->column_low) * p->in.column, p->in.column, last - first, to + first);
+            for (ptrdiff_t i = right; i < job->width; i++)
+                to[i] = 0;
+        }
+    memset(to, 0, job->slack * sizeof(T)); /* the last tile reads on */
+}
+
+static void NAME(narrow_task)(void *context, ptrdiff_t task, int worker)
+{
+    const NAME(narrow_job) *job = context;
+    const correlation *p = job->p;
+    const images *o = &p->out;
+    const ptrdiff_t band = task % job->bands, g = task / job->bands % p->G, n = task / job->bands / p->G;
+    const ptrdiff_t p0 = band * p->P / job->bands, rows = (band + 1) * p->P / job->bands - p0;
+    const ptrdiff_t vectors = NARROW_VECTORS(p->K), pixels = rows * job->width, rounded = ceil_div(pixels, LANES) * LANES;
+    char *scratch = job->scratch + worker * job->scratch_bytes;
+    T *packed = carve(&scratch, job->packed_bytes), *sums = carve(&scratch, job->sums_bytes);
+    T *out = (T *)o->data + n * o->image + g * p->K * o->channel + p0 * o->row;
+    const ptrdiff_t taps = p->rows * p->columns;
+    NAME(narrow_pack)(job, (const T *)p->in.data + n * p->in.image + g * p->C * p->in.channel, p0 + job->row_low, rows + job->row_span, packed);
+    NAME(narrow_work) work = {
+        .plane = (rows + job->row_span) * job->width, .channels = p->C, .tap = job->tap, .taps = taps,
+        .w = job->weights + g * taps * p->C * p->K, .bias = job->bias + g * p->K, .sums_row = rounded,
+    };
+    for (ptrdiff_t i = 0; i < rounded;) {
+        const int one = rounded - i < vectors * LANES;
+        work.x = packed + i;
+        work.sums = sums + i;
+        NAME(narrow_tiles)[p->K - 1][one](&work);
+        i += one ? LANES : vectors * LANES;
+    }
+    for (ptrdiff_t k = 0; k < p->K; k++)
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            const T *from = sums + k * rounded + i * job->width;
+            T *to = out + k * o->channel + i * o->row;
+            if (o->column == 1)
+                NAME(copy)(from, 1, p->Q, to);
+            else
+                for (ptrdiff_t q = 0; q < p->Q; q++)
+                    to[q * o->column] = from[q];
+        }
+}
+
+static int NAME(correlate_narrow)(const correlation *p, int threads)
+{
+    NAME(narrow_job) job = {.p = p};
+    const ptrdiff_t taps = p->rows * p->columns;
+    ptrdiff_t row_high = p->row[0], column_high = p->column[0];
+    job.row_low = row_high;
+    job.column_low = column_high;
+    for (ptrdiff_t a = 1; a < p->rows; a++) {
+        job.row_low = smaller(job.row_low, p->row[a]);
+        row_high = larger(row_high, p->row[a]);
+    }
+    for (ptrdiff_t b = 1; b < p->columns; b++) {
+        job.column_low = smaller(job.column_low, p->column[b]);
+        column_high = larger(column_high, p->column[b]);
+    }
+    job.row_span = row_high - job.row_low;
+    job.width = p->Q + column_high - job.column_low;
+    job.slack = LANES + column_high - job.column_low;
+    threads = useful_threads(threads, 2.0 * p->N * p->G * p->K * p->C * taps * p->P * p->Q);
+    /* Bands of at most a quarter of a MiB, and enough of them for the threads. */
+    job.bands = (ptrdiff_t)((double)p->C * p->P * job.width * sizeof(T) / 262144) + 1;
+    if (threads > 1)
+        job.bands = larger(job.bands, ceil_div(4 * threads, p->N * p->G));
+    job.bands = smaller(p->P, job.bands);
+
+    const ptrdiff_t rows = ceil_div(p->P, job.bands);
+    job.packed_bytes = (p->C * (rows + job.row_span) * job.width + job.slack) * sizeof(T);
+    job.sums_bytes = p->K * ceil_div(rows * job.width, LANES) * sizeof(vec);
+    job.scratch_bytes = room(job.packed_bytes) + room(job.sums_bytes);
+    const size_t weights_bytes = p->G * taps * p->C * p->K * sizeof(T), bias_bytes = p->G * p->K * sizeof(T);
+    const size_t tap_bytes = taps * sizeof(ptrdiff_t);
+    void *memory;
+    if (posix_memalign(&memory, 64, room(weights_bytes) + room(bias_bytes) + room(tap_bytes) + threads * job.scratch_bytes) != 0)
+        return -1;
+    char *rest = memory;
+    job.weights = carve(&rest, weights_bytes);
+    job.bias = carve(&rest, bias_bytes);
+    job.tap = carve(&rest, tap_bytes);
+    job.scratch = rest;
+    T *w = job.weights;
+    for (ptrdiff_t g = 0; g < p->G; g++)
+        for (ptrdiff_t a = 0; a < p->rows; a++)
+            for (ptrdiff_t b = 0; b < p->columns; b++) {
+                const T *from = (const T *)p->w + g * p->w_group + p->row_w[a] + p->column_w[b];
+                job.tap[a * p->columns + b] = (p->row[a] - job.row_low) * job.width + (p->column[b] - job.column_low);
+                for (ptrdiff_t c = 0; c < p->C; c++)
+                    for (ptrdiff_t k = 0; k < p->K; k++)
+                        *w++ = from[c * p->w_in + k * p->w_out];
+            }
+    for (ptrdiff_t k = 0; k < p->G * p->K; k++)
+        job.bias[k] = p->bias ? ((const T *)p->bias)[k] : 0;
+    run_tasks(threads, p->N * p->G * job.bands, NAME(narrow_task), &job);
+    free(memory);
+    return 0;
+}
