@@ -6,7 +6,6 @@ import argparse
 import csv
 import fcntl
 import io
-import json
 import os
 import sys
 import time
@@ -52,14 +51,9 @@ def main(words: Sequence[str]) -> int:
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
         try:
-            if options.executor == "ray":
-                from lightning_cifar.studies.on_ray import run_on_ray
+            from lightning_cifar.studies.local import run_locally
 
-                run_on_ray(todo, num_jobs, board.hear, address=options.address, resources=options.resources)
-            else:
-                from lightning_cifar.studies.local import run_locally
-
-                run_locally(todo, num_jobs, board.hear)
+            run_locally(todo, num_jobs, board.hear)
         except KeyboardInterrupt:
             left = sum(state_of(job) not in ("done", "diverged") for job in jobs)
             print(
@@ -85,11 +79,6 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default %(default)s)")
     parser.add_argument("--threads", type=int, help="threads of each run (default: the cores over the jobs)")
     parser.add_argument("--out", help="folder of the study (default: runs/studies/NAME)")
-    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where runs go")
-    parser.add_argument("--address", help="of a Ray cluster; without it one is started here")
-    parser.add_argument(
-        "--resources", type=_resources, default={}, help="""of a run on Ray: '{"cpu": 1, "gpu": 0.25}'"""
-    )
     options = parser.parse_args(list(words))
     for name in ("jobs", "threads"):
         value = getattr(options, name)
@@ -107,14 +96,6 @@ def _setting(text: str) -> tuple[str, object]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text} is not like data.root=/my/data")
     return key, yaml.safe_load(value)
-
-
-def _resources(text: str) -> dict[str, float]:
-    try:
-        held = json.loads(text)
-        return {str(name): float(value) for name, value in held.items()}
-    except (ValueError, AttributeError, TypeError):
-        raise argparse.ArgumentTypeError(f'{text} is not like {{"cpu": 1, "gpu": 0.25}}') from None
 
 
 def _check_arms(study: Study) -> None:

@@ -40,7 +40,7 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
             while waiting and len(running) < num_jobs:
                 job = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_worker, args=(job, theirs), daemon=True)
+                process: mp.process.BaseProcess = context.Process(target=_worker, args=(job, theirs), daemon=True)
                 with _interrupts_ignored():
                     process.start()
                 theirs.close()
