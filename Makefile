@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# setuptools is pinned with the rest, so the build needs no environment of its own
+# setuptools and cython are pinned with the rest, so the build needs no environment of its own
 EDITABLE := --no-build-isolation --editable
 
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -18,7 +18,7 @@ $(VENV)/.python:
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV) (a few minutes, once) ..."
-	$(INSTALL) setuptools
+	$(INSTALL) setuptools cython
 	$(INSTALL) $(EDITABLE) .
 	touch $@
 
