@@ -127,7 +127,8 @@ def local_steps(traced: fx.GraphModule, sizes: Sizes) -> list[Step]:
 
 def image_of(traced: fx.GraphModule) -> fx.Node:
     """The node that stands for the images."""
-    return next(node for node in traced.graph.nodes if node.op == "placeholder")
+    image: fx.Node = next(node for node in traced.graph.nodes if node.op == "placeholder")
+    return image
 
 
 def _slide(node: fx.Node, layer: nn.Module) -> Step | None:
@@ -135,7 +136,7 @@ def _slide(node: fx.Node, layer: nn.Module) -> Step | None:
     if isinstance(layer, Convolution):
         down, across = zip(layer.kernel, layer.stride, layer.padding, layer.dilation, strict=True)
         return Step(node, tuple(source), layer.directly, (Slide(*down), Slide(*across)), convolution=layer)
-    if type(layer) not in (nn.MaxPool2d, nn.AvgPool2d) or layer.ceil_mode:
+    if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or layer.ceil_mode:
         return None
     kernel, stride, padding = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
     dilation = _pair(getattr(layer, "dilation", 1))
@@ -176,6 +177,7 @@ def _call(
     known = constants | dict(zip(sources, values, strict=True))
     args = fx.node.map_arg(node.args, known.__getitem__)
     kwargs = fx.node.map_arg(node.kwargs, known.__getitem__)
+    result: Tensor
     if layer is not None:
         result = layer(*args, **kwargs)
     elif isinstance(node.target, str):

@@ -54,7 +54,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: There is none; the message holds the nearest names.
     """
-    layers = dict(model.named_modules())
+    layers: dict[str, nn.Module] = dict(model.named_modules())
     if name and name in layers:
         return layers[name]
     known = [other for other in layers if other]

@@ -8,8 +8,7 @@ Shapes: ``N`` images, ``C`` channels, ``H W`` image in pixels, ``K`` outputs, ``
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -135,7 +134,7 @@ class _Task:
         usual = min(max(2**15 // pixels, 4), 32) if self.is_cpu else min(max(2**19 // pixels, 16), 1024)
         self.chunk, self.tail_chunk = chunk or usual, chunk or (4 * usual)
         self.batch = min(max(2**18 // pixels, 1), 16)
-        logits = torch.cat([self._ask(part) for part in x.split(self.chunk)])
+        logits = torch.cat([self._ask(part) for part in torch.split(x, self.chunk)])
         num_outputs = logits.shape[1]
         if output == "probability" and num_outputs == 1:
             raise ValueError("The model has a single output, whose probability is always 1: pass output='logit'.")
@@ -186,15 +185,14 @@ class _Task:
     def _unscored(self, scores: Tensor) -> Tensor:
         return scores.sigmoid() if self.output == "probability" else scores
 
-    def _networks(self, half: bool) -> list[_Network]:
+    def _networks(self, half: bool) -> Iterator[_Network]:
         """The ways to compute, best first; the last one always works."""
-        networks = []
-        traced = trace(self.model) if self.is_cpu and self.x.dtype in (torch.float32, torch.float64) else None
-        if traced is not None:
-            if half and _computes_in_bfloat16():
-                networks.append(_Network(copy.deepcopy(traced).to(torch.bfloat16), torch.bfloat16, 0.05))
-            networks.append(_Network(traced, self.x.dtype, 1e-4))
-        return [*networks, _Network(None, self.x.dtype, 0.0)]
+        if self.is_cpu and self.x.dtype in (torch.float32, torch.float64):
+            if half and _computes_in_bfloat16() and (traced := trace(self.model, torch.bfloat16)):
+                yield _Network(traced, torch.bfloat16, 0.05)
+            if traced := trace(self.model):
+                yield _Network(traced, self.x.dtype, 1e-4)
+        yield _Network(None, self.x.dtype, 0.0)
 
     def _outputs(self, network: _Network, windows: Windows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """(N, P, Q): what is read of the answers."""
@@ -230,7 +228,7 @@ class _Task:
                 area = (..., slice(*windows.rows[i // columns]), slice(*windows.columns[i % columns]))
                 copied[area] = fill[area]
                 covered.append(copied)
-        logits = torch.cat([self._ask(part) for part in torch.stack(covered).split(self.tail_chunk)])
+        logits = torch.cat([self._ask(part) for part in torch.split(torch.stack(covered), self.tail_chunk)])
         return self.read(logits, self.targets[: len(index)].repeat_interleave(index.shape[1])).view_as(index)
 
     def _held_out(self, windows: Windows, rows: list[int], columns: list[int]) -> Tensor:
@@ -269,5 +267,5 @@ def _thinned(spans: tuple[tuple[int, int], ...]) -> tuple[list[int], Tensor]:
 
 def _computes_in_bfloat16() -> bool:
     """Whether the processor does, and not by detour."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

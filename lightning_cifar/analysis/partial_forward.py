@@ -54,6 +54,16 @@ class PartialForward:
         self.layout = lay_out(local_steps(traced, sizes), image, sizes, windows, num_images, chunk)
         self.joints = joints_of(self.layout.steps, image)
         self.tail = _rest(traced, self.layout.steps, self.joints)
+        self._masks = {
+            (block.first, axis): torch.tensor(
+                [
+                    [begin <= i < end for i in range(*block.spans[image])]
+                    for begin, end in windows[axis][block.first : block.last]
+                ]
+            )
+            for axis, blocks in enumerate(self.layout[1:])
+            for block in blocks
+        }
         self._inside = {node for node in self.joints if _is_read_inside(node, sizes, traced)}
 
     def __call__(self, images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -75,13 +85,14 @@ class PartialForward:
             for (part, rows, columns), index, end in zip(bundle, indices, ends, strict=True):
                 patches = self._head({node: maps[part] for node, maps in clean.items()}, fills[part], rows, columns)
                 for node, joint in zip(self.joints, joints, strict=True):
-                    target = joint[end - len(index) : end].unflatten(0, (len(fills[part]), -1))
+                    target = joint[end - len(index) : end].unflatten(0, (len(fills[part]), -1))  # type: ignore[no-untyped-call]
                     _cut_out(target, clean[node][part], patches[node], (0, 0))
             yield torch.cat(indices), self.tail(*joints)
 
     def _bundles(self, num_images: int) -> Iterator[list[tuple[slice, Block, Block]]]:
         """What goes through the steps one by one, images by rows by columns, and through the rest together."""
-        bundle, size = [], 0
+        bundle: list[tuple[slice, Block, Block]] = []
+        size = 0
         for rows, columns in itertools.product(self.layout.rows, self.layout.columns):
             num_windows = (rows.last - rows.first) * (columns.last - columns.first)
             step = max(1, self.chunk // num_windows)
@@ -124,16 +135,8 @@ class PartialForward:
 
     def _cover(self, images: Tensor, fills: Tensor, rows: Block, columns: Block) -> _Patch:
         spans = rows.spans[self.image], columns.spans[self.image]
-        masks = (
-            torch.tensor([[begin <= i < end for i in range(*span)] for begin, end in windows], device=images.device)
-            for span, windows in zip(
-                spans,
-                (self.windows.rows[rows.first : rows.last], self.windows.columns[columns.first : columns.last]),
-                strict=True,
-            )
-        )
-        down, across = masks
-        covered = (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)[..., None]
+        down, across = self._masks[rows.first, 0], self._masks[columns.first, 1]
+        covered = (down[:, None, :, None] & across[:, None, :]).flatten(0, 1)[..., None]
         image, fill = (
             maps[:, :, slice(*spans[0]), slice(*spans[1])].permute(0, 2, 3, 1)[:, None] for maps in (images, fills)
         )
@@ -156,7 +159,7 @@ def _slide(step: Step, axes: tuple[Slide, Slide], clean: Tensor, patch: _Patch, 
         for given, asked, span in zip(present, needed, spans, strict=True)
     )
     num, batch = len(clean), len(patch.values) // len(clean)
-    if step.convolution is not None and step.convolution.saves(down, across):
+    if step.convolution is not None and step.convolution.way(down, across) == "products":
         x = clean.new_empty(down.inputs, across.inputs, num, batch, clean.shape[1]).permute(2, 3, 4, 0, 1)
         _cut_out(x, clean, patch, (present[0][0], present[1][0]))
         return step.convolution.by_products(x.flatten(0, 1), down, across)
@@ -190,7 +193,7 @@ def _cut_out(out: Tensor, clean: Tensor, patch: _Patch, corner: tuple[int, int])
 
     Nothing is written twice.
     """
-    values = patch.values.unflatten(0, out.shape[:2])
+    values = patch.values.unflatten(0, out.shape[:2])  # type: ignore[no-untyped-call]
     (top, left), (height, width) = corner, out.shape[3:]
     (a, b), (c, d) = (
         (min(max(begin, first), first + length), max(min(end, first + length), first))
@@ -226,7 +229,7 @@ def _is_read_inside(node: fx.Node, sizes: Sizes, traced: fx.GraphModule) -> bool
     """Whether a convolution that saves products reads the map."""
     for user in node.users:
         layer = traced.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, Convolution) and layer.saves_on(*sizes[node][2:]):
+        if isinstance(layer, Convolution) and layer.way(*layer.places(*sizes[node][2:])) == "products":
             return True
     return False
 
@@ -241,7 +244,8 @@ def whole_forward(
             torch.tensor([[begin <= i < end for i in range(length)] for begin, end in spans], device=images.device)
             for spans, length in zip(windows, images.shape[2:], strict=True)
         )
-        for index in torch.arange(len(images) * len(down) * len(across), device=images.device).split(chunk):
+        count = len(images) * len(down) * len(across)
+        for index in torch.arange(count, device=images.device).split(chunk):  # type: ignore[no-untyped-call]
             n, p, q = index // (len(down) * len(across)), index // len(across) % len(down), index % len(across)
             covered = down[p][:, None, :, None] & across[q][:, None, None, :]
             yield index, ask(torch.where(covered, fills[n], images[n]))

@@ -175,10 +175,12 @@ class WeightGIF(Callback):
         self._store = self._layer = None
 
     def _capture_if_due(self, trainer: Trainer) -> None:
-        """A frame if its time has come. At the end of an epoch it may come again, with the final metric."""
+        """A frame if its time has come. It comes again after the validation, and gets the metric of that."""
         if not self._in_epoch:
             return
-        if self.every_n_steps is not None:
+        if self._is_last(trainer):
+            due = True
+        elif self.every_n_steps is not None:
             # A module with several optimizers makes several steps at once.
             due = trainer.global_step // self.every_n_steps > self._state["step"] // self.every_n_steps
         else:
@@ -194,8 +196,7 @@ class WeightGIF(Callback):
         self._note_metric(trainer)
         state = self._state
         epoch = _epochs_completed(trainer, within=self._in_epoch)
-        again = state["count"] > 0 and self.every_n_epochs is not None and state["epoch"] == epoch
-        index = state["count"] - 1 if again else state["count"]
+        index = state["count"] - 1 if self._is_last(trainer) else state["count"]
         self._store.write(
             index,
             run=state["run"],
@@ -206,6 +207,11 @@ class WeightGIF(Callback):
         )
         state["count"], state["epoch"], state["step"] = index + 1, epoch, trainer.global_step
         state["folder"] = str(run_folder(trainer).resolve())
+
+    def _is_last(self, trainer: Trainer) -> bool:
+        """Whether the last frame is of this very moment."""
+        now = _epochs_completed(trainer, within=self._in_epoch), trainer.global_step
+        return self._state["count"] > 0 and now == (self._state["epoch"], self._state["step"])
 
     def _note_metric(self, trainer: Trainer) -> None:
         values = trainer.callback_metrics

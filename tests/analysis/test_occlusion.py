@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -13,7 +12,7 @@ from captum.attr import Occlusion
 from torch import Tensor, nn
 
 from lightning_cifar.analysis import occlusion
-from lightning_cifar.analysis.occlusion import OcclusionMap, occlusion_map
+from lightning_cifar.analysis.occlusion import occlusion_map
 
 
 @pytest.fixture(autouse=True)

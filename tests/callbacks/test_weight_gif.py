@@ -195,7 +195,7 @@ def test_titles_without_and_with_another_metric(
         "epoch 0.0, step 0, initial weights",
         "epoch 0.7, step 2",
         "epoch 1.3, step 4, validation accuracy 10.0 %",
-        "epoch 2.0, step 6, validation accuracy 10.0 %",  # the second validation comes after this step
+        "epoch 2.0, step 6, validation accuracy 20.0 %",  # which comes after this step
     ]
 
 

@@ -1,0 +1,105 @@
+"""Occlusion maps: ours against captum's, one image after the other in one process, per image of 32 x 32 pixels.
+
+    python benchmarks/occlusion.py [--data FOLDER] [--checkpoint best.ckpt] [--resnet weights.pt] [--rounds 5]
+
+Window 8 x 8, stride 1: 625 windows an image. Captum gets each of several `perturbations_per_eval`, of which the best
+counts, and its default of 1. Without --data the images are drawn shapes, without weights the networks are fresh:
+speed does not depend on it much, the rank correlation of the fast mode does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import captum
+import torch
+import torchvision
+from captum.attr import Occlusion
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from lightning_cifar.analysis.occlusion import occlusion_map
+from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
+from lightning_cifar.models import DilatedNet
+
+SETTINGS = (1, 4, 16, 64, 128)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder that holds cifar-10-batches-py")
+    parser.add_argument("--checkpoint", help="of a DilatedNet")
+    parser.add_argument("--resnet", help="state dict of torchvision's resnet18 with 10 classes")
+    parser.add_argument("--images", type=int, default=64, help="for the fast mode's rank correlation")
+    parser.add_argument("--together", type=int, default=8, help="images in one call of ours, exact")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = CIFAR10DataModule(options.data, verify=False) if options.data else SyntheticDataModule(num_test=1000)
+    data.setup("test")
+    images, _ = next(iter(data.loader("test")))
+    images = images[: options.images]
+    print(f"torch {torch.__version__}, captum {captum.__version__}, {options.threads} thread(s), n = {options.rounds}")
+
+    dilated: nn.Module = DilatedNet()
+    if options.checkpoint:
+        dilated = DilatedNet.load_from_checkpoint(options.checkpoint, weights_only=True, map_location="cpu")
+    resnet = torchvision.models.resnet18(num_classes=10)
+    if options.resnet:
+        resnet.load_state_dict(torch.load(Path(options.resnet), weights_only=True))
+    for name, network in {"DilatedNet 187k": dilated, "resnet18": resnet}.items():
+        compare(name, network.eval(), images, options.together, options.rounds)
+
+
+def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds: int) -> None:
+    mean = images.mean((2, 3), keepdim=True)
+
+    def probabilities(x: Tensor) -> Tensor:
+        return network(x).softmax(1)
+
+    def theirs(setting: int) -> Tensor:
+        with torch.no_grad():
+            target = network(images[:1]).argmax(1)
+            settings = {"sliding_window_shapes": (3, 8, 8), "strides": (3, 1, 1), "perturbations_per_eval": setting}
+            return Occlusion(probabilities).attribute(
+                images[:1], target=target, baselines=mean[:1].expand_as(images[:1]), **settings
+            )
+
+    ours = occlusion_map(network, images[:1], window=8, stride=1)
+    difference = (ours.pixels[0] - theirs(16)[0, 0]).abs().max().item()
+    calls: dict[str, Callable[[], object]] = {
+        "exact": lambda: occlusion_map(network, images[:together], window=8, stride=1),
+        "exact, one image": lambda: occlusion_map(network, images[:1], window=8, stride=1),
+        "fast": lambda: occlusion_map(network, images, window=8, stride=1, mode="fast"),
+        **{f"captum {setting}": lambda setting=setting: theirs(setting) for setting in SETTINGS},
+    }
+    counts = {"exact": min(together, len(images)), "fast": len(images)}
+    times: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(rounds):
+        for key, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[key].append((time.perf_counter() - start) / counts.get(key, 1))
+    seconds = {key: statistics.median(values) for key, values in times.items()}
+    best = min((seconds[f"captum {setting}"], setting) for setting in SETTINGS)
+    print(f"\n{name}: largest difference from captum {difference:.1e}")
+    for key, value in seconds.items():
+        ratios = f"{best[0] / value:6.2f}x best, {seconds['captum 1'] / value:6.2f}x default"
+        print(f"  {key:<18}{value:8.3f} s an image   {ratios}")
+    print(f"  captum is best with perturbations_per_eval={best[1]}")
+
+    exact = occlusion_map(network, images, window=8, stride=1)
+    fast = occlusion_map(network, images, window=8, stride=1, mode="fast")
+    ranks = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(exact.values, fast.values, strict=True)]
+    actual = (exact.values - fast.values).square().mean((1, 2)).sqrt().mean().item()
+    print(f"  fast: rank correlation mean {statistics.mean(ranks):.4f}, lowest {min(ranks):.4f},  images;")
+    print(f"        root mean square error {actual:.4f}, stated {fast.error.mean().item():.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""A name that stands twice is told, with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar.duplicates import refuse_duplicates
+from lightning_cifar.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"c.yaml, line 3: a is given a second time"),
+        (
+            "model:\n  members:\n    plain: {lr: 1}\n    other: {}\n    plain: {lr: 2}\n",
+            "line 5: model.members.plain is",
+        ),
+        ("a:\n  - {x: 1}\n  - {x: 1, y: 2, x: 3}\n", r"line 3: a.1.x is given a second time"),
+    ],
+)
+def test_a_name_given_twice_is_told(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        refuse_duplicates(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: {x: 1}\nb: {x: 1}\n",
+        "base: &base {x: 1}\na:\n  <<: *base\n  x: 2\n",
+        "a: [",
+        "- 1\n- 1\n",
+        "a: {a: {a: 1}}",
+    ],
+)
+def test_all_else_is_left_to_the_parser(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    refuse_duplicates(path)
+
+
+def test_the_shipped_configurations_have_none() -> None:
+    for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml"):
+        refuse_duplicates(path)
