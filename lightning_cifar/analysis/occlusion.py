@@ -8,7 +8,8 @@ Shapes: ``N`` images, ``C`` channels, ``H W`` image in pixels, ``K`` outputs, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -185,14 +186,15 @@ class _Task:
     def _unscored(self, scores: Tensor) -> Tensor:
         return scores.sigmoid() if self.output == "probability" else scores
 
-    def _networks(self, half: bool) -> Iterator[_Network]:
+    def _networks(self, half: bool) -> list[_Network]:
         """The ways to compute, best first; the last one always works."""
-        if self.is_cpu and self.x.dtype in (torch.float32, torch.float64):
-            if half and _computes_in_bfloat16() and (traced := trace(self.model, torch.bfloat16)):
-                yield _Network(traced, torch.bfloat16, 0.05)
-            if traced := trace(self.model):
-                yield _Network(traced, self.x.dtype, 1e-4)
-        yield _Network(None, self.x.dtype, 0.0)
+        networks = []
+        traced = trace(self.model) if self.is_cpu and self.x.dtype in (torch.float32, torch.float64) else None
+        if traced is not None:
+            if half and _computes_in_bfloat16():
+                networks.append(_Network(copy.deepcopy(traced).to(torch.bfloat16), torch.bfloat16, 0.05))
+            networks.append(_Network(traced, self.x.dtype, 1e-4))
+        return [*networks, _Network(None, self.x.dtype, 0.0)]
 
     def _outputs(self, network: _Network, windows: Windows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """(N, P, Q): what is read of the answers."""

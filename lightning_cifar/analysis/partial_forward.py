@@ -54,16 +54,6 @@ class PartialForward:
         self.layout = lay_out(local_steps(traced, sizes), image, sizes, windows, num_images, chunk)
         self.joints = joints_of(self.layout.steps, image)
         self.tail = _rest(traced, self.layout.steps, self.joints)
-        self._masks = {
-            (block.first, axis): torch.tensor(
-                [
-                    [begin <= i < end for i in range(*block.spans[image])]
-                    for begin, end in windows[axis][block.first : block.last]
-                ]
-            )
-            for axis, blocks in enumerate(self.layout[1:])
-            for block in blocks
-        }
         self._inside = {node for node in self.joints if _is_read_inside(node, sizes, traced)}
 
     def __call__(self, images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -135,8 +125,16 @@ class PartialForward:
 
     def _cover(self, images: Tensor, fills: Tensor, rows: Block, columns: Block) -> _Patch:
         spans = rows.spans[self.image], columns.spans[self.image]
-        down, across = self._masks[rows.first, 0], self._masks[columns.first, 1]
-        covered = (down[:, None, :, None] & across[:, None, :]).flatten(0, 1)[..., None]
+        masks = (
+            torch.tensor([[begin <= i < end for i in range(*span)] for begin, end in windows], device=images.device)
+            for span, windows in zip(
+                spans,
+                (self.windows.rows[rows.first : rows.last], self.windows.columns[columns.first : columns.last]),
+                strict=True,
+            )
+        )
+        down, across = masks
+        covered = (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)[..., None]
         image, fill = (
             maps[:, :, slice(*spans[0]), slice(*spans[1])].permute(0, 2, 3, 1)[:, None] for maps in (images, fills)
         )
@@ -159,7 +157,7 @@ def _slide(step: Step, axes: tuple[Slide, Slide], clean: Tensor, patch: _Patch, 
         for given, asked, span in zip(present, needed, spans, strict=True)
     )
     num, batch = len(clean), len(patch.values) // len(clean)
-    if step.convolution is not None and step.convolution.way(down, across) == "products":
+    if step.convolution is not None and step.convolution.saves(down, across):
         x = clean.new_empty(down.inputs, across.inputs, num, batch, clean.shape[1]).permute(2, 3, 4, 0, 1)
         _cut_out(x, clean, patch, (present[0][0], present[1][0]))
         return step.convolution.by_products(x.flatten(0, 1), down, across)
@@ -229,7 +227,7 @@ def _is_read_inside(node: fx.Node, sizes: Sizes, traced: fx.GraphModule) -> bool
     """Whether a convolution that saves products reads the map."""
     for user in node.users:
         layer = traced.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, Convolution) and layer.way(*layer.places(*sizes[node][2:])) == "products":
+        if isinstance(layer, Convolution) and layer.saves_on(*sizes[node][2:]):
             return True
     return False
 

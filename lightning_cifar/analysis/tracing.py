@@ -5,7 +5,6 @@ The model itself is not touched: its forward pass is traced on a skeleton that s
 
 from __future__ import annotations
 
-import copy
 import inspect
 import operator
 from collections.abc import Callable
@@ -20,10 +19,8 @@ POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def trace(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule | None:
+def trace(model: nn.Module) -> fx.GraphModule | None:
     """The model in evaluation mode, batch norms folded into the convolutions before them; None if it cannot be traced.
-
-    With a ``dtype`` it takes images of that type and computes in it.
 
     Every ``nn.Conv2d`` is a :class:`Convolution`. What the model does with its images must not depend on their values
     or their number, which tracing sees in most cases and not in all: compare before use.
@@ -34,7 +31,7 @@ def trace(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule 
         root = _skeleton(model, {})
         _, *others = inspect.signature(root.forward).parameters.values()
         graph = _Tracer().trace(root, {parameter.name: parameter.default for parameter in others})
-        traced = fx.GraphModule(_simplify(graph, root, dtype), graph)
+        traced = fx.GraphModule(_simplify(graph, root), graph)
     except Exception:  # the model's own code ran with stand-ins for tensors, and may have failed in any way
         return None
     return None if any(_overwrites(node, traced) for node in graph.nodes) else traced
@@ -69,18 +66,18 @@ def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
         return copies[id(module)]
     if "forward" in vars(module):
         raise ValueError("This forward is bound to the model.")
-    twin: nn.Module = object.__new__(type(module))
-    copies[id(module)] = twin
+    copy: nn.Module = object.__new__(type(module))
+    copies[id(module)] = copy
     for name, value in vars(module).items():
-        twin.__dict__[name] = value.copy() if isinstance(value, list | dict | set) else value
-    twin.__dict__["_modules"] = {
+        copy.__dict__[name] = value.copy() if isinstance(value, list | dict | set) else value
+    copy.__dict__["_modules"] = {
         name: child if child is None else _skeleton(child, copies) for name, child in module._modules.items()
     }
-    twin.__dict__["training"] = False
-    return twin
+    copy.__dict__["training"] = False
+    return copy
 
 
-def _simplify(graph: fx.Graph, root: nn.Module, dtype: torch.dtype | None) -> dict[str, object]:
+def _simplify(graph: fx.Graph, root: nn.Module) -> dict[str, object]:
     """Fold and leave out what can be; what the graph's nodes now refer to, by name."""
     modules = dict(root.named_modules(remove_duplicate=False))
     targets: dict[str, object] = {}
@@ -90,9 +87,7 @@ def _simplify(graph: fx.Graph, root: nn.Module, dtype: torch.dtype | None) -> di
             value: object = root
             for name in node.target.split("."):
                 value = getattr(value, name)
-            if isinstance(value, Tensor):
-                value = value.detach().to(dtype if value.is_floating_point() else None)
-            targets[node.target] = value
+            targets[node.target] = value.detach() if isinstance(value, Tensor) else value
         elif node.op == "call_method" and node.target == "view":
             node.target = "reshape"  # a channels_last map has to be copied to be flattened
         elif isinstance(layer, IDENTITIES):
@@ -101,13 +96,13 @@ def _simplify(graph: fx.Graph, root: nn.Module, dtype: torch.dtype | None) -> di
             behind = next(iter(node.users)) if len(node.users) == 1 else None
             norm = modules.get(str(behind.target)) if behind and behind.op == "call_module" else None
             if behind and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
-                targets[node.name] = Convolution(layer, *affine_of(norm), dtype=dtype)
+                targets[node.name] = Convolution(layer, *affine_of(norm))
                 _leave_out(behind)
             else:
-                targets[node.name] = Convolution(layer, dtype=dtype)
+                targets[node.name] = Convolution(layer)
             node.target = node.name
         elif layer is not None:
-            targets[str(node.target)] = layer if dtype is None else copy.deepcopy(layer).to(dtype)
+            targets[str(node.target)] = layer
             if isinstance(layer, POOLINGS):
                 # Convolutions may leave another order, from which a pooling would go back to the slowest.
                 with graph.inserting_before(node):
