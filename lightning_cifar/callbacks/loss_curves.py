@@ -89,7 +89,9 @@ class LossCurves(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._closing = _position(trainer)
         self._collect_train(trainer)
-        if trainer.current_epoch == 0 and not self.history:
+        # The module logs its training metrics after this hook; a first epoch without validation has shown nothing yet.
+        validates = trainer.check_val_every_n_epoch in (None, 1)
+        if trainer.current_epoch == 0 and not self.history and validates:
             names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             rank_zero_warn(
                 f"LossCurves found none of {self.train_loss}, {self.val_loss}, {self.train_accuracy} and "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from lightning_cifar.artifacts import write_atomically
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError, innermost, one_line
 from lightning_cifar.studies import results
 from lightning_cifar.studies.jobs import Job, Progress, State, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
@@ -108,7 +108,7 @@ def _check_arms(study: Study) -> None:
         try:
             check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
         except (UsageError, ValueError, TypeError) as error:
-            raise UsageError(f"arm {name}: {one_line(error)}") from error
+            raise UsageError(f"arm {name}: {innermost(error)}") from error
 
 
 def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:

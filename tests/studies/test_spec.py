@@ -126,3 +126,11 @@ def test_refused_files(tmp_path: Path) -> None:
     path.write_text("- 1")
     with pytest.raises(UsageError, match="holds no settings"):
         read_study(path)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs/studies").rglob("*.yaml")), ids=str)
+def test_every_shipped_study_reads(path: Path) -> None:
+    study = read_study(path)
+    assert len(study.arms) >= 5
+    assert len(study.seeds) >= 3
+    assert path.read_text().startswith("# ")

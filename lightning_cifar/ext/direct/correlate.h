@@ -106,6 +106,8 @@ static void NAME(pack_weights)(void *context, ptrdiff_t task, int worker)
     T *to = job->weights + (g * job->padded_K + k0) * p->C * taps;
     int in_order = p->w_in == taps && k_here == block;  /* in-channels, rows and columns follow each other */
     (void)worker;
+    if (taps == 0) /* a phase that no output saw */
+        return;
     for (ptrdiff_t a = 0; a < p->rows; a++)
         for (ptrdiff_t b = 0; b < p->columns; b++)
             in_order &= p->row_w[a] + p->column_w[b] == a * p->columns + b;
