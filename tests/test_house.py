@@ -71,9 +71,20 @@ SIBLINGS = {
         "stacked",
         "stacking",
     },
-    "analysis": {"modes", "layers"},
+    "analysis": {
+        "convolution",
+        "filtering",
+        "footprints",
+        "layers",
+        "layout",
+        "modes",
+        "partial_forward",
+        "places",
+        "tracing",
+        "windows",
+    },
     "studies": {"spec", "jobs", "results", "run", "local"},
-    "ext": {"conv_geometry", "_conv_direct"},
+    "ext": {"conv_geometry", "_conv_direct", "layers", "tape"},
 }
 FOREIGN = {
     "plots": {"torch", "lightning"},
