@@ -1,15 +1,19 @@
 """Milliseconds of a convolution, forward and backward, of our backends and of torch.
 
     python benchmarks/convolution.py [--threads 1 2] [--seconds 2]
+    python benchmarks/convolution.py --lenet [--threads 1]
 
-All candidates are interleaved round by round in one process. Each is called twice in a round and the second call is
-timed, so that each finds its own threads awake and its own arrays in the cache. Medians over the rounds.
+All candidates are interleaved round by round in one process. In a round each is called for 15 ms, and then once more
+for the time, so that each finds its own threads awake, the other's asleep (OpenMP's, which torch uses, spin for some
+milliseconds after a call) and its own arrays in the cache. Medians over the rounds.
 
 The first table is the ladder on the reference's shape, with the ratio to the naive backend (higher is faster). The
 second is "cython" beside torch on CIFAR shapes, 3 x 3 kernels, padding 1: torch's time / ours, in NCHW, in
 channels_last, and the strictest comparison of ours in NCHW with torch in channels_last; then GFLOP/s counted with the
 padding, and the largest error against double precision relative to the largest value, ours and torch's. torch's
 backward is the three gradients in one call, as ours.
+
+--lenet: images/s of LeNet's training steps, batch 128, with hand-made layers over torch's own, step by step in turn.
 """
 
 from __future__ import annotations
@@ -29,17 +33,23 @@ CIFAR = [(128, 3, 32, 32), (128, 32, 32, 32), (128, 64, 16, 64), (32, 128, 8, 12
 Candidates = dict[str, Callable[[], Any]]
 
 
+def warm_up(run: Callable[[], Any], seconds: float = 0.015) -> None:
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        run()
+
+
 def interleaved(candidates: Candidates, seconds: float) -> dict[str, float]:
     """Median seconds of each."""
     start = time.perf_counter()
     for run in candidates.values():
+        warm_up(run)
         run()
-        run()
-    rounds = max(7, min(1000, int(seconds / (time.perf_counter() - start))))
+    rounds = max(7, int(seconds / (time.perf_counter() - start)))
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
-            run()
+            warm_up(run)
             before = time.perf_counter()
             run()
             taken[name].append(time.perf_counter() - before)
@@ -123,16 +133,41 @@ def beside_torch(shape: tuple[int, int, int, int], seconds: float) -> None:
     print("| " + " ".join(f"{e:.1e}" for e in errors))
 
 
+def lenet(rounds: int = 60) -> None:
+    """Training steps of LeNet on random images, channels_last as our DataModules give them."""
+    from lightning_cifar.models import LeNet
+
+    torch.manual_seed(0)
+    images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (128,))
+    networks = {layers: LeNet(layers=layers) for layers in ("library", "hand_made")}
+    optimizers = {layers: network.make_optimizer() for layers, network in networks.items()}
+    taken: dict[str, list[float]] = {layers: [] for layers in networks}
+    for _ in range(rounds):
+        for layers, network in networks.items():
+            before = time.perf_counter()
+            network.loss(network(images), labels).backward()
+            optimizers[layers].step()
+            optimizers[layers].zero_grad()
+            taken[layers].append(time.perf_counter() - before)
+    theirs, ours = (statistics.median(times[5:]) for times in taken.values())
+    print(f"LeNet: library {128 / theirs:.0f} images/s, hand_made {128 / ours:.0f}: {theirs / ours:.2f}x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each pair of passes and shape")
+    parser.add_argument("--lenet", action="store_true", help="the training of LeNet instead of single convolutions")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, numpy {np.__version__}, instruction set {instruction_set() or 'none'}")
     for threads in args.threads:
         torch.set_num_threads(threads)
         set_num_threads(threads)
         print(f"\n{threads} thread{'s' * (threads > 1)}")
+        if args.lenet:
+            lenet()
+            continue
         ladder(args.seconds)
         columns = "   ms    NCHW   last NCHW/last GFLOP/s "
         print(f"{'':<22}| forward {'':<29}| backward")

@@ -118,6 +118,10 @@ def _check_words(words: list[str]) -> None:
     for option, value in _pairs(words):
         if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
             raise UsageError(f"there is no configuration {value}: pass an existing YAML file.")
+        if option in ("-c", "--config") and "\n" not in value:
+            from lightning_cifar.duplicates import refuse_duplicates
+
+            refuse_duplicates(value)
         if option == "--ckpt_path" and value != "null" and not os.path.isfile(value):
             raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
 

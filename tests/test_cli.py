@@ -190,6 +190,7 @@ def test_a_mistake_is_told_in_one_line(words: list[str], message: str, capsys: p
         ("model: {class_path: LeNet, init_args: {lr: 0.1, hiden: [3]}}", "Did you mean hidden?"),
         ("model: [a", "not valid YAML"),
         ("optimiser: sgd", "there is no option optimiser"),
+        ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "line 3: trainer.max_epochs is given a second time"),
     ],
 )
 def test_a_mistake_in_a_configuration_is_told_in_one_line(
@@ -269,6 +270,14 @@ def test_every_overlay_adds_its_callback(path: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((tmp_path / "overlay/config.yaml").read_text())
     assert len(config["trainer"]["callbacks"]) == 1
     assert (tmp_path / "overlay/pictures/loss_curves.png").exists()  # our own are still there
+
+
+def test_the_overlay_of_fitted_curves_is_for_the_toy(tmp_path: Path) -> None:
+    toy, overlay = CONFIG_FOLDER / "dropout_toy.yaml", CONFIG_FOLDER / "callbacks/fit_curves.yaml"
+    words = ["fit", "--config", str(toy), "--config", str(overlay), "--trainer.max_epochs", "1", "--run_dir", "toy"]
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    names = {path.name for path in (tmp_path / "toy/pictures").iterdir()}
+    assert {"fit_curves.png", "fit_band.png"} <= names
 
 
 FIND = ["lr-find", "--model", "LeNet", *SMALL, "--num_steps", "12", "--seeds", "2"]

@@ -22,7 +22,9 @@ def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
     if not rows:
         raise ValueError("there is nothing to draw: no rows")
     shapes = list(dict.fromkeys(shape for shape, *_ in rows))
-    names = list(dict.fromkeys(name for _, _, name, _ in rows))
+    # The order of the shape that has the most, so that what was left out of others keeps its place.
+    by_shape = [list(dict.fromkeys(name for each, _, name, _ in rows if each == shape)) for shape in shapes]
+    names = list(dict.fromkeys(name for listed in sorted(by_shape, key=len, reverse=True) for name in listed))
     columns = min(2, len(shapes))
     lines = math.ceil(len(shapes) / columns)
     size = (5.2 * columns + 0.8, (0.42 * len(names) + 1.1) * lines + 0.5)
@@ -41,6 +43,8 @@ def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
             panel.barh(places, values, height=0.38, color=_COLORS[way], label=way)
             for place, value in zip(places, values, strict=True):
                 panel.annotate(f" {value:.3g}", (value, place), va="center", size=7.5)
+            for place in {names.index(name) + shift for name in names} - set(places):
+                panel.annotate(" not run", (lowest / 2, place), va="center", size=7.5, color="0.45")
         panel.set_title(shapes[i], size=10)
         panel.set_xscale("log")
         panel.set_xlim(lowest / 2, highest * 4)

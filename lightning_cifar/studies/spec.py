@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from lightning_cifar.duplicates import refuse_duplicates
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 
 Config = dict[str, Any]
@@ -51,6 +52,11 @@ class Study:
         """All of it as text, equal for equal studies whatever the seeds: more seeds are the same study."""
         held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
+
+    def about(self) -> Config:
+        """What a report says of it beyond that: what may change without making it another study, and the order."""
+        held = ("question", "target", "overrides")
+        return {"arms": list(self.arms), "seeds": list(self.seeds)} | {key: getattr(self, key) for key in held}
 
 
 def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:
@@ -109,6 +115,7 @@ def _read_yaml(path: Path) -> Config:
         raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings: it must start with keys such as base: and arms:.")
+    refuse_duplicates(path)
     return content
 
 

@@ -13,9 +13,10 @@ typedef struct {
     ptrdiff_t w_columns;
     const column_taps *column;
     ptrdiff_t columns;
-    const T *start;         /* the sums begin here: the bias (start_step 0), or what earlier chunks left (block) */
+    const T *start;         /* the sums begin here: the bias (start_step 0), or what earlier chunks left (sums_step) */
     ptrdiff_t start_step;
-    T *sums;                /* [pixels][block] */
+    T *sums;                /* [pixels][step], of which block are this tile's */
+    ptrdiff_t sums_step;
 } NAME(tile_work);
 
 INLINE void NAME(tile)(const int pixels, const int vectors, const NAME(tile_work) *work)
@@ -51,7 +52,7 @@ INLINE void NAME(tile)(const int pixels, const int vectors, const NAME(tile_work
     }
     UNROLL for (int i = 0; i < pixels; i++)
         UNROLL for (int v = 0; v < vectors; v++)
-            NAME(store)(work->sums + i * block + v * LANES, sum[i][v]);
+            NAME(store)(work->sums + i * work->sums_step + v * LANES, sum[i][v]);
 #undef MULTIPLY_ADD
 }
 
@@ -178,8 +179,15 @@ static void NAME(write_out)(const correlation *p, const T *sums, ptrdiff_t block
         if (o->column == 1)
             NAME(transpose)(sums, block, width, channels, out, o->channel);
         else if (o->channel == 1)
-            for (ptrdiff_t j = 0; j < width; j++)
-                memcpy(out + j * o->column, sums + j * block, channels * sizeof(T));
+            for (ptrdiff_t j = 0; j < width; j++) {
+                const T *from = sums + j * block;
+                T *to = out + j * o->column;
+                ptrdiff_t k = 0;
+                for (; k + LANES <= channels; k += LANES) /* a call of memcpy for each pixel takes longer than the copy */
+                    NAME(store)(to + k, NAME(load)(from + k));
+                for (; k < channels; k++)
+                    to[k] = from[k];
+            }
         else
             for (ptrdiff_t k = 0; k < channels; k++)
                 for (ptrdiff_t j = 0; j < width; j++)
@@ -191,21 +199,21 @@ static void NAME(write_out)(const correlation *p, const T *sums, ptrdiff_t block
 static void NAME(correlate_row)(const NAME(correlate_job) *job, NAME(tile_work) *work, ptrdiff_t first_tile, ptrdiff_t last_tile,
                                 ptrdiff_t vectors, T *sums, const T *bias)
 {
-    const ptrdiff_t block = vectors * LANES, origin = job->plan[first_tile].first;
+    const ptrdiff_t origin = job->plan[first_tile].first, step = work->sums_step;
     for (ptrdiff_t t = first_tile; t < last_tile; t++) {
         const NAME(tile_plan) *plan = job->plan + t;
-        work->sums = sums + (plan->first - origin) * block;
+        work->sums = sums + (plan->first - origin) * step;
         work->start = bias ? bias : work->sums;
-        work->start_step = bias ? 0 : block;
+        work->start_step = bias ? 0 : step;
         work->column = plan->column;
         work->columns = plan->columns;
         NAME(tiles)[plan->pixels - 1][vectors - 1](work);
         for (ptrdiff_t i = 0; i < plan->odd_columns; i++) {
             column_taps odd = plan->column[job->p->columns + i], part = {odd.x + odd.low, odd.tap, 0, odd.high - odd.low};
             NAME(tile_work) narrow = *work;
-            narrow.sums = work->sums + odd.low * block;
+            narrow.sums = work->sums + odd.low * step;
             narrow.start = narrow.sums;
-            narrow.start_step = block;
+            narrow.start_step = step;
             narrow.column = &part;
             narrow.columns = 1;
             NAME(tiles)[part.high - 1][vectors - 1](&narrow);
@@ -243,6 +251,7 @@ static void NAME(correlate_task)(void *context, ptrdiff_t task, int worker)
     for (ptrdiff_t a = 0; a < p->rows; a++)
         row_x[a] = (p->row[a] - top) * in_row;
     work.row_x = row_x;
+    const int in_place = p->out.channel == 1 && p->K % LANES == 0; /* whole vectors side by side: no detour by the sums */
 
     for (ptrdiff_t kb = k_part * k_blocks / job->k_parts; kb < (k_part + 1) * k_blocks / job->k_parts; kb++) {
         const ptrdiff_t k0 = kb * 2 * LANES, block = smaller(2 * LANES, job->padded_K - k0);
@@ -253,6 +262,8 @@ static void NAME(correlate_task)(void *context, ptrdiff_t task, int worker)
             const ptrdiff_t last_tile = smaller(job->tiles, first_tile + job->tiles_per_block);
             const ptrdiff_t q0 = job->plan[first_tile].first;
             const ptrdiff_t width = job->plan[last_tile - 1].first + job->plan[last_tile - 1].pixels - q0;
+            T *place = out + k0 * p->out.channel + p0 * p->out.row + q0 * p->out.column;
+            work.sums_step = in_place ? p->out.column : block;
             for (ptrdiff_t c = 0; c < p->C; c += job->chunk) {
                 work.channels = smaller(job->chunk, p->C - c);
                 work.w = weights + c * taps * block;
@@ -265,10 +276,12 @@ static void NAME(correlate_task)(void *context, ptrdiff_t task, int worker)
                         if ((size_t)(row * p->step_h + p->row[work.last_row - 1]) < (size_t)p->H)
                             break;
                     work.x = in + c * work.channel + row * p->step_h * in_row;
-                    NAME(correlate_row)(job, &work, first_tile, last_tile, block / LANES, sums + (row - p0) * width * block, c ? NULL : bias);
+                    T *line = in_place ? place + (row - p0) * p->out.row : sums + (row - p0) * width * block;
+                    NAME(correlate_row)(job, &work, first_tile, last_tile, block / LANES, line, c ? NULL : bias);
                 }
             }
-            NAME(write_out)(p, sums, block, smaller(block, p->K - k0), p1 - p0, width, out + k0 * p->out.channel + p0 * p->out.row + q0 * p->out.column);
+            if (!in_place)
+                NAME(write_out)(p, sums, block, smaller(block, p->K - k0), p1 - p0, width, place);
         }
     }
 }
@@ -303,7 +316,7 @@ static int NAME(correlate)(const correlation *original, int threads)
     if (p->N <= 0)
         return 0;
     threads = (int)smaller(threads, MAX_THREADS);
-    if (p->K <= LANES / 2 && p->step_h == 1 && p->step_w == 1 && p->rows > 0 && p->columns > 0)
+    if (NAME(is_narrow)(p))
         return NAME(correlate_narrow)(p, threads);
     NAME(correlate_job) job = {.p = p};
     job.pack = p->in.column != 1 || p->step_w != 1;

@@ -1,10 +1,14 @@
 /* For few out-channels (a first layer's gradient by its image; the reference's 6 filters) vectors of out-channels are mostly empty.
  * Here the vectors are of pixels instead. A band of the image is copied with its border of zeros, so that a tap is one offset for
  * all pixels of the band, rows and all: the band is one long row. The few sums at the ends of rows that wrap around are left out
- * when the result is written. Only without a step; that is, also for every phase of the gradient by the input. */
+ * when the result is written. Only without a step; that is, also for every phase of the gradient by the input.
+ *
+ * The same serves many out-channels where there is little to sum (a first layer): turning vectors of out-channels into rows of
+ * pixels would take as long as the sums themselves. Rows of whole vectors are then written without a detour. */
 
+#define NARROW_CHANNELS (LANES / 2) /* out-channels of a tile, at most */
 #if VECTOR_BYTES == 64
-#define NARROW_VECTORS(channels) ((channels) <= 3 ? 8 : (channels) == 4 ? 6 : (channels) <= 6 ? 4 : 3)
+#define NARROW_VECTORS(channels) ((channels) <= 3 ? 8 : (channels) == 4 ? 6 : (channels) <= 6 ? 4 : (channels) == 7 ? 3 : 2)
 #else
 #define NARROW_VECTORS(channels) ((channels) <= 2 ? 5 : (channels) == 3 ? 4 : (channels) == 4 ? 3 : 2)
 #endif
@@ -14,7 +18,7 @@ typedef struct {
     ptrdiff_t plane, channels;
     const ptrdiff_t *tap;      /* [taps], offsets into a plane */
     ptrdiff_t taps;
-    const T *w, *bias;         /* [tap][in-channel][out-channel]; [out-channel] */
+    const T *w, *bias;         /* [tap][in-channel][out-channel of the tile]; [out-channel] */
     T *sums;                   /* [out-channel][sums_row] */
     ptrdiff_t sums_row;
 } NAME(narrow_work);
@@ -86,14 +90,14 @@ typedef struct {
     size_t scratch_bytes, packed_bytes, sums_bytes;
 } NAME(narrow_job);
 
-INLINE void NAME(copy)(const T *from, ptrdiff_t step, ptrdiff_t count, T *to)
+INLINE void NAME(copy)(const T *from, ptrdiff_t from_step, ptrdiff_t count, T *to, ptrdiff_t to_step)
 {
     ptrdiff_t i = 0;
-    if (step == 1)
+    if (from_step == 1 && to_step == 1)
         for (; i + LANES <= count; i += LANES)
             NAME(store)(to + i, NAME(load)(from + i));
     for (; i < count; i++)
-        to[i] = from[i * step];
+        to[i * to_step] = from[i * from_step];
 }
 
 /* Copies input rows [top, top + rows) of a group to [channel][row][width], with zeros where there is no image. */
@@ -109,47 +113,60 @@ static void NAME(narrow_pack)(const NAME(narrow_job) *job, const T *in, ptrdiff_
             for (ptrdiff_t i = 0; i < left; i++)
                 to[i] = 0;
             if (inside)
-                NAME(copy)(in + c * p->in.channel + h * p->in.row + (first + job->column_low) * p->in.column, p->in.column, last - first, to + first);
+                NAME(copy)(in + c * p->in.channel + h * p->in.row + (first + job->column_low) * p->in.column, p->in.column, last - first, to + first, 1);
             for (ptrdiff_t i = right; i < job->width; i++)
                 to[i] = 0;
         }
     memset(to, 0, job->slack * sizeof(T)); /* the last tile reads on */
 }
 
+/* `pixels` sums in a row, rounded up to whole vectors. */
+static void NAME(narrow_row)(NAME(narrow_work) work, ptrdiff_t channels, ptrdiff_t pixels)
+{
+    const ptrdiff_t wide = NARROW_VECTORS(channels) * LANES;
+    for (ptrdiff_t i = 0; i < pixels;) {
+        const int one = pixels - i <= wide - LANES;
+        NAME(narrow_tiles)[channels - 1][one](&work);
+        i += one ? LANES : wide;
+        work.x += one ? LANES : wide;
+        work.sums += one ? LANES : wide;
+    }
+}
+
+/* One image, one group, a band of rows. */
 static void NAME(narrow_task)(void *context, ptrdiff_t task, int worker)
 {
     const NAME(narrow_job) *job = context;
     const correlation *p = job->p;
     const images *o = &p->out;
     const ptrdiff_t band = task % job->bands, g = task / job->bands % p->G, n = task / job->bands / p->G;
-    const ptrdiff_t p0 = band * p->P / job->bands, rows = (band + 1) * p->P / job->bands - p0;
-    const ptrdiff_t vectors = NARROW_VECTORS(p->K), pixels = rows * job->width, rounded = ceil_div(pixels, LANES) * LANES;
+    const ptrdiff_t p0 = band * p->P / job->bands, rows = (band + 1) * p->P / job->bands - p0, taps = p->rows * p->columns;
+    const ptrdiff_t rounded = ceil_div(rows * job->width, LANES) * LANES;
     char *scratch = job->scratch + worker * job->scratch_bytes;
     T *packed = carve(&scratch, job->packed_bytes), *sums = carve(&scratch, job->sums_bytes);
-    T *out = (T *)o->data + n * o->image + g * p->K * o->channel + p0 * o->row;
-    const ptrdiff_t taps = p->rows * p->columns;
+    const int in_place = o->column == 1 && p->Q % LANES == 0;
     NAME(narrow_pack)(job, (const T *)p->in.data + n * p->in.image + g * p->C * p->in.channel, p0 + job->row_low, rows + job->row_span, packed);
-    NAME(narrow_work) work = {
-        .plane = (rows + job->row_span) * job->width, .channels = p->C, .tap = job->tap, .taps = taps,
-        .w = job->weights + g * taps * p->C * p->K, .bias = job->bias + g * p->K, .sums_row = rounded,
-    };
-    for (ptrdiff_t i = 0; i < rounded;) {
-        const int one = rounded - i < vectors * LANES;
-        work.x = packed + i;
-        work.sums = sums + i;
-        NAME(narrow_tiles)[p->K - 1][one](&work);
-        i += one ? LANES : vectors * LANES;
-    }
-    for (ptrdiff_t k = 0; k < p->K; k++)
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            const T *from = sums + k * rounded + i * job->width;
-            T *to = out + k * o->channel + i * o->row;
-            if (o->column == 1)
-                NAME(copy)(from, 1, p->Q, to);
+    NAME(narrow_work) work = {.plane = (rows + job->row_span) * job->width, .channels = p->C, .tap = job->tap, .taps = taps};
+    for (ptrdiff_t k0 = 0; k0 < p->K; k0 += NARROW_CHANNELS) {
+        const ptrdiff_t channels = smaller(NARROW_CHANNELS, p->K - k0);
+        T *out = (T *)o->data + n * o->image + (g * p->K + k0) * o->channel + p0 * o->row;
+        work.w = job->weights + (g * p->K + k0) * taps * p->C;
+        work.bias = job->bias + g * p->K + k0;
+        work.sums_row = in_place ? o->channel : rounded;
+        work.sums = sums;
+        work.x = packed;
+        if (!in_place)
+            NAME(narrow_row)(work, channels, rows * job->width);
+        for (ptrdiff_t i = 0; i < rows; i++, out += o->row) {
+            work.x = packed + i * job->width;
+            work.sums = out;
+            if (in_place)
+                NAME(narrow_row)(work, channels, p->Q);
             else
-                for (ptrdiff_t q = 0; q < p->Q; q++)
-                    to[q * o->column] = from[q];
+                for (ptrdiff_t k = 0; k < channels; k++)
+                    NAME(copy)(sums + k * rounded + i * job->width, 1, p->Q, out + k * o->channel, o->column);
         }
+    }
 }
 
 static int NAME(correlate_narrow)(const correlation *p, int threads)
@@ -179,7 +196,7 @@ static int NAME(correlate_narrow)(const correlation *p, int threads)
 
     const ptrdiff_t rows = ceil_div(p->P, job.bands);
     job.packed_bytes = (p->C * (rows + job.row_span) * job.width + job.slack) * sizeof(T);
-    job.sums_bytes = p->K * ceil_div(rows * job.width, LANES) * sizeof(vec);
+    job.sums_bytes = smaller(p->K, NARROW_CHANNELS) * ceil_div(rows * job.width, LANES) * sizeof(vec);
     job.scratch_bytes = room(job.packed_bytes) + room(job.sums_bytes);
     const size_t weights_bytes = p->G * taps * p->C * p->K * sizeof(T), bias_bytes = p->G * p->K * sizeof(T);
     const size_t tap_bytes = taps * sizeof(ptrdiff_t);
@@ -191,19 +208,30 @@ static int NAME(correlate_narrow)(const correlation *p, int threads)
     job.bias = carve(&rest, bias_bytes);
     job.tap = carve(&rest, tap_bytes);
     job.scratch = rest;
+    for (ptrdiff_t a = 0; a < p->rows; a++)
+        for (ptrdiff_t b = 0; b < p->columns; b++)
+            job.tap[a * p->columns + b] = (p->row[a] - job.row_low) * job.width + (p->column[b] - job.column_low);
     T *w = job.weights;
     for (ptrdiff_t g = 0; g < p->G; g++)
-        for (ptrdiff_t a = 0; a < p->rows; a++)
-            for (ptrdiff_t b = 0; b < p->columns; b++) {
-                const T *from = (const T *)p->w + g * p->w_group + p->row_w[a] + p->column_w[b];
-                job.tap[a * p->columns + b] = (p->row[a] - job.row_low) * job.width + (p->column[b] - job.column_low);
-                for (ptrdiff_t c = 0; c < p->C; c++)
-                    for (ptrdiff_t k = 0; k < p->K; k++)
-                        *w++ = from[c * p->w_in + k * p->w_out];
-            }
+        for (ptrdiff_t k0 = 0; k0 < p->K; k0 += NARROW_CHANNELS)
+            for (ptrdiff_t a = 0; a < p->rows; a++)
+                for (ptrdiff_t b = 0; b < p->columns; b++) {
+                    const T *from = (const T *)p->w + g * p->w_group + k0 * p->w_out + p->row_w[a] + p->column_w[b];
+                    for (ptrdiff_t c = 0; c < p->C; c++)
+                        for (ptrdiff_t k = 0; k < smaller(NARROW_CHANNELS, p->K - k0); k++)
+                            *w++ = from[c * p->w_in + k * p->w_out];
+                }
     for (ptrdiff_t k = 0; k < p->G * p->K; k++)
         job.bias[k] = p->bias ? ((const T *)p->bias)[k] : 0;
     run_tasks(threads, p->N * p->G * job.bands, NAME(narrow_task), &job);
     free(memory);
     return 0;
+}
+
+/* Whether the above is the better way. */
+static int NAME(is_narrow)(const correlation *p)
+{
+    if (p->step_h != 1 || p->step_w != 1 || p->rows == 0 || p->columns == 0)
+        return 0;
+    return p->K <= NARROW_CHANNELS || (p->C * p->rows * p->columns <= 48 && p->out.column == 1 && p->Q % LANES == 0 && LANES >= 8);
 }
