@@ -2,13 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# setuptools and cython are pinned with the rest, so the build needs no environment of its own
-EDITABLE := --no-build-isolation --editable
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Every package is installed in the version, and with the content, that requirements*.txt names.
+LOCKED := $(INSTALL) --require-hashes --requirement
+# setuptools and cython are locked with the rest, so the build needs no environment of its own.
+EDITABLE := $(INSTALL) --no-build-isolation --no-deps --editable
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test check format bench slow clean
+.PHONY: demo test check format bench slow clean lock faults
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python:
@@ -16,15 +19,20 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing the pinned packages into $(VENV) (a few minutes, once) ..."
-	$(INSTALL) setuptools cython
-	$(INSTALL) $(EDITABLE) .
+$(VENV)/.installed: $(VENV)/.python pyproject.toml requirements.txt
+	@echo "Installing the locked packages into $(VENV) (a few minutes, once) ..."
+	$(LOCKED) requirements.txt
+	$(EDITABLE) .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) $(EDITABLE) '.[dev]'
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(LOCKED) requirements-dev.txt
 	touch $@
+
+# Newest versions that pyproject.toml allows go in with: make lock UPGRADE=--upgrade
+lock:
+	$(LOCK) $(UPGRADE) pyproject.toml --group build --output-file requirements.txt
+	$(LOCK) pyproject.toml --group build --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cifar fit --config configs/demo.yaml --test_after_fit true

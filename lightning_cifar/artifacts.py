@@ -216,14 +216,22 @@ def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
     return path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Args:
+        path: of the file; its folder is made.
+        content: of the file.
+        durable: wait until it is on the disk, so that a power cut leaves the old content or the new one too.
 
     Raises:
         OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
     """
-    with _appearing(path) as part:
-        part.write_bytes(content)
+    with _appearing(path) as part, part.open("wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.integrity import DamagedError, read_verified
 
 CONFIG_KEY = "lightning_cifar_config"  # in checkpoints: the configuration as YAML text
 
@@ -20,13 +22,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UsageError: If the file is not a checkpoint, damaged, or holds more than plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(read_verified(path)), map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise UsageError(f"{error}{_good_ones(path)}") from error
     except Exception as error:  # torch raises what its reader of the day raises
         detail = one_line(error).split(". ", 1)[0][:160]
         raise UsageError(f"{path} is not a readable checkpoint, or is damaged: {detail}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UsageError(f"{path} is not a checkpoint of a LightningModule.")
     return content
+
+
+def _good_ones(path: Path) -> str:
+    """A hint at checkpoints in the same folder that are whole."""
+    good = []
+    for other in sorted(path.parent.glob("*.ckpt")):
+        try:
+            read_verified(other)
+        except (DamagedError, OSError):
+            continue
+        good.append(other.name)
+    return f" Good ones in its folder: {', '.join(good)}." if good else ""
 
 
 def with_checkpoint_config(words: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-cifar fit | validate | test | predict | lr-find | explain | regimes``.
+"""The command line: ``lightning-cifar fit | validate | test | predict | lr-find | explain | study | report | ...``.
 
 What needs no torch (the version, a missing file) is answered before torch is loaded, which takes seconds.
 """
@@ -13,7 +13,10 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 
-COMMANDS = ("fit", "validate", "test", "predict", "lr-find", "explain", "study", "gradcheck", "bench", "regimes")
+COMMANDS = (
+    *("fit", "validate", "test", "predict", "lr-find", "explain"),
+    *("study", "report", "gradcheck", "bench", "regimes"),
+)
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
 usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
@@ -27,6 +30,7 @@ What a training choice does to a convolutional network on CIFAR-10.
   lr-find   sweep the learning rate and suggest one: --config configs/lenet.yaml
   explain   what a trained network says of your images, and why: --ckpt_path ... --images DIR
   study     compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
+  report    one page on a study, or on runs, that opens offline: runs/studies/lr_regimes --out report.html
   gradcheck compare the hand-made gradients with central differences: --layers, --function f3
   bench     race the hand-made convolutions against the library's: conv --shape cifar
   regimes   draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
@@ -102,6 +106,10 @@ def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
             from lightning_cifar.studies.command import main as study
 
             return study
+        case "report":
+            from lightning_cifar.studies.report_command import main as report
+
+            return report
     return None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightning_cifar import plots
 from lightning_cifar.artifacts import DPI, write_atomically
 from lightning_cifar.errors import UsageError
-from lightning_cifar.image_files import ImageFile
+from lightning_cifar.image_files import ImageFile, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,5 +150,5 @@ class Report:
 
 
 def plain_name(path: Path) -> str:
-    """The file's name in printable characters: it may hold control characters, or bytes that are no text."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path.name)
+    """The file's name in printable characters."""
+    return plain_text(path.name)

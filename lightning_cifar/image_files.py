@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +21,8 @@ Pixels = NDArray[np.uint8]
 
 # Named, so that no stranger reader runs, such as the one that hands PostScript to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif")
+"""Of files that must be images; written in small letters or large ones."""
 _SHOWN = 480  # longer side of an image that is shown, pixels
 
 
@@ -60,13 +64,46 @@ def list_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     return files, folders
 
 
+def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files in a folder and in all folders inside it, links followed, in the order of their names; no hidden ones.
+
+    Returns:
+        Those with an image's suffix, and the others.
+
+    Raises:
+        OSError: There is no such folder, or one inside cannot be read.
+    """
+    images: list[Path] = []
+    others: list[Path] = []
+    pending, seen = [folder], set()
+    while pending:
+        here = pending.pop()
+        if (real := here.resolve()) in seen:
+            continue  # a link that leads to a folder above it
+        seen.add(real)
+        for path in here.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                pending.append(path)
+            else:
+                (images if path.suffix.lower() in SUFFIXES else others).append(path)
+    return sorted(images), sorted(others)
+
+
+def plain_text(text: object) -> str:
+    """In printable characters: a file's name may hold control characters, or bytes that are no text."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
 def check_image(path: Path) -> None:
     """Look whether the file begins as an image does; its pixels are not read.
 
     Raises:
         UnreadableImageError: It does not.
     """
-    _open(path).close()
+    with _quiet():
+        _open(path).close()
 
 
 def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
@@ -85,16 +122,10 @@ def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
     Raises:
         UnreadableImageError: The file is no image, damaged or too large.
     """
-    image = _decode(path)
+    with _quiet():
+        image = _decode(path)
     width, height = image.size
-    left, top, right, bottom = 0, 0, width, height
-    if fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        right, bottom = left + side, top + side
-    # Cropped first: with resize's own box, pixels next to it would be blended in.
-    view = image.crop((left, top, right, bottom)).convert("RGB" if channels == 3 else "L")
-    view = view.resize((size, size), Image.Resampling.BICUBIC)
+    left, top, right, bottom = _box(image, fit)
     scale = min(1.0, _SHOWN / max(width, height))
     shown_size = max(1, round(width * scale)), max(1, round(height * scale))
     shown = image.convert("RGB").resize(shown_size, Image.Resampling.BICUBIC)
@@ -103,32 +134,99 @@ def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
         np.asarray(shown, np.uint8),
         (width, height),
         (left * across, top * down, right * across, bottom * down),
-        np.asarray(view, np.uint8).reshape(size, size, channels),
+        _view(image, size, channels, fit),
     )
+
+
+def read_views(
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    fit: Fit,
+    *,
+    threads: int | None = None,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> tuple[Pixels, dict[int, str]]:
+    """What the network sees of many files, (N, S, S, C), as :func:`read_image` has it.
+
+    Threads do it: Pillow's readers leave the interpreter to others while they work.
+
+    Args:
+        paths: N of them.
+        size, channels, fit: see :func:`read_image`.
+        threads: at work; None is one for each processor core.
+        on_done: called with the number of files done so far, whenever that grows.
+
+    Returns:
+        The images, black where a file cannot be read, and the reason for each such position.
+    """
+    views = np.zeros((len(paths), size, size, channels), np.uint8)
+    reasons: dict[int, str] = {}
+
+    def read(index: int) -> None:
+        try:
+            views[index] = _view(_decode(paths[index]), size, channels, fit)
+        except UnreadableImageError as error:
+            reasons[index] = str(error)
+
+    with _quiet(), ThreadPoolExecutor(threads or min(32, os.cpu_count() or 1)) as pool:
+        try:
+            for done, future in enumerate(as_completed([pool.submit(read, i) for i in range(len(paths))]), start=1):
+                future.result()
+                on_done(done)
+        except BaseException:  # an interrupt does not wait for thousands of files
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return views, dict(sorted(reasons.items()))
+
+
+def _box(image: Image.Image, fit: Fit) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what the network sees."""
+    width, height = image.size
+    if fit == "squash":
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _view(image: Image.Image, size: int, channels: int, fit: Fit) -> Pixels:
+    # Cropped first: with resize's own box, pixels next to it would be blended in.
+    view = image.crop(_box(image, fit)).convert("RGB" if channels == 3 else "L")
+    view = view.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(view, np.uint8).reshape(size, size, channels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings. Not for single threads among many: the filters belong to the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _open(path: Path) -> Image.Image:
     try:
         if not path.is_file():
             raise UnreadableImageError("it is not a regular file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        image = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:  # twice the limit; below that Pillow only warns
         raise UnreadableImageError(_too_large()) from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"no image ({', '.join(name.lower() for name in FORMATS)}), or damaged") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError(_reason(error)) from error
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise UnreadableImageError(_too_large())
+    return image
 
 
 def _decode(path: Path) -> Image.Image:
     """The first frame in 8 bits, turned upright, on white where it was transparent: mode ``L`` or ``RGB``."""
     image = _open(path)
     try:
-        with image, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):  # 16 bits; Pillow's own conversion would cut them off at 255

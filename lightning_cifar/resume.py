@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 from pathlib import Path
 from typing import IO
 
 from lightning_cifar.errors import UsageError
+from lightning_cifar.integrity import DamagedError, read_verified
 
-CHECKPOINT = Path("checkpoints") / "resume.ckpt"
+CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
 KEPT = ".metrics.kept.csv"  # as callbacks/exact_resume.py names it
 
 
@@ -36,18 +38,51 @@ def with_resume(words: list[str]) -> tuple[list[str], Path | None]:
         raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
-    if not (folder / CHECKPOINT).is_file():
-        raise UsageError(
-            f"{folder} broke before its first {CHECKPOINT}: start anew with --config {folder}/config.yaml."
-        )
     if (folder / "result.json").is_file() and not any(word.startswith("--trainer.max_") for word in words):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
+    path = _last_good(folder)
     rest = [
         word
         for i, word in enumerate(words)
         if not (word.startswith("--resume") or (i > 0 and words[i - 1] == "--resume"))
     ]
-    return [*rest, "--ckpt_path", str(folder / CHECKPOINT), "--run_dir", str(folder)], folder
+    return [*rest, "--ckpt_path", str(path), "--run_dir", str(folder)], folder
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether there is something to go on from."""
+    return any((folder / name).is_file() for name in CHECKPOINTS)
+
+
+def _last_good(folder: Path) -> Path:
+    """The newest undamaged checkpoint to go on from; what is damaged is said.
+
+    Raises:
+        UsageError: There is none.
+    """
+    damaged = []
+    for path in (folder / name for name in CHECKPOINTS):
+        if not path.is_file():
+            continue
+        try:
+            read_verified(path)
+        except DamagedError as error:
+            damaged.append(str(error))
+            continue
+        for message in damaged:
+            print(f"{message} Going on from {path.name}.", file=sys.stderr)
+        return path
+    if damaged:
+        raise UsageError(f"{damaged[0]} Start anew with --config {folder}/config.yaml.")
+    raise UsageError(
+        f"{folder} broke before its first {CHECKPOINTS[0]}: start anew with --config {folder}/config.yaml."
+    )
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed run had begun to write."""
+    for path in folder.rglob(".*.part"):
+        path.unlink(missing_ok=True)
 
 
 def keep_metrics(folder: Path) -> None:

@@ -23,9 +23,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, data, models
+from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints import CONFIG_KEY, read_checkpoint, with_checkpoint_config
 from lightning_cifar.errors import UsageError, explain_parser_error, one_line
-from lightning_cifar.resume import CHECKPOINT, FolderLock, keep_metrics, with_resume
+from lightning_cifar.resume import FolderLock, keep_metrics, remove_parts, with_resume
+from lightning_cifar.trained import trained_with
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
 
@@ -140,6 +142,20 @@ class RunCLI(LightningCLI):
             if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
                 held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
                 raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+            self._show_as_trained(Path(path))
+
+    def _show_as_trained(self, path: Path) -> None:
+        """Bring one's own images to the size and normalisation of the training, and give outputs their names."""
+        section = self._get(self.config, "data")
+        if self.subcommand == "fit" or section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
+            return
+        source, settings = trained_with(path, read_checkpoint(path), []), section["init_args"]
+        for name in ("image_size", "in_channels", "mean", "std"):
+            if settings[name] is None:
+                value = getattr(source, name)
+                settings[name] = list(value) if isinstance(value, tuple) else value
+        if settings["class_names"] == "folders":
+            settings["class_names"] = list(source.class_names)
 
     def _check_optimizer(self, path: Path) -> None:
         """Another optimizer cannot go on from this one's state."""
@@ -163,8 +179,11 @@ class RunCLI(LightningCLI):
             raise UsageError(f"{model} fits numbers, and {datamodule} has images: choose a classifier or other data.")
         path = self._get(self.config, "ckpt_path")
         if path and Path(path).is_file():
+            content = read_checkpoint(Path(path))
+            if isinstance(self.datamodule, data.ImageFolderDataModule) and "ImageFolderDataModule" in content:
+                self.datamodule.load_state_dict(content["ImageFolderDataModule"])  # refuses other classes
             try:
-                self.model.load_state_dict(read_checkpoint(Path(path))["state_dict"])
+                self.model.load_state_dict(content["state_dict"])
             except RuntimeError as error:
                 detail = one_line(str(error).split("\n", 1)[-1])[:160]
                 raise UsageError(
@@ -187,11 +206,14 @@ class RunCLI(LightningCLI):
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
-            purge = None if self.resumes is None else read_checkpoint(self.resumes / CHECKPOINT)["global_step"]
+            path = self._get(self.config, "ckpt_path")
+            purge = None if self.resumes is None else read_checkpoint(Path(path))["global_step"]
             config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         return pl.Trainer(**config)
 
     def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
@@ -202,12 +224,15 @@ class RunCLI(LightningCLI):
             chosen.append(callbacks.ClassAccuracy())
         if shows_images:
             chosen.append(callbacks.SampleGrid())
+        if self.subcommand == "predict" and isinstance(self.datamodule, data.ImageFolderDataModule):
+            chosen.append(callbacks.PredictionTable())
         if self.subcommand != "fit":
             return chosen
         if config["enable_checkpointing"] is not False:
             chosen.append(callbacks.ExactResume())
+        chosen.append(callbacks.NonFiniteGuard())
         chosen.append(callbacks.LayerTable())
-        if isinstance(self.model, models.Trainable):
+        if isinstance(self.model, models.Trainable | models.SideBySide):
             chosen.append(callbacks.LossCurves())
         if shows_images:
             chosen.append(callbacks.Throughput())
@@ -240,6 +265,9 @@ class RunCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predict the test samples into a table: of classes and probabilities, or of the values fitted."""
+        if any(isinstance(callback, callbacks.PredictionTable) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.trainer.predict(**{**kwargs, "return_predictions": False})
+            return
         batches = self.trainer.predict(**kwargs)
         assert batches is not None
         outputs = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
@@ -303,6 +331,7 @@ class RunCLI(LightningCLI):
         if self.resumes is not None:
             type(self).lock = FolderLock(self.run_dir)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+            remove_parts(self.run_dir)
             keep_metrics(self.run_dir)
             (self.run_dir / "result.json").unlink(missing_ok=True)  # says that a run ended
             artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())

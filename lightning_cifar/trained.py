@@ -42,7 +42,7 @@ def load_trained(path: Path) -> Trained:
     if broken:
         raise UsageError(f"{path} holds weights that are not finite ({broken}), its training diverged: take another.")
     notes: list[str] = []
-    source = _make_data(path, content, notes)
+    source = trained_with(path, content, notes)
     names: tuple[str, ...] = tuple(getattr(source, "class_names", ()))
     if len(names) != model.num_classes:
         notes.append(f"the {len(names)} class names of the data do not go with {model.num_classes} outputs: numbers")
@@ -73,8 +73,17 @@ def _load_model(path: Path, content: Mapping[str, Any]) -> models.Classifier:
     return model
 
 
-def _make_data(path: Path, content: Mapping[str, Any], notes: list[str]) -> data.ImageDataModule:
-    """The data module as configured, but for what would need files; nothing is loaded."""
+def trained_with(path: Path, content: Mapping[str, Any], notes: list[str]) -> data.ImageDataModule:
+    """The data module as it was configured, but for what would need files; nothing is loaded.
+
+    Args:
+        path: Of the checkpoint, for messages.
+        content: Of the checkpoint.
+        notes: Gets what had to be assumed.
+
+    Raises:
+        UsageError: If the checkpoint does not say it, or its data has no images.
+    """
     section = (yaml.safe_load(content.get(CONFIG_KEY) or "{}") or {}).get("data") or {}
     class_path, settings = section.get("class_path"), dict(section.get("init_args") or {})
     if class_path is None:  # trained in Python: the data module left its state under its name
@@ -86,11 +95,13 @@ def _make_data(path: Path, content: Mapping[str, Any], notes: list[str]) -> data
     for unneeded in ("albumentations", "augment"):
         settings.pop(unneeded, None)
     try:
-        source = known(**settings)
+        source: object = known(**settings)
     except Exception as error:
         raise UsageError(f"{path}: the settings of its data cannot be used: {one_line(error)[:160]}") from error
     if not isinstance(source, data.ImageDataModule):
         raise UsageError(f"{path}: its data is {known.__name__}, which gives no images.")
+    if isinstance(source, data.ImageFolderDataModule) and known.__qualname__ in content:
+        source.load_state_dict(content[known.__qualname__])  # the classes, which its folder need not tell any more
     return source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifar.image_files import Fit, Pixels, UnreadableImageError, check_image, list_files, read_image
+from lightning_cifar.image_files import (
+    Fit,
+    Pixels,
+    UnreadableImageError,
+    check_image,
+    find_images,
+    list_files,
+    plain_text,
+    read_image,
+    read_views,
+)
 
 
 @pytest.fixture
@@ -190,3 +201,59 @@ def test_files_are_listed_by_name(tmp_path: Path) -> None:
     assert list_files([tmp_path / "c/d.png", tmp_path / "c"]) == ([tmp_path / "c/d.png"] * 2, 0)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list_files([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_many_files_are_what_each_of_them_is(tmp_path: Path, threads: int | None) -> None:
+    generator = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(12)]
+    for i, path in enumerate(paths):
+        save(path, Image.fromarray(generator.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)))
+    paths[4].write_bytes(b"hello")
+    progress: list[int] = []
+    views, reasons = read_views(paths, 8, 3, "crop", threads=threads, on_done=progress.append)
+    assert reasons == {4: "no image (png, jpeg, webp, bmp, gif), or damaged"}
+    assert progress == list(range(1, 13))
+    for i, path in enumerate(paths):
+        assert np.array_equal(views[i], np.zeros((8, 8, 3)) if i == 4 else view(path, 8))
+    assert read_views([], 8, 1, "crop")[0].shape == (0, 8, 8, 1)
+
+
+def test_threads_leave_warnings_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns of images between its limit and twice that, and filters belong to the whole process."""
+    paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (10, 10 + i))) for i in range(8)]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 120)
+    before = list(warnings.filters)
+    _, reasons = read_views(paths, 4, 3, "crop", threads=4)
+    assert list(warnings.filters) == before
+    assert list(reasons) == [3, 4, 5, 6, 7]
+    assert set(reasons.values()) == {"it has more than 0 million pixels: make it smaller first"}
+
+
+def test_an_interrupt_ends_the_reading(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (300, 300))) for i in range(40)]
+    done: list[int] = []
+
+    def stop(count: int) -> None:
+        done.append(count)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_views(paths, 4, 3, "crop", threads=1, on_done=stop)
+    assert done == [1]
+
+
+def test_images_in_all_folders_are_found_in_their_order(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/z.png", "a/b/c.gif", "a/notes.txt", ".hidden/a.png", "a/._z.png", "c.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    images, others = find_images(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in images] == ["a/b/c.gif", "a/z.png", "b.JPG"]
+    assert [path.name for path in others] == ["notes.txt", "c.tif"]
+    with pytest.raises(FileNotFoundError):
+        find_images(tmp_path / "nowhere")
+
+
+def test_names_are_told_in_printable_characters() -> None:
+    assert plain_text(Path("a\x1b[1m\n\udcff é.jpg")) == "a?[1m?? é.jpg"

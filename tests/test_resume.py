@@ -110,8 +110,37 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "a run is going on" in error("fit", "--resume", str(folder), "--trainer.max_epochs", "3")
     lock.release()
     run("--resume", str(folder), "--trainer.max_epochs", "2")
-    (folder / "checkpoints/resume.ckpt").unlink()
+    for path in (folder / "checkpoints").glob("resume.*"):
+        path.unlink()
+    (folder / "result.json").unlink()
     assert "broke before its first" in error("fit", "--resume", str(folder))
+
+
+def test_of_two_checkpoints_the_last_good_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run("--run_dir", str(whole))
+    with monkeypatch.context() as patch:
+        break_at(patch, 8)
+        with pytest.raises(PowerCutError):
+            main([*ARGS, "--run_dir", str(broken)])
+    newest = broken / "checkpoints/resume.ckpt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    (broken / ".metrics.csv.77.part").write_text("left by a kill")
+    run("--resume", str(broken))
+    assert f"{newest} is damaged: its SHA-256 is not the one" in capsys.readouterr().err
+    assert all(torch.equal(value, weights(broken)[name]) for name, value in weights(whole).items())
+    assert table(whole) == table(broken)
+    assert not list(broken.rglob("*.part"))
+    monkeypatch.delenv("LIGHTNING_CIFAR_TRACEBACK")
+    (broken / "result.json").unlink()
+    for path in (broken / "checkpoints").glob("resume*.ckpt"):
+        path.write_bytes(b"x")
+    assert main(["fit", "--resume", str(broken)]) == 2
+    assert "Start anew with --config" in capsys.readouterr().err
 
 
 def test_both_know_the_name() -> None:

@@ -12,8 +12,10 @@ from lightning_cifar.callbacks.fit_curves import FitCurves
 from lightning_cifar.callbacks.layer_table import LayerTable
 from lightning_cifar.callbacks.loss_curves import LossCurves
 from lightning_cifar.callbacks.lr_range_finder import LRRangeFinder
+from lightning_cifar.callbacks.non_finite_guard import NonFiniteGuard
 from lightning_cifar.callbacks.occlusion_maps import OcclusionMaps
 from lightning_cifar.callbacks.prediction_grid import PredictionGrid
+from lightning_cifar.callbacks.prediction_table import PredictionTable
 from lightning_cifar.callbacks.sample_grid import SampleGrid
 from lightning_cifar.callbacks.throughput import Throughput
 from lightning_cifar.callbacks.weight_gif import WeightGIF
@@ -28,8 +30,10 @@ __all__ = [
     "LRRangeFinder",
     "LayerTable",
     "LossCurves",
+    "NonFiniteGuard",
     "OcclusionMaps",
     "PredictionGrid",
+    "PredictionTable",
     "SampleGrid",
     "Throughput",
     "WeightGIF",

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from lightning_cifar.artifacts import run_folder, write_atomically
+from lightning_cifar.integrity import move_verified
 
 KEPT = ".metrics.kept.csv"  # the table of a run that is being continued, until it is back in its place
 _KEY = "exact_resume"
@@ -21,6 +22,8 @@ _KEY = "exact_resume"
 
 class ExactResume(Callback):
     """Save ``checkpoints/resume.ckpt`` at the start of every n-th epoch, with all random states.
+
+    The one before is kept as ``resume.previous.ckpt``.
 
     Lightning's checkpoints hold no random state, and one that is saved at the end of an epoch is saved before the
     epoch's means are logged. At the start of an epoch all is said and nothing has begun: a run that goes on from there
@@ -76,7 +79,10 @@ class ExactResume(Callback):
         self._first, self._saving = first, True
         try:
             # Here weights_only says what is saved: all states, not the weights alone.
-            trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / "resume.ckpt", weights_only=False)
+            path = run_folder(trainer) / "checkpoints" / "resume.ckpt"
+            if trainer.is_global_zero and path.is_file():
+                move_verified(path, path.with_name("resume.previous.ckpt"))
+            trainer.save_checkpoint(path, weights_only=False)
         finally:
             self._first, self._saving = None, False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,7 +27,8 @@ class LossCurves(Callback):
 
     Args:
         train_loss, val_loss, train_accuracy, val_accuracy: names under which the module logs them; accuracies are
-            fractions. What is not logged is not drawn.
+            fractions. What is not logged is not drawn. A module of several networks logs ``train/loss/<network>`` and
+            so on, and all of them are drawn.
         every_n_epochs: draw after each n-th epoch.
         max_time_share: a drawing is put off when the last one took more than this share of the time since. The
             drawing at the end always happens.
@@ -126,7 +128,8 @@ class LossCurves(Callback):
 
     def _collect(self, trainer: Trainer, position: float, *keys: str) -> None:
         metrics = trainer.callback_metrics
-        for key in keys:
+        members = self._members(metrics)
+        for key in [*keys, *(f"{key}/{member}" for key in keys for member in members)]:
             value = metrics.get(key)
             # The trainer keeps the value of an earlier epoch until there is a new one: the same tensor is old news.
             if value is None or value is self._last_seen.get(key):
@@ -139,23 +142,36 @@ class LossCurves(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._undrawn or not trainer.is_global_zero:
             return
-        from lightning_cifar.plots import draw_loss_curves
+        from lightning_cifar.plots import draw_loss_curves, draw_members_curves
 
         started = time.monotonic()
-        figure = draw_loss_curves(
-            train_loss=self._curve(self.train_loss),
-            val_loss=self._curve(self.val_loss),
-            train_accuracy=self._curve(self.train_accuracy),
-            val_accuracy=self._curve(self.val_accuracy),
-            title=type(pl_module).__name__ if self.title is None else self.title,
-        )
+        title = type(pl_module).__name__ if self.title is None else self.title
+        members = self._members(self.history)
+        if members:
+            figure = draw_members_curves({name: self._curves(f"/{name}") for name in members}, title)
+        else:
+            figure = draw_loss_curves(**self._curves(""), title=title)
         save_figure(trainer, self.name, figure)
         self._undrawn = False
         self._drawn_at = time.monotonic()
         self._draw_seconds = self._drawn_at - started
 
-    def _curve(self, key: str) -> list[tuple[float, float]]:
-        return [(epoch, value) for epoch, value in self.history.get(key, [])]
+    def _members(self, names: Iterable[str]) -> list[str]:
+        """The networks that have a loss of their own. Accuracies are no sign: those of single classes look the same."""
+        prefixes = (f"{self.train_loss}/", f"{self.val_loss}/")
+        found = (name.removeprefix(prefix) for name in names for prefix in prefixes if name.startswith(prefix))
+        return list(dict.fromkeys(found))
+
+    def _curves(self, suffix: str) -> dict[str, list[tuple[float, float]]]:
+        def points(key: str) -> list[tuple[float, float]]:
+            return [(epoch, value) for epoch, value in self.history.get(f"{key}{suffix}", [])]
+
+        return {
+            "train_loss": points(self.train_loss),
+            "val_loss": points(self.val_loss),
+            "train_accuracy": points(self.train_accuracy),
+            "val_accuracy": points(self.val_accuracy),
+        }
 
 
 def _position(trainer: Trainer) -> float:

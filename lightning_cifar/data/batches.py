@@ -33,6 +33,8 @@ class BatchLoader:
             process with ``world_size`` times the batch size would see. When shuffling, all ranks get as many batches;
             otherwise each sample goes to one rank, once.
         world_size: Number of processes.
+        num_views: Augmented versions of each image: the augmentations of epoch e are those of epoch e % num_views, the
+            order is not. None: new ones in each epoch.
     """
 
     def __init__(
@@ -46,7 +48,10 @@ class BatchLoader:
         shuffle: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        num_views: int | None = None,
     ) -> None:
+        if num_views is not None and num_views < 1:
+            raise ValueError(f"num_views (={num_views}) must be at least 1.")
         if batch_size < 1:
             raise ValueError(f"batch_size (={batch_size}) must be at least 1.")
         if len(images) != len(labels):
@@ -59,6 +64,7 @@ class BatchLoader:
         self.seed = seed
         self.shuffle = shuffle
         self.rank, self.world_size = rank, world_size
+        self.num_views = num_views
         self.epoch = 0
         self.sampler = self  # the Trainer calls loader.sampler.set_epoch ...
         self.batch_sampler = None  # ... and asks for this one beside it
@@ -67,6 +73,11 @@ class BatchLoader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentations the next iteration gives."""
         self.epoch = epoch
+
+    @property
+    def num_versions(self) -> int | None:
+        """Versions of each image that all epochs together show; None where each epoch makes its own."""
+        return self.num_views if self.pipeline.operations else 1
 
     @property
     def num_samples(self) -> int:
@@ -89,7 +100,7 @@ class BatchLoader:
         return order[self.rank :: self.world_size][: self.num_samples].contiguous()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self.epoch
+        epoch = self.epoch if self.num_views is None else self.epoch % self.num_views
         order = self.order()
         labels = self.labels[order]
         draws = self.pipeline.draw(self.seed, epoch, order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -46,6 +46,8 @@ class ImageDataModule(pl.LightningDataModule):
         albumentations: A YAML or JSON file with a pipeline of albumentations, which takes the place of ``augment``:
             image by image, and 40 times slower.
         num_workers: Processes that run that pipeline.
+        num_views: Augmented versions of each training image, shown in turn, an epoch each: what is computed from them
+            can be kept. None: new ones in each epoch.
         mean: Per channel, of images in [0, 1], to normalise with; None is the data's own.
         std: Likewise.
         seed: Orders the epochs and draws the augmentations; None is the seed of the run (``seed_everything``).
@@ -55,11 +57,11 @@ class ImageDataModule(pl.LightningDataModule):
         ValueError: If a value is out of range, or the split is larger than the data.
     """
 
-    class_names: ClassVar[tuple[str, ...]]
-    in_channels: ClassVar[int] = 3
-    image_size: ClassVar[int] = 32
-    own_mean: ClassVar[tuple[float, ...]]
-    own_std: ClassVar[tuple[float, ...]]
+    class_names: tuple[str, ...]
+    in_channels: int = 3
+    image_size: int = 32
+    own_mean: tuple[float, ...]
+    own_std: tuple[float, ...]
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
         augment: Sequence[str | dict[str, Any]] = ("flip", {"crop": 4}),
         albumentations: str | None = None,
         num_workers: int = 0,
+        num_views: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         seed: int | None = None,
@@ -80,6 +83,9 @@ class ImageDataModule(pl.LightningDataModule):
         for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
             if value < 1:
                 raise ValueError(f"{name} (={value}) must be at least 1.")
+        if num_views is not None and (num_views < 1 or albumentations is not None):
+            fix = "leave it out with albumentations" if num_views > 0 else "must be at least 1"
+            raise ValueError(f"num_views (={num_views}): {fix}.")
         if num_train is not None and num_train < 1:
             raise ValueError(f"num_train (={num_train}) must be at least 1.")
         if num_val < 0:
@@ -89,7 +95,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment: Sequence[Spec] = augment
         if num_workers < 0:
             raise ValueError(f"num_workers (={num_workers}) must not be negative.")
-        self.albumentations, self.num_workers = albumentations, num_workers
+        self.albumentations, self.num_workers, self.num_views = albumentations, num_workers, num_views
         if albumentations is not None:
             from lightning_cifar.data.pipelines import load_pipeline
 
@@ -163,6 +169,7 @@ class ImageDataModule(pl.LightningDataModule):
             shuffle=train,
             rank=rank,
             world_size=world_size,
+            num_views=self.num_views if train else None,
         )
 
     def train_dataloader(self) -> BatchLoader | PerSampleLoader:

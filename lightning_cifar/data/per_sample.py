@@ -99,6 +99,10 @@ class PerSampleLoader(BatchLoader):
         self.num_workers = num_workers
         self._samples = _Samples(images, pipeline, seed=seed, name=str(source))
 
+    @property
+    def num_versions(self) -> None:
+        """Each epoch makes its own versions of the images."""
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, order = self.epoch, self.order().tolist()
         batches = [(epoch, order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size)]

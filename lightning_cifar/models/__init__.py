@@ -6,6 +6,13 @@ from lightning_cifar.models.dilated import DilatedNet
 from lightning_cifar.models.hand_classifiers import LinearClassifier, TwoLayerNet
 from lightning_cifar.models.lenet import LeNet
 from lightning_cifar.models.mlp import MLP, MLPRegressor
+from lightning_cifar.models.pretrained import (
+    PretrainedAlexNet,
+    PretrainedInception,
+    PretrainedResNet,
+    PretrainedSqueezeNet,
+    PretrainedVGG,
+)
 from lightning_cifar.models.regressor import Regressor
 from lightning_cifar.models.resnet import ResNetCIFAR
 from lightning_cifar.models.side_by_side import SideBySide
@@ -19,6 +26,11 @@ __all__ = [
     "LeNet",
     "LinearClassifier",
     "MLPRegressor",
+    "PretrainedAlexNet",
+    "PretrainedInception",
+    "PretrainedResNet",
+    "PretrainedSqueezeNet",
+    "PretrainedVGG",
     "Regressor",
     "ResNetCIFAR",
     "SideBySide",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning_cifar.plots.animation import GIFEncoder, WebPEncoder
     from lightning_cifar.plots.classification import draw_confusion
     from lightning_cifar.plots.conv_bench import draw_conv_bench
-    from lightning_cifar.plots.curves import Curve, draw_loss_curves
+    from lightning_cifar.plots.curves import Curve, draw_loss_curves, draw_members_curves
     from lightning_cifar.plots.explain_page import Explained, Picture, explain_html
     from lightning_cifar.plots.feature_maps import draw_feature_maps, draw_maps_over_training
     from lightning_cifar.plots.filters import draw_filter_frame, draw_filters
@@ -38,9 +38,20 @@ if TYPE_CHECKING:
     from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
     from lightning_cifar.plots.lr_range import LRCurve, draw_lr_range, lr_range_html
     from lightning_cifar.plots.occlusion import Occlusion, draw_explanation, draw_occlusion_maps, to_percent
+    from lightning_cifar.plots.prediction_table import PredictedPhotograph, draw_photographs
     from lightning_cifar.plots.predictions import draw_predictions
     from lightning_cifar.plots.regimes import draw_regimes
     from lightning_cifar.plots.rendering import to_frames
+    from lightning_cifar.plots.report_curves import ArmBand, draw_report_curves
+    from lightning_cifar.plots.report_page import (
+        HeatMap,
+        Interval,
+        PagePicture,
+        ReportPage,
+        Table,
+        arm_colors,
+        report_html,
+    )
 
 _HOME = {
     "Curve": "curves",
@@ -56,6 +67,7 @@ _HOME = {
     "MomentPanel": "activations",
     "Occlusion": "occlusion",
     "Picture": "explain_page",
+    "PredictedPhotograph": "prediction_table",
     "WebPEncoder": "animation",
     "animate_densities": "activations",
     "animate_fits": "fit_curves",
@@ -72,10 +84,12 @@ _HOME = {
     "draw_graph": "graph",
     "draw_image_grid": "image_grid",
     "draw_loss_curves": "curves",
+    "draw_members_curves": "curves",
     "draw_lr_range": "lr_range",
     "draw_maps_over_training": "feature_maps",
     "draw_moments": "activations",
     "draw_occlusion_maps": "occlusion",
+    "draw_photographs": "prediction_table",
     "draw_predictions": "predictions",
     "draw_regimes": "regimes",
     "draw_ridges": "activations",
@@ -84,9 +98,19 @@ _HOME = {
     "to_displayable": "image_grid",
     "to_frames": "rendering",
     "to_percent": "occlusion",
+    "ArmBand": "report_curves",
+    "draw_report_curves": "report_curves",
+    "HeatMap": "report_page",
+    "Interval": "report_page",
+    "PagePicture": "report_page",
+    "ReportPage": "report_page",
+    "Table": "report_page",
+    "arm_colors": "report_page",
+    "report_html": "report_page",
 }
 
 __all__ = [
+    "ArmBand",
     "Curve",
     "DensityCurve",
     "DensityPanel",
@@ -96,14 +120,21 @@ __all__ = [
     "FitPoints",
     "GIFEncoder",
     "GraphNode",
+    "HeatMap",
+    "Interval",
     "LRCurve",
     "MomentCurve",
     "MomentPanel",
     "Occlusion",
+    "PagePicture",
     "Picture",
+    "PredictedPhotograph",
+    "ReportPage",
+    "Table",
     "WebPEncoder",
     "animate_densities",
     "animate_fits",
+    "arm_colors",
     "draw_confusion",
     "draw_conv_bench",
     "draw_densities",
@@ -118,13 +149,17 @@ __all__ = [
     "draw_loss_curves",
     "draw_lr_range",
     "draw_maps_over_training",
+    "draw_members_curves",
     "draw_moments",
     "draw_occlusion_maps",
+    "draw_photographs",
     "draw_predictions",
     "draw_regimes",
+    "draw_report_curves",
     "draw_ridges",
     "explain_html",
     "lr_range_html",
+    "report_html",
     "to_displayable",
     "to_frames",
     "to_percent",

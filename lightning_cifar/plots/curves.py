@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 Curve: TypeAlias = Sequence[tuple[float, float]]
 """Points (epochs completed, value), in the order of epochs."""
+
+KINDS = ("loss", "accuracy")
+STYLES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "validation"), ("--", "training"))
 
 
 def draw_loss_curves(
@@ -47,6 +51,42 @@ def draw_loss_curves(
     return figure
 
 
+def draw_members_curves(
+    members: Mapping[str, Mapping[str, Curve]],
+    title: str = "",
+) -> Figure:
+    """Several networks in one figure, a colour each: training dashed, validation drawn through.
+
+    Args:
+        members: the curves of :func:`draw_loss_curves` by the name of the network; what is missing is left out.
+        title: above both panels.
+
+    Raises:
+        ValueError: There are no members.
+    """
+    if not members:
+        raise ValueError("there is nothing to draw: no members")
+    shows_accuracy = any(each.get("train_accuracy") or each.get("val_accuracy") for each in members.values())
+    panels = 1 + shows_accuracy
+    figure = Figure(figsize=(4.8 * panels + 0.4, 4.2), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    colors = {name: f"C{i % 10}" for i, name in enumerate(members)}
+    for axes, kind, scale in zip(figure.subplots(1, panels, squeeze=False)[0], KINDS, (1, 100), strict=False):
+        for name, curves in members.items():
+            for split, style in (("train", "--"), ("val", "-")):
+                curve = curves.get(f"{split}_{kind}", ())
+                if curve:
+                    x, y = np.asarray(curve, dtype=float).T
+                    axes.plot(x, scale * y, style, color=colors[name], marker="o" if len(x) <= 40 else "", markersize=3)
+        axes.set_ylabel("loss" if kind == "loss" else "accuracy (%)")
+        _finish_axes(axes)
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    handles += [Line2D([], [], color="0.3", linestyle=style, label=label) for style, label in STYLES]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9)
+    return figure
+
+
 def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
     for curve, color, label in ((train, "tab:blue", "training"), (val, "tab:orange", "validation")):
         if curve:
@@ -56,6 +96,10 @@ def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
     broken = [epoch for epoch, value in (*train, *val) if not np.isfinite(value)]
     if broken:
         axes.text(0.03, 0.03, f"not finite at epoch {min(broken):g}", color="tab:red", transform=axes.transAxes)
+    _finish_axes(axes)
+
+
+def _finish_axes(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(left=0)

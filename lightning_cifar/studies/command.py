@@ -6,7 +6,9 @@ import argparse
 import csv
 import fcntl
 import io
+import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from lightning_cifar.artifacts import write_atomically
 from lightning_cifar.errors import UsageError, innermost, one_line
 from lightning_cifar.studies import results
-from lightning_cifar.studies.jobs import Job, Progress, State, prepare, state_of
+from lightning_cifar.studies.jobs import ABOUT, Job, Progress, State, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def main(words: Sequence[str]) -> int:
     _check_arms(study)
     jobs = prepare(study, folder, threads=threads)
     with _Lock(folder):
+        about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
+        write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
         board = Board(jobs, study)
         todo = [job for job in jobs if state_of(job) not in ("done", "diverged")]
         if len(todo) < len(jobs):
@@ -126,7 +130,8 @@ def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     print(f"\n{study.question or study.name}\n\n{text}")
     failed = [run for run in runs if run.state not in ("done", "diverged")]
     for run in failed[:3]:
-        print(f"failed: {run.arm}, seed {run.seed}: {run.error or 'the process was killed'}", file=sys.stderr)
+        error = run.error or f"the process broke off; its last words are in {run.folder}.log"
+        print(f"failed: {run.arm}, seed {run.seed}: {error}", file=sys.stderr)
     print(f"results: {folder}/results.md and results.csv; lightning-cifar report {folder} --out report.html")
     return 1 if failed else 0
 

@@ -1,6 +1,7 @@
 """The runs of a study: one folder each, in a known state, and the work of one of them.
 
 FOLDER/study.json                what is compared; another study is refused
+FOLDER/about.json                question, target, seeds, order of the arms, and the command: for the report
 FOLDER/<arm>/config.yaml         the arm's whole configuration
 FOLDER/<arm>/seed-0/             a run folder like any other
 FOLDER/<arm>/seed-0/done.json    written last: the run ended, and how
@@ -23,10 +24,11 @@ import yaml
 
 from lightning_cifar.artifacts import write_atomically
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.resume import can_resume
 from lightning_cifar.studies.spec import Study
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
-DONE, TIMES = "done.json", "times.csv"
+DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
     Raises:
         UsageError: The folder belongs to another study, or is something else.
     """
-    marker, text = folder / "study.json", study.to_json()
+    marker, text = folder / STUDY, study.to_json()
     if marker.is_file():
         if marker.read_text() != text:
             raise UsageError(
@@ -139,7 +141,7 @@ def words_of(job: Job) -> list[str]:
     """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
     if state_of(job) == "failed":
         (job.path / DONE).unlink()
-    if (job.path / "checkpoints" / "resume.ckpt").is_file():
+    if can_resume(job.path):
         return ["fit", "--resume", job.folder]
     if job.path.exists():
         shutil.rmtree(job.path)

@@ -1,9 +1,7 @@
-"""What came out: run folders read back into curves and numbers, and a study's table."""
+"""What came out: a study's runs as numbers, its table and its sentences."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,22 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_cifar.analysis.statistics import Difference, conclude, first_reaching, mean_interval, paired_differences
-from lightning_cifar.studies.jobs import TIMES, Job, State, error_of, state_of
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric over a run: all (P,), ``epoch`` and ``seconds`` at the moment of each value (NaN if unknown)."""
-
-    step: Floats
-    epoch: Floats
-    seconds: Floats
-    value: Floats
+from lightning_cifar.studies.curves import Curve, read_curves
+from lightning_cifar.studies.jobs import Job, State, error_of, state_of
 
 
 @dataclass(frozen=True)
@@ -59,52 +45,6 @@ def read_run(job: Job) -> RunResult:
     curves = read_curves(job.path)
     seconds = max((float(curve.seconds[-1]) for curve in curves.values() if len(curve.seconds)), default=math.nan)
     return RunResult(job.arm, job.seed, job.path, state_of(job), error_of(job), curves, seconds)
-
-
-def read_curves(folder: Path) -> dict[str, Curve]:
-    """All metrics of a run folder, from metrics.csv and times.csv.
-
-    A row without an epoch (a learning rate, say) gets the one of the last row that has one.
-    """
-    path = folder / "metrics.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
-        rows = [row for row in reader if len(row) == len(names)]
-    if "step" not in names or not rows:
-        return {}
-    columns = list(zip(*rows, strict=True))
-    steps = np.array([float(text) for text in columns[names.index("step")]])
-    epochs = _filled(columns[names.index("epoch")]) if "epoch" in names else np.full(len(rows), np.nan)
-    seconds = _seconds(folder, steps)
-    curves = {}
-    for name, column in zip(names, columns, strict=True):
-        there = [i for i, text in enumerate(column) if text]
-        if name not in ("step", "epoch") and there:
-            values = np.array([float(column[i]) for i in there])
-            curves[name] = Curve(steps[there], epochs[there], seconds[there], values)
-    return curves
-
-
-def _filled(column: Sequence[str]) -> Floats:
-    last, filled = 0.0, []
-    for text in column:
-        last = float(text) if text else last
-        filled.append(last)
-    return np.array(filled)
-
-
-def _seconds(folder: Path, steps: Floats) -> Floats:
-    """Training time at each step, between the moments that are known."""
-    path = folder / TIMES
-    if not path.is_file():
-        return np.full(len(steps), np.nan)
-    times = np.atleast_2d(np.genfromtxt(path, delimiter=",", skip_header=1))
-    if times.shape[1] != 3:
-        return np.full(len(steps), np.nan)
-    return np.interp(steps + 1, np.r_[0, times[:, 1]], np.r_[0, times[:, 2]])
 
 
 @dataclass(frozen=True)
@@ -212,18 +152,28 @@ def markdown(
         mean, std, low, high = (scale * value for value in row.final)
         count = f"{row.n}" + (f" + {row.diverged} diverged" if row.diverged else "")
         count += f" + {row.failed} failed" if row.failed else ""
-        cells = [row.arm, count, _spread(mean, std), _range(low, high), _spread(*(scale * x for x in row.best[:2]))]
+        cells = [
+            row.arm,
+            count,
+            spread_text(mean, std),
+            range_text(low, high),
+            spread_text(*(scale * x for x in row.best[:2])),
+        ]
         difference = by_arm.get(row.arm)
         if difference is None:
             cells += ["baseline", ""]
         else:
             low, high = scale * difference.low, scale * difference.high
             cells += [
-                f"{_number(scale * difference.mean, sign=True)} ({_range(low, high, sign=True)})",
-                _p(difference.p),
+                f"{number_text(scale * difference.mean, sign=True)} ({range_text(low, high, sign=True)})",
+                p_text(difference.p),
             ]
         if target is not None:
-            cells += [_number(row.epochs_to_target), _number(row.seconds_to_target), f"{row.reached} of {row.n}"]
+            cells += [
+                number_text(row.epochs_to_target),
+                number_text(row.seconds_to_target),
+                f"{row.reached} of {row.n}",
+            ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"- {line}" for line in conclusions(found, metric, mode)), ""])
 
@@ -248,26 +198,26 @@ def csv_rows(runs: Iterable[RunResult], metric: str, mode: str, target: float | 
 CSV_HEADER = ("arm", "seed", "state", "final", "best", "epochs_to_target", "seconds_to_target", "seconds", "error")
 
 
-def _number(value: float, *, sign: bool = False) -> str:
+def number_text(value: float, *, sign: bool = False) -> str:
+    """A number for people; a dash where there is none."""
     if not math.isfinite(value):
         return "-"
     text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
     return f"+{text}" if sign and value > 0 else text
 
 
-def _spread(mean: float, std: float) -> str:
-    return _number(mean) if not math.isfinite(std) else f"{_number(mean)} ± {_number(std)}"
+def spread_text(mean: float, std: float) -> str:
+    """Mean and standard deviation, the latter where it is known."""
+    if not math.isfinite(std):
+        return number_text(mean)
+    return f"{number_text(mean)} ± {std:.2f}" if abs(mean) >= 1 else f"{number_text(mean)} ± {number_text(std)}"
 
 
-def _range(low: float, high: float, *, sign: bool = False) -> str:
-    return f"{_number(low, sign=sign)} to {_number(high, sign=sign)}" if math.isfinite(low) else "-"
+def range_text(low: float, high: float, *, sign: bool = False) -> str:
+    """An interval; a dash where there is none."""
+    return f"{number_text(low, sign=sign)} to {number_text(high, sign=sign)}" if math.isfinite(low) else "-"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value."""
     return "-" if not math.isfinite(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
-def read_study_json(folder: Path) -> dict[str, Any]:
-    """What study.json in a study's folder holds."""
-    held: dict[str, Any] = json.loads((folder / "study.json").read_text())
-    return held

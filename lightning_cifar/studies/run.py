@@ -11,8 +11,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.artifacts import write_atomically
+from lightning_cifar.callbacks.non_finite_guard import NonFiniteError
 from lightning_cifar.runs import RunCLI
-from lightning_cifar.studies.jobs import TIMES, Job, Progress, words_of
+from lightning_cifar.studies.curves import TIMES
+from lightning_cifar.studies.jobs import Job, Progress, words_of
 
 HEADER = "epoch,step,seconds"
 
@@ -79,7 +81,10 @@ class CheckCLI(RunCLI):
 def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
     """Run or continue a job, and return its last metrics."""
     StudyRunCLI.watch = Watch(job, say)
-    StudyRunCLI.start(words_of(job))
+    try:
+        StudyRunCLI.start(words_of(job))
+    except NonFiniteError:  # a result, not a mistake
+        return {**StudyRunCLI.watch.metrics, job.metric: math.nan, "train/loss": math.nan}
     return StudyRunCLI.watch.metrics
 
 

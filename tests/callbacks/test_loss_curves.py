@@ -225,3 +225,30 @@ def test_outside_of_fit_nothing_happens(data: Any, make_trainer: MakeTrainer, fi
     assert curves.history == {}
     with pytest.raises(ValueError, match=r"every_n_epochs \(=0\)"):
         LossCurves(every_n_epochs=0)
+
+
+class Pair(LightningModule):
+    """Logs for two networks, and the accuracy of a class beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("train/loss/plain", 1.0, on_step=False, on_epoch=True, batch_size=1)
+        self.log("train/loss/norm", 2.0, on_step=False, on_epoch=True, batch_size=1)
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log_dict({"val/loss/plain": 3.0, "val/accuracy/plain": 0.5, "val/accuracy/cat": 0.25}, batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_several_networks_in_one_figure(data: Any, make_trainer: MakeTrainer, figures: list[Figure]) -> None:
+    curves = LossCurves()
+    make_trainer(curves, max_epochs=2).fit(Pair(), data)
+    assert set(curves.history) == {"train/loss/plain", "train/loss/norm", "val/loss/plain", "val/accuracy/plain"}
+    assert curves.history["train/loss/norm"] == [[1, 2.0], [2, 2.0]]
+    assert [text.get_text() for text in figures[-1].legends[0].get_texts()][:2] == ["plain", "norm"]

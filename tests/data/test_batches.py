@@ -96,3 +96,23 @@ def test_the_images_in_memory_stay_as_they_are() -> None:
 def test_impossible_loaders_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loader(**kwargs)
+
+
+def test_views_repeat_while_the_order_does_not() -> None:
+    batches, plain = loader(num_views=2), loader()
+    assert (batches.num_versions, plain.num_versions, loader(augment=[]).num_versions) == (2, None, 1)
+    seen, orders = [], []
+    for epoch in range(4):
+        batches.set_epoch(epoch)
+        seen.append(by_label(batches))
+        orders.append([int(label) for _, labels in batches for label in labels])
+    assert all(torch.equal(seen[0][label], seen[2][label]) for label in seen[0])
+    assert all(torch.equal(seen[1][label], seen[3][label]) for label in seen[0])
+    assert not all(torch.equal(seen[0][label], seen[1][label]) for label in seen[0])
+    assert len(set(map(tuple, orders))) == 4
+    assert all(torch.equal(value, seen[0][label]) for label, value in by_label(plain).items())
+
+
+def test_less_than_one_view_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"num_views \(=0\) must be at least 1"):
+        loader(num_views=0)

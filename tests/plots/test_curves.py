@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lightning_cifar.plots import draw_loss_curves
+from lightning_cifar.plots import draw_loss_curves, draw_members_curves
 
 NAN = float("nan")
 
@@ -79,3 +79,30 @@ def test_the_legend_hides_nothing_and_is_not_cut_off() -> None:
         assert legend.x0 >= 0
         assert legend.x1 <= width
     assert boxes[0][1].x1 < boxes[1][1].x0
+
+
+def test_members_have_a_colour_each_and_splits_a_style() -> None:
+    figure = draw_members_curves(
+        {
+            "plain": {"train_loss": [(1, 2.0), (2, 1.0)], "val_loss": [(1, 2.5)], "val_accuracy": [(1, 0.5)]},
+            "norm": {"train_loss": [(1, 1.0)], "val_loss": [(1, 1.5), (2, 1.25)]},
+        },
+        title="both",
+    )
+    loss, accuracy = figure.axes
+    drawn = [
+        (str(line.get_color()), line.get_linestyle(), np.asarray(line.get_xydata()).tolist()) for line in loss.lines
+    ]
+    assert drawn == [
+        ("C0", "--", [[1, 2.0], [2, 1.0]]),
+        ("C0", "-", [[1, 2.5]]),
+        ("C1", "--", [[1, 1.0]]),
+        ("C1", "-", [[1, 1.5], [2, 1.25]]),
+    ]
+    assert [np.asarray(line.get_xydata()).tolist() for line in accuracy.lines] == [[[1, 50]]]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["plain", "norm", "validation", "training"]
+    assert figure.get_suptitle() == "both"
+    assert len(draw_members_curves({"plain": {"train_loss": [(1, 1.0)]}}).axes) == 1
+    with pytest.raises(ValueError, match="no members"):
+        draw_members_curves({})

@@ -1,0 +1,72 @@
+"""A metric of several arms over training: mean, interval and single runs, as a picture for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+
+class ArmBand(NamedTuple):
+    """An arm in a panel."""
+
+    name: str
+    color: str
+    dash: str
+    """Lengths of lines and gaps, in points; empty for a solid line."""
+    x: ArrayLike
+    """(P,)"""
+    mean: ArrayLike
+    """(P,)"""
+    low: ArrayLike
+    """(P,): lower end of the interval, NaN where there is none."""
+    high: ArrayLike
+    """(P,)"""
+    seeds: ArrayLike
+    """(S, P): the single runs, faint."""
+    n: int
+    """How many runs are in the mean."""
+
+
+def draw_report_curves(
+    arms: Sequence[ArmBand], *, ylabel: str, xlabel: str = "epoch", share: bool = False, log: bool = False
+) -> Figure:
+    """One panel, 6 x 4 inches.
+
+    Args:
+        arms: in the order of the legend.
+        ylabel: what is drawn.
+        xlabel: what it is drawn over.
+        share: the values are parts of one, and are drawn in percent.
+        log: logarithmic vertical axis.
+    """
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_yscale("log" if log else "linear")
+    scale = 100 if share else 1
+    for arm in arms:
+        x, seeds = np.asarray(arm.x, dtype=float), scale * np.atleast_2d(np.asarray(arm.seeds, dtype=float))
+        mean, low, high = (scale * np.asarray(values, dtype=float) for values in (arm.mean, arm.low, arm.high))
+        style = (0, [float(word) for word in arm.dash.split()]) if arm.dash else "-"
+        few = len(x) <= 40
+        if arm.n > 1 or not arm.n:
+            axes.plot(x, seeds.T, color=arm.color, alpha=max(0.1, 0.3 / len(seeds) ** 0.5), linewidth=0.7)
+        axes.fill_between(x, low, high, color=arm.color, alpha=0.15, linewidth=0)
+        label = f"{arm.name} (n = {arm.n})"
+        axes.plot(
+            x, mean, color=arm.color, linestyle=style, linewidth=1.7, label=label, marker="o" if few else "", ms=3
+        )
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(f"{ylabel} (%)" if share else ylabel)
+    if xlabel == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    if arms:
+        legend = figure.legend(loc="outside lower center", ncols=min(3, len(arms)), frameon=False, fontsize=8)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure

@@ -1,0 +1,116 @@
+"""Run folders read back into curves: metrics.csv, with the time of each value where it is known. No torch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TIMES = "times.csv"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over a run: all (P,), ``epoch`` and ``seconds`` at the moment of each value (NaN if unknown)."""
+
+    step: Floats
+    epoch: Floats
+    seconds: Floats
+    value: Floats
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """All metrics of a run folder, from metrics.csv and times.csv; those of a run that still runs, as far as it is.
+
+    A row without an epoch (a learning rate, say) gets the one of the last row that has one.
+    """
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return {}
+    names, rows, columns, values = _read_cells(path)
+    if "step" not in names or not len(values):
+        return {}
+    num_rows = int(rows[-1]) + 1
+    steps = np.full(num_rows, np.nan)
+    steps[rows[columns == names.index("step")]] = values[columns == names.index("step")]
+    epochs = np.full(num_rows, np.nan)
+    if "epoch" in names:
+        there = columns == names.index("epoch")
+        epochs = _filled(rows[there], values[there], num_rows)
+    seconds = _seconds(folder, steps)
+    curves = {}
+    for index, name in enumerate(names):
+        there = columns == index
+        where = rows[there]
+        known = np.isfinite(steps[where])
+        where = where[known]
+        if name not in ("step", "epoch") and len(where):
+            curves[name] = Curve(steps[where], epochs[where], seconds[where], values[there][known])
+    return curves
+
+
+def _read_cells(path: Path) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Names of the columns of a CSV file of numbers, and row, column and value of each cell that is not empty.
+
+    Most cells of metrics.csv are empty, and some files are long: cells are found as arrays, not one by one. A row that
+    is cut off, as the last one of a run that still runs, is left out. What is no number is NaN.
+    """
+    head, _, body = path.read_text(errors="replace").replace("\r\n", "\n").partition("\n")
+    names = next(csv.reader([head]), [])
+    content = body[: body.rfind("\n") + 1].encode("ascii", "replace")
+    characters = np.frombuffer(content, dtype=np.uint8)
+    ends = np.flatnonzero((characters == ord(",")) | (characters == ord("\n")))
+    ends_line = characters[ends] == ord("\n")
+    starts = np.r_[0, ends[:-1] + 1] if len(ends) else ends
+    rows = np.cumsum(ends_line) - ends_line
+    lengths = np.bincount(rows) if len(rows) else rows
+    columns = np.arange(len(ends)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    there = (ends > starts) & (lengths[rows] == len(names))
+    rows, columns, starts, ends = rows[there], columns[there], starts[there], ends[there]
+    texts = [content[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    try:
+        values = np.array([float(text) for text in texts])
+    except ValueError:
+        values = np.array([_to_number(text) for text in texts])
+    return names, rows, columns, values
+
+
+def _to_number(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _filled(rows: NDArray[np.int64], values: Floats, num_rows: int) -> Floats:
+    """Each row's value, or that of the last row before it which has one; 0 before the first."""
+    if not len(rows):
+        return np.full(num_rows, np.nan)
+    last = np.searchsorted(rows, np.arange(num_rows), side="right") - 1
+    return np.where(last < 0, 0.0, values[np.maximum(last, 0)])
+
+
+def read_times(folder: Path) -> Floats:
+    """Rows (epochs completed, steps done, seconds of training), (E, 3), of a run of a study; (0, 3) where unknown."""
+    path = folder / TIMES
+    lines = path.read_text().splitlines()[1:] if path.is_file() else []
+    try:
+        times = np.array([[float(word) for word in line.split(",")] for line in lines], dtype=float).reshape(-1, 3)
+    except ValueError:
+        return np.empty((0, 3))
+    times[:, 0] += 1
+    return times
+
+
+def _seconds(folder: Path, steps: Floats) -> Floats:
+    """Training time at each step, between the moments that are known."""
+    times = read_times(folder)
+    if not len(times):
+        return np.full(len(steps), np.nan)
+    return np.interp(steps + 1, np.r_[0, times[:, 1]], np.r_[0, times[:, 2]])

@@ -1,0 +1,103 @@
+"""A study that is stopped, or finds no room on the disk: nothing that is done is lost, and it is told in one line."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_cifar.cli import main
+from lightning_cifar.studies import command, run
+from lightning_cifar.studies.jobs import error_of, prepare, state_of, work
+from lightning_cifar.studies.spec import read_study
+
+BASE: dict[str, Any] = {
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    "model": {"class_path": "LeNet"},
+    "data": {"class_path": "SyntheticDataModule", "init_args": {"num_train": 128, "num_val": 50, "num_test": 50}},
+}
+
+
+def write(folder: Path, epochs: int = 2) -> str:
+    """Two runs, the first of which is short."""
+    path = folder / "study.yaml"
+    arms = {"short": {"model.lr": 0.1}, "long": {"trainer.max_epochs": epochs}}
+    path.write_text(yaml.safe_dump({"base": BASE, "arms": arms, "seeds": 1}, sort_keys=False))
+    return str(path)
+
+
+def children_of(pid: int) -> set[int]:
+    """Those of a process, and theirs, on Linux."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found |= {child, *children_of(child)}
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the children of a process from /proc")
+@pytest.mark.timeout(200)
+def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None:
+    words = ["study", write(tmp_path, epochs=100_000), "--threads", "1", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lightning_cifar", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as a terminal's group of processes
+    )
+    try:
+        limit = time.monotonic() + 120
+        while time.monotonic() < limit and not (tmp_path / "out/long/seed-0/times.csv").exists():
+            time.sleep(0.05)
+        children = children_of(process.pid)
+        assert len(children) >= 2, "the server that forks, and the run"
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "stopped, 1 of 2 runs are done; the same command goes on" in errors
+    assert "Traceback" not in errors
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit and any(Path(f"/proc/{child}").exists() for child in children):
+        time.sleep(0.05)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert json.loads((tmp_path / "out/short/seed-0/done.json").read_text())["state"] == "done"
+    assert not (tmp_path / "out/long/seed-0/done.json").exists()
+    assert (tmp_path / "out/long/seed-0/checkpoints/resume.ckpt").is_file(), "from here it goes on"
+
+
+def full(path: Path, content: bytes) -> None:
+    raise OSError(errno.ENOSPC, f"could not write {path}: {os.strerror(errno.ENOSPC)}")
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "write_atomically", full)
+    monkeypatch.setattr(command, "_check_arms", lambda study: None)
+    assert main(["study", write(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No space left on device" in error
+    assert str(tmp_path / "out") in error
+
+
+def test_a_run_that_finds_the_disk_full_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(job: object, say: object) -> dict[str, float]:
+        raise OSError(errno.ENOSPC, "could not write metrics.csv: No space left on device")
+
+    monkeypatch.setattr(run, "run_job", no_room)
+    job = prepare(read_study(Path(write(tmp_path))), tmp_path / "out", threads=1)[0]
+    assert work(job, lambda progress: None) == "failed"
+    assert state_of(job) == "failed"
+    assert "No space left on device" in error_of(job)
+    assert "\n" not in error_of(job)

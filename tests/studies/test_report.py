@@ -1,0 +1,250 @@
+"""``lightning-cifar report``: what it says agrees with the table of the study, and mistakes are told in one line."""
+
+import csv
+import html
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_cifar.analysis.statistics import mean_interval
+from lightning_cifar.cli import main
+from lightning_cifar.plots import report_html
+from lightning_cifar.studies import results
+from lightning_cifar.studies.report import compare
+from lightning_cifar.studies.report_build import build
+from lightning_cifar.studies.report_curves import BUDGET, arm_curves, knots, num_pieces, pack_curves, positions
+from lightning_cifar.studies.report_pictures import shrink
+
+Study = Callable[..., Path]
+Run = Callable[..., None]
+ARMS = {"plain": 0.0, "better": 0.1, "the same": 0.001}
+
+
+def cells(page: str, table: str) -> list[list[str]]:
+    """Words of a table of the page, a row for each arm."""
+    body = re.search(rf'<table id="{table}">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    assert body is not None
+    rows = re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL)
+    return [
+        [html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["report", *words]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    return text
+
+
+def test_page_table_and_text_agree_with_the_table(
+    tmp_path: Path, write_study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_study(tmp_path / "s", ARMS), tmp_path / "report.html"
+    assert main(["report", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    compared = compare([folder])
+    rows = results.table(compared.runs, list(ARMS), "val/accuracy", "max", 0.5)
+    found = results.differences(compared.runs, list(ARMS), "val/accuracy", "plain")
+    page = out.read_text()
+
+    for row, line in zip(rows, cells(page, "results"), strict=True):
+        mean, std, low, high = (100 * value for value in row.final)
+        assert line[:4] == [row.arm, "3", f"{mean:.2f} ± {std:.2f}", f"{low:.2f} to {high:.2f}"]
+        assert line[-2:] == ["3 of 3", f"{row.seconds:.2f}"]
+        assert line[6] == results.number_text(row.epochs_to_target)
+    for difference, line in zip(found, cells(page, "differences"), strict=True):
+        assert line[:3] == [difference.arm, "3", results.number_text(100 * difference.mean, sign=True)]
+        assert line[4] == results.p_text(difference.p)
+        assert line[5] == {"better": "better", "the same": "not shown"}[difference.arm]
+    sentences = results.conclusions(found, "val/accuracy", "max")
+    text = out.with_suffix(".md").read_text()
+    for sentence in sentences:
+        assert html.escape(sentence) in page
+        assert sentence in text
+        assert sentence in said
+    table = results.markdown(rows, found, "val/accuracy", "max", 0.5).partition("\n\n")[0]
+    assert table in text
+
+    with out.with_suffix(".csv").open(newline="") as file:
+        by_run = {(row["arm"], row["seed"]): row for row in csv.DictReader(file)}
+    assert len(by_run) == 9
+    for row in rows:
+        finals = [float(by_run[row.arm, str(seed)]["final"]) for seed in range(3)]
+        assert mean_interval(finals)[:4] == pytest.approx(row.final)
+    assert "<dog>" not in page
+    assert "&lt;dog&gt;" in page
+    assert 'src="http' not in page
+    assert "again\nlightning-cifar report" in html.unescape(page)
+    assert cells(page, "settings")[0] == ["model.lr", "0.1", "0.2", "0.101"]
+
+
+def test_the_band_of_a_panel_is_the_interval_of_the_mean(tmp_path: Path, write_study: Study) -> None:
+    compared = compare([write_study(tmp_path / "s", ARMS, seeds=4)])
+    curves = arm_curves(compared, "val/accuracy")["better"]
+    band = curves.band()
+    for index, epoch in enumerate(positions(curves, 1)):
+        expected = mean_interval(curves.values[:, index].tolist())
+        assert (band.mean[index], band.low[index], band.high[index]) == pytest.approx((expected.mean, *expected[2:4]))
+        assert epoch == index + 1
+    half = pack_curves(compared, [("#000", "")] * 3)["t"][4] * mean_interval(curves.values[:, -1].tolist()).std / 2
+    assert band.high[-1] - band.mean[-1] == pytest.approx(half)
+
+
+def test_a_diverged_arm_is_told_and_left_out_of_means(tmp_path: Path, write_study: Study, write_run: Run) -> None:
+    folder = write_study(tmp_path / "s", {"plain": 0.0, "fine": 0.1}, seeds=3)
+    held = json.loads((folder / "study.json").read_text())
+    held["arms"]["wild"] = {"model": {"class_path": "LeNet", "init_args": {"lr": 1e9}}}
+    (folder / "study.json").write_text(json.dumps(held))
+    (folder / "about.json").unlink()  # a study of before there was one
+    for seed in range(2):
+        write_run(folder / f"wild/seed-{seed}", seed=seed, state="diverged")
+    write_run(folder / "wild/seed-2", seed=2, epochs=1, state="failed", error="no <room>")
+    write_run(folder / "wild/seed-7", seed=7, epochs=2, state=None)
+    report = build(compare([folder]), "x")
+    assert "wild: 2 diverged and 1 failed; no run ended well." in report.page.warnings
+    assert any("Not ended yet: 1 of 10 runs" in line for line in report.page.warnings)
+    assert "wild and plain have no seed in common that ended: nothing can be said." in report.page.findings
+    assert any("fine is better" in line for line in report.page.findings)
+    page = report_html(report.page)
+    assert cells(page, "results")[2][:3] == ["wild", "0 + 2 diverged + 1 failed", "-"]
+    assert "no &lt;room&gt;" in page
+    curves = arm_curves(compare([folder]), "train/loss")["wild"]
+    assert curves.counts == [False, False, False, True]
+    assert curves.band().n.tolist() == [1, 1, 0, 0, 0]  # the unfinished one, as far as it is
+
+
+def test_one_seed_gets_no_interval(tmp_path: Path, write_study: Study) -> None:
+    report = build(compare([write_study(tmp_path / "s", ARMS, seeds=1)]), "x")
+    page = report_html(report.page)
+    assert [row[3] for row in cells(page, "results")] == ["-"] * 3
+    assert [row[3:6] for row in cells(page, "differences")] == [["-", "-", "nothing can be said"]] * 2
+    assert "Fewer than two finished runs, so no interval: plain, better, the same." in report.page.warnings
+    assert sum("nothing can be concluded from n = 1" in line for line in report.page.findings) == 2
+    curves = arm_curves(compare([tmp_path / "s"]), "val/accuracy")["plain"]
+    assert np.isnan(curves.band().low).all()
+
+
+def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run) -> None:
+    one, other = ({"model": {"class_path": "LeNet", "init_args": {"lr": lr}}} for lr in (0.1, 0.2))
+    for seed in range(2):
+        write_run(tmp_path / f"low-seed{seed}", seed=seed, config=one, timed=False)
+    write_run(tmp_path / "high", seed=0, shift=0.1, config=other)
+    write_run(tmp_path / "again", seed=0, config=one)
+    folders = [tmp_path / name for name in ("low-seed0", "low-seed1", "high", "again")]
+    (folders[1] / "done.json").unlink()
+    (folders[2] / "done.json").unlink()
+    (folders[2] / "result.json").unlink()  # still runs
+    compared = compare(folders)
+    assert [(run.arm, run.seed, run.state) for run in compared.runs] == [
+        ("low", 0, "done"),
+        ("low", 1, "done"),
+        ("high", 0, "broken"),
+    ]
+    assert "again has the settings and the seed of" in compared.notes[0]
+    assert (compared.metric, compared.baseline) == ("val/accuracy", "low")
+    held = knots(compared.runs[0])  # epochs told by metrics.csv alone
+    assert held[:, :2].tolist() == [[20 * epoch, epoch] for epoch in range(6)]
+    assert np.isnan(held[:, 2]).all()
+    assert compare(folders, metric="val/loss").mode == "min"
+    write_run(tmp_path / "wild", seed=0, state="diverged", config={"model": "x"})
+    (tmp_path / "wild/done.json").unlink()
+    (tmp_path / "wild/result.json").unlink()  # a guard stopped it
+    assert compare([tmp_path / "wild"]).runs[0].state == "diverged"
+
+
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, write_study: Study, write_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
+    out = ["--out", str(tmp_path / "r.html")]
+    assert "there is no folder nowhere" in error(["nowhere", *out], capsys)
+    assert "is a file: pass folders" in error([str(folder / "study.json"), *out], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "empty is no run folder, and no study's" in error([str(tmp_path / "empty"), *out], capsys)
+    assert "It holds runs: pass" in error([str(folder / "a"), *out], capsys)
+    (tmp_path / "empty/config.yaml").write_text("model: {}")
+    assert "has no metrics.csv" in error([str(tmp_path / "empty"), *out], capsys)
+    assert "is a study: pass it alone" in error([str(folder), str(tmp_path / "empty"), *out], capsys)
+    said = error([str(folder), *out, "--metric", "val/acuracy"], capsys)
+    assert "no run has the metric 'val/acuracy'. Did you mean val/accuracy?" in said
+    assert "--baseline (=b) must be one of the arms a" in error([str(folder), *out, "--baseline", "b"], capsys)
+    assert "there is no option --metrik. Did you mean metric?" in error([str(folder), "--metrik", "x"], capsys)
+    assert "must end in .html" in error([str(folder), "--out", str(tmp_path / "r.csv")], capsys)
+    assert "is a folder: name a file in it" in error([str(folder), "--out", str(tmp_path)], capsys)
+    assert "there is no folder" in error([str(folder), "--out", str(tmp_path / "x/r.html")], capsys)
+    (folder / "a/seed-0/metrics.csv").unlink()
+    assert "has written metrics yet" in error([str(folder), *out], capsys)
+    assert not list(tmp_path.glob("r.*"))
+
+
+def test_a_closed_folder(
+    tmp_path: Path, write_study: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "cannot be written: permission denied" in error([str(folder), "--out", str(tmp_path / "r.html")], capsys)
+
+
+def test_it_loads_no_torch(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
+    code = "import sys; from lightning_cifar.cli import main; main(sys.argv[1:]); "
+    code += "print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    words = ["report", str(folder), "--out", str(tmp_path / "r.html")]
+    done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_panels_as_pictures(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", ARMS, seeds=2)
+    assert main(["report", str(folder), "--out", str(tmp_path / "r.html"), "--png"]) == 0
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert names == [f"r-{name}.png" for name in ("train-accuracy", "train-loss", "val-accuracy", "val-loss")]
+
+
+def test_the_curves_keep_to_their_budget() -> None:
+    for lengths in ([10_000] * 300, [10_000] * 300 + [50] * 500, [100] * 10, [5_000_000]):
+        pieces = num_pieces(lengths)
+        size = sum(16 / 3 * (length if length <= pieces else 3 * pieces) for length in lengths)
+        assert size <= BUDGET
+    assert num_pieces([100] * 10) > 100
+
+
+def test_pictures_are_shrunk(tmp_path: Path, write_study: Study) -> None:
+    from PIL import Image
+
+    folder = write_study(tmp_path / "s", ARMS, seeds=1) / "plain/seed-0/pictures"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    content, kind = shrink(folder / "noise.png", 60_000)
+    assert (len(content) <= 60_000, kind) == (True, "webp")
+    page = build(compare([tmp_path / "s"]), "x").page
+    assert list(page.pictures) == ["noise"]
+    assert "broken.png cannot be read" in page.picture_notes[0]
+
+
+def test_a_run_that_is_being_written(tmp_path: Path, write_run: Run) -> None:
+    write_run(tmp_path / "r", seed=0, epochs=2)
+    path = tmp_path / "r/metrics.csv"
+    whole = results.read_curves(tmp_path / "r")
+    text = path.read_bytes()
+    path.write_bytes(text[:-9])  # the last row is cut off in its number
+    part = results.read_curves(tmp_path / "r")
+    assert part["train/loss"].value.tolist() == whole["train/loss"].value.tolist()[:-1]
+    path.write_bytes(text + b"5,,119,,,,,,,0.4")  # in its last number, of which there may be more
+    assert results.read_curves(tmp_path / "r")["val/loss"].value.tolist() == whole["val/loss"].value.tolist()
+    path.write_bytes(text.replace(b"0.1,", b"none,", 1))
+    assert math.isnan(results.read_curves(tmp_path / "r")["lr-SGD"].value[0])
+    path.write_bytes(b"")
+    assert results.read_curves(tmp_path / "r") == {}

@@ -1,0 +1,270 @@
+"""The report as a reader has it: opened from a file in a real browser, zoomed with the mouse, its controls moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from lightning_cifar.analysis.statistics import mean_curve
+from lightning_cifar.cli import main
+from lightning_cifar.studies import report_curves
+from lightning_cifar.studies.report import compare
+from lightning_cifar.studies.report_curves import arm_curves
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1400,900"
+)
+WILD = "</script><b>wild</b> & co"
+PANELS = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("there is no chromium with its chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "localhost,127.0.0.1")  # the driver is on this machine, whatever proxy there is
+        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        try:
+            chrome.set_page_load_timeout(60)
+            yield chrome
+        finally:
+            chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, write_study: Callable[..., Path], write_run: Callable[..., None]
+) -> Path:
+    """Three arms, the last of which diverges and has a name that is markup."""
+    folder = write_study(tmp_path_factory.mktemp("study") / "s", {"plain": 0.0, "fine": 0.1}, steps=60)
+    held = json.loads((folder / "study.json").read_text())
+    held["arms"][WILD] = {"model": {"class_path": "LeNet", "init_args": {"lr": 1e9}}}
+    (folder / "study.json").write_text(json.dumps(held))
+    (folder / "about.json").unlink()
+    # On disk the arm's folder has a name that a folder can have: the page must cope with what study.json says.
+    write_run(folder / WILD.replace("/", "_") / "seed-0", seed=0, state="diverged")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_curves, "_MOST_PIECES", 100)  # so that 300 points are decimated
+        assert main(["report", str(folder), "--out", str(path)]) == 0
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser: Chrome, address: str) -> Iterator[Page]:
+    """The page freshly opened; after each test it must not have complained, nor asked for anything but itself."""
+    browser.get("about:blank")
+    for log in ("browser", "performance"):  # what came before, such as the browser's own start page
+        browser.get_log(log)  # type: ignore[no-untyped-call]
+    browser.get(address)
+    page = Page(browser)
+    page.wait_until("window.report && report.panels.every(panel => panel.view)")
+    yield page
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+    assert severe == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
+    sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert address in sent, "the log of requests must see something"
+    assert [url for url in sent if url != address and not url.startswith("data:")] == []
+
+
+class Page:
+    """What a reader can do, and what there is to see."""
+
+    def __init__(self, browser: Chrome) -> None:
+        self.browser = browser
+
+    def ask(self, expression: str) -> Any:
+        return self.browser.execute_script(f"return {expression};")  # type: ignore[no-untyped-call]
+
+    def wait_until(self, expression: str) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, 20, poll_frequency=0.05).until(
+            lambda _: self.ask(f"!!({expression})"), f"never came true: {expression}"
+        )
+
+    def view(self, panel: int) -> dict[str, list[float]]:
+        view: dict[str, list[float]] = self.ask(f"report.panels[{panel}].view")
+        return view
+
+    def drag(self, panel: int, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """With the mouse, from one place of a panel's box to another, in fractions from its lower left corner."""
+        from selenium.webdriver import ActionChains
+
+        canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)  # type: ignore[no-untyped-call]
+        box = self.ask(f"report.panels[{panel}].box")
+        size = canvas.size
+        places = [
+            (
+                round(box["x"] + x * box["width"] - size["width"] / 2),
+                round(box["y"] + (1 - y) * box["height"] - size["height"] / 2),
+            )
+            for x, y in (start, end)
+        ]
+        (x0, y0), (x1, y1) = places
+        mouse = ActionChains(self.browser, duration=50).move_to_element_with_offset(canvas, x0, y0)
+        if start != end:
+            mouse = mouse.click_and_hold().move_by_offset(x1 - x0, y1 - y0).release()
+        mouse.perform()
+
+    def double_click(self, panel: int) -> None:
+        from selenium.webdriver import ActionChains
+
+        canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
+        ActionChains(self.browser).double_click(canvas).perform()
+
+    def pixels(self, panel: int) -> str:
+        """What is drawn."""
+        return str(self.ask(f"report.panels[{panel}].canvas.toDataURL()"))
+
+    def click(self, selector: str) -> None:
+        element = self.browser.find_element("css selector", selector)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)  # type: ignore[no-untyped-call]
+        element.click()
+
+
+def test_it_shows_the_panels_and_the_bands_of_the_statistics(page: Page, folder: Path) -> None:
+    assert page.ask("report.panels.map(panel => panel.metric.name)") == list(PANELS)
+    assert page.ask("document.documentElement.scrollWidth <= innerWidth"), "nothing reaches out of the page"
+    for index, metric in enumerate(PANELS):
+        curves = arm_curves(compare([folder]), metric)["fine"]
+        band = mean_curve(curves.values)
+        drawn = page.ask(
+            f"(s => [s.x, s.mean, s.width].map(a => Array.from(a)))(report.panels[{index}].series"
+            ".find(each => each.arm.name === 'fine'))"
+        )
+        np.testing.assert_allclose(drawn[0], [1, 2, 3, 4, 5])
+        np.testing.assert_allclose(drawn[1], band.mean, rtol=1e-6)
+        np.testing.assert_allclose(drawn[2], band.high - band.mean, rtol=1e-3)
+
+
+def test_names_are_shown_as_they_are(page: Page) -> None:
+    buttons = [button.text for button in page.browser.find_elements("css selector", "[data-arm]")]
+    assert buttons == ["plain", "fine", WILD]
+    assert page.ask("document.querySelectorAll('b').length") == 0
+
+
+def test_dragging_a_box_zooms_and_a_double_click_shows_all(page: Page) -> None:
+    before = page.view(3)
+    page.drag(3, (0.25, 0.2), (0.75, 0.6))
+    page.wait_until("report.panels[3].zoom")
+    after = page.view(3)
+    for axis, (start, end) in (("x", (0.25, 0.75)), ("y", (0.2, 0.6))):
+        low, high = before[axis]
+        expected = [low + part * (high - low) for part in (start, end)]
+        assert after[axis] == pytest.approx(expected, abs=0.01 * (high - low))
+    assert page.ask("report.panels[2].zoom") is None, "each panel for itself"
+    page.double_click(3)
+    page.wait_until("!report.panels[3].zoom")
+    assert page.view(3) == before
+
+
+def test_a_flat_box_zooms_along_one_axis(page: Page) -> None:
+    before = page.view(0)
+    page.drag(0, (0.5, 0.5), (0.9, 0.5))
+    page.wait_until("report.panels[0].zoom")
+    assert page.view(0)["y"] == pytest.approx(before["y"])
+    assert page.view(0)["x"][0] == pytest.approx(sum(before["x"]) / 2, rel=0.02)
+    page.click(".reset:not([hidden])")
+    assert page.view(0) == before
+
+
+def test_the_axes_switch(page: Page) -> None:
+    ends = {}
+    for axis in ("step", "seconds", "epoch"):
+        page.click(f"[data-axis={axis}]")
+        page.wait_until(f"document.querySelector('[data-axis={axis}]').ariaPressed === 'true'")
+        ends[axis] = page.ask("Math.max(...report.panels[3].series[0].x)")
+    assert (ends["step"], ends["epoch"]) == (300, 5)
+    assert ends["seconds"] == pytest.approx(7.5, abs=0.1)
+
+
+def test_the_logarithmic_axis_and_back(page: Page) -> None:
+    before, drawn = page.view(1), page.pixels(1)
+    page.click("#log")
+    low, high = page.view(1)["y"]
+    assert 10**low < before["y"][1] < 1
+    assert 10**high == pytest.approx(before["y"][1], rel=0.3)
+    assert page.pixels(1) != drawn
+    page.drag(1, (0.2, 0.3), (0.6, 0.7))
+    page.wait_until("report.panels[1].zoom")
+    zoomed = page.view(1)["y"]
+    page.click("#log")
+    assert page.view(1)["y"] == pytest.approx([10**end for end in zoomed]), "a zoom outlives the change"
+    page.double_click(1)
+    assert page.view(1) == before
+
+
+def test_smoothing_leaves_the_raw_data_where_they_are(page: Page) -> None:
+    page.browser.execute_script(  # type: ignore[no-untyped-call]
+        "const s = report.panels[0].select; s.value = 'train/loss_step'; s.dispatchEvent(new Event('change'))"
+    )
+    kinds = "report.panels[0].series.slice(0, 2)"
+    bend = "Math.abs(y - 2 * each.mean[i + 1] + each.mean[i])"
+    rough = f"Array.from(each.mean).slice(2).reduce((sum, y, i) => sum + {bend}, 0)"
+    raw = page.ask(f"{kinds}.map(each => each.raw.map(run => Array.from(run.ys)))")
+    before = page.ask(f"{kinds}.map(each => {rough})")
+    from selenium.webdriver.common.keys import Keys
+
+    slider = page.browser.find_element("id", "smooth")
+    slider.send_keys(*[Keys.ARROW_RIGHT] * 20)
+    page.wait_until("report.state.smooth === 20 && document.getElementById('smooth-text').textContent === '20 %'")
+    page.wait_until(f"{kinds}.every((each, k) => {rough} < 0.5 * {json.dumps(before)}[k])")
+    assert page.ask(f"{kinds}.map(each => each.raw.map(run => Array.from(run.ys)))") == raw
+    assert len(raw[0]) == 3, "every seed is still drawn"
+
+
+def test_decimated_curves_keep_their_extremes(page: Page, folder: Path) -> None:
+    assert page.ask("report.data.decimated") == {"pieces": 100, "points": 300}
+    assert "in 100 pieces" in page.browser.find_element("tag name", "body").text
+    page.browser.execute_script(  # type: ignore[no-untyped-call]
+        "const s = report.panels[0].select; s.value = 'train/loss_step'; s.dispatchEvent(new Event('change'))"
+    )
+    drawn = page.ask("report.panels[0].series[0].raw.map(run => [Math.min(...run.ys), Math.max(...run.ys)])")
+    values = arm_curves(compare([folder]), "train/loss_step")["plain"].values
+    np.testing.assert_allclose(drawn, np.stack([values.min(axis=1), values.max(axis=1)], axis=1), rtol=1e-6)
+
+
+def test_a_click_hides_an_arm(page: Page) -> None:
+    drawn = page.pixels(3)
+    page.click("[data-arm=plain]")
+    page.wait_until("report.panels[3].visible.length === report.panels[3].series.length - 1")
+    assert page.pixels(3) != drawn
+    page.click("[data-arm=plain]")
+    page.wait_until("report.panels[3].visible.length === report.panels[3].series.length")
+
+
+def test_pointing_tells_mean_interval_and_n(page: Page) -> None:
+    page.drag(3, (0.98, 0.5), (0.98, 0.5))
+    page.wait_until("!report.panels[3].tip.hidden")
+    text = page.browser.find_elements("css selector", ".tip")[3].text
+    mean = page.ask("report.panels[3].series[1].mean[4]")
+    assert f"fine {100 * mean:.2f} %" in " ".join(text.split())
+    assert text.count("n = 3") == 2
+    assert "5 epochs" in text

@@ -1,0 +1,201 @@
+"""From a folder of photographs to a table and a picture, by the command line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision.models import squeezenet1_1
+
+from lightning_cifar import cli
+from lightning_cifar.data import ImageFolderDataModule
+from lightning_cifar.models import LeNet
+from lightning_cifar.trained import load_trained
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+SYNTHETIC = ["--data", "SyntheticDataModule", "--data.num_train", "64", "--data.num_val", "20", "--data.num_test", "10"]
+FOLDER = ["--data", "ImageFolderDataModule"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a network that knows the synthetic classes."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    words = ["fit", "--model", "LeNet", *SYNTHETIC, *QUIET, "--trainer.max_epochs", "1", "--run_dir", str(folder)]
+    assert cli.main([*words, "--data.mean", "[0.4, 0.5, 0.6]"]) == 0
+    return folder / "checkpoints/best.ckpt"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nine pictures of three kinds in nested folders, one of them no class."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for name in ("Disc", "holiday/2025", "square"):
+        folder = tmp_path / "photographs" / name
+        folder.mkdir(parents=True)
+        for i in range(3):
+            pixels = generator.integers(0, 256, (40 + 9 * i, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "photographs"
+
+
+def table(folder: str) -> list[dict[str, str]]:
+    with (Path(folder) / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    assert cli.main([*words, *QUIET]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-cifar: error: ")]
+    assert len(said) == 1
+    assert sorted(Path().rglob("*")) == before, "a mistake leaves nothing behind"
+    return said[0].removeprefix("lightning-cifar: error: ")
+
+
+def test_photographs_are_shown_to_a_trained_network_as_in_its_training(
+    trained: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", *QUIET]
+    assert cli.main([*words, "--run_dir", "p", "--data.eval_batch_size", "4"]) == 0
+    rows = table("p")
+    known = load_trained(trained)
+    assert [row["file"] for row in rows] == [
+        f"{name}/{i}.png" for name in ("Disc", "holiday/2025", "square") for i in range(3)
+    ]
+    names = [name for name in ("disc", "", "square") for _ in range(3)]
+    assert [row["true"] for row in rows] == names
+    data = ImageFolderDataModule(root, image_size=32, mean=[0.4, 0.5, 0.6], std=list(known.std))
+    with torch.no_grad():
+        expected = torch.cat([known.model(images).softmax(1) for images, _ in data.predict_dataloader()])
+    for row, p in zip(rows, expected, strict=True):
+        best = p.argsort(descending=True)[:5].tolist()
+        told = [row["class"], *(row[f"class_{rank}"] for rank in range(2, 6))]
+        assert told == [known.class_names[k] for k in best]
+        assert float(row["probability"]) == pytest.approx(float(p[best[0]]), abs=1e-3)
+    assert (Path("p") / "pictures/predictions.png").stat().st_size > 1000
+    said = capsys.readouterr().out
+    assert "Disc/0.png" in said
+    assert "of 6 images in folders with a class's name" in said
+    settings = yaml.safe_load(Path("p/config.yaml").read_text())["data"]["init_args"]
+    assert (settings["image_size"], settings["mean"]) == (32, [0.4, 0.5, 0.6])
+
+
+def test_a_network_of_ones_own_classes_needs_its_folder_no_more(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    words += ["--data.statistics", "own", "--data.val_share", "0.34", "--data.test_share", "0.3", "--run_dir", "run"]
+    assert cli.main([*words, "--trainer.max_epochs", "1", "--test_after_fit", "true"]) == 0
+    checkpoint = "run/checkpoints/best.ckpt"
+    model = LeNet.load_from_checkpoint(checkpoint, weights_only=True)
+    assert model.num_classes == 3
+    root.rename(root.with_name("moved"))
+    (root.parent / "new").mkdir()
+    Image.new("L", (50, 70)).save(root.parent / "new/a.png")
+    known = load_trained(Path(checkpoint))
+    assert known.class_names == ("Disc", "holiday", "square")
+    assert known.mean != (0.485, 0.456, 0.406)
+    words = ["predict", "--ckpt_path", checkpoint, "--data.root", "new", "--run_dir", "p", *QUIET]
+    assert cli.main(words) == 0
+    (row,) = table("p")
+    assert {row["class"], row["class_2"], row["class_3"]} == {"Disc", "holiday", "square"}
+    settings = yaml.safe_load(Path("p/config.yaml").read_text())["data"]["init_args"]
+    assert settings["mean"] == list(known.mean)
+    words = ["test", "--ckpt_path", checkpoint, "--data.root", "moved", "--run_dir", "t", *QUIET]
+    assert cli.main(words) == 0
+    (root.with_name("moved") / "square").rename(root.with_name("moved") / "zebra")
+    assert "zebra is the folder of no class (Disc, holiday, square)" in error_of(capsys, words[:-6])
+
+
+def test_networks_of_grey_images_get_grey_photographs(root: Path) -> None:
+    words = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.class_names", "null", *QUIET]
+    assert cli.main([*words, "--data.in_channels", "1", "--data.image_size", "28", "--run_dir", "p"]) == 0
+    assert {row["class"] for row in table("p")} <= {f"class {k}" for k in range(10)}
+
+
+def test_the_shipped_configuration_names_imagenets_classes(root: Path) -> None:
+    path = Path(__file__).parent.parent / "configs/photographs.yaml"
+    (root / "bad.jpg").write_bytes(b"hello")
+    network = squeezenet1_1()
+    torch.save(network.state_dict(), "weights.pth")  # in place of those that must be downloaded
+    words = ["predict", "--config", str(path), "--model.weights", "weights.pth", "--data.root", "photographs", *QUIET]
+    assert cli.main([*words, "--run_dir", "p"]) == 0
+    rows = table("p")
+    assert len(rows) == 9
+    data = ImageFolderDataModule(root, class_names="imagenet", damaged="skip")
+    (images, _), *_ = data.predict_dataloader()
+    with torch.no_grad():
+        best = network.eval()(images).argmax(1).tolist()
+    assert [row["class"] for row in rows] == [data.class_names[k] for k in best]
+    assert {"class_5", "probability_5"} <= rows[0].keys()
+    assert "true" not in rows[0], "none of the folders is named after a class of ImageNet"
+    settings = yaml.safe_load(path.read_text())
+    assert settings["model"]["class_path"] == "PretrainedSqueezeNet"
+    assert settings["model"]["init_args"] == {"arch": "squeezenet1_1", "weights": "default", "new_head": False}
+
+
+def test_several_callbacks_of_that_kind_are_not_made(root: Path) -> None:
+    words = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    words += ["--trainer.callbacks", "PredictionTable", "--trainer.callbacks.top", "1", "--run_dir", "p"]
+    assert cli.main(words) == 0
+    assert list(table("p")[0]) == ["file", "class", "probability", "true"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.root", "nowhere"], "there is no folder nowhere: pass --data.root with a folder of images."),
+        (["--data.root", "photographs/square"], "photographs/square has images (0.png, ...) but no class folders"),
+        (["--data.root", "photographs/holiday"], "photographs/holiday has the images of one class (2025): at least"),
+        (["--data.root", "empty"], "there is no image in empty: put images"),
+        (["--data.root", "holed"], "the class folder holed/b holds no image: put images"),
+        (["--data.root", "damaged"], "1 of 4 files in damaged cannot be read, b/x.jpg (no image (png, jpeg, "),
+        (["--data.max_memory", "1e-9"], "9 images of 32 x 32 pixels need 1 MB, more than max_memory"),
+        (["--data.damaged", "mend"], "damaged (=mend) must be one of refuse, skip"),
+        (["--data.val_share", "2"], "val_share (=2.0) must lie between 0 and 1."),
+        (["--data.num_val", "5"], "there is no option num_val."),
+        (["--data.class_names", "null"], "class_names (=None) leaves no classes to train or test"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    root: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    for name in ("holed/a/1.png", "holed/a/2.png", "damaged/a/1.png", "damaged/a/2.png", "damaged/b/1.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(name)
+    Path("holed/b").mkdir()
+    Path("damaged/b/x.jpg").write_bytes(b"hello")
+    fit = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
+    fit += ["--data.val_share", "0", "--data.test_share", "0"]
+    assert message in error_of(capsys, [*fit, *words])
+
+
+def test_mistakes_of_predict(trained: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "--ckpt_path", str(trained), *FOLDER]
+    (root / "a.jpg").write_bytes(b"hello")
+    message = error_of(capsys, [*words, "--data.root", "photographs"])
+    assert "1 of 10 files in photographs cannot be read, a.jpg" in message
+    Path("empty").mkdir()
+    assert "there is no image in empty" in error_of(capsys, [*words, "--data.root", "empty"])
+    assert "there is no folder nowhere" in error_of(capsys, [*words, "--data.root", "nowhere"])
+
+
+def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    words += ["--data.val_share", "0.34", "--data.test_share", "0", "--run_dir", "run", "--trainer.max_epochs", "1"]
+    assert cli.main(words) == 0
+    (root / "square").rename(root / "zebra")
+    words = ["fit", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "on"]
+    assert "and the checkpoint was trained with Disc, holiday, square: pass the folder" in error_of(capsys, words)
