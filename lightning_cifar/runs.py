@@ -6,12 +6,9 @@ The folder appears when everything that can be refused was accepted, and belongs
 from __future__ import annotations
 
 import os
-import platform
-import time
 import warnings
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,9 +21,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, data, models
 from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints import CONFIG_KEY, read_checkpoint, with_checkpoint_config
+from lightning_cifar.checkpoints import read_checkpoint, with_checkpoint_config
 from lightning_cifar.errors import UsageError, explain_parser_error, one_line
 from lightning_cifar.resume import FolderLock, keep_metrics, remove_parts, with_resume
+from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
@@ -356,63 +354,3 @@ class RunCLI(LightningCLI):
             config.pop(key, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
         return str(text)
-
-
-class RunRecord(Callback):
-    """Puts the configuration into each checkpoint, and what came out into result.json.
-
-    Args:
-        command: Which command this is.
-        config: The configuration, YAML text.
-    """
-
-    def __init__(self, command: str, config: str) -> None:
-        self.command, self.config = command, config
-        self.start = time.monotonic()
-        self.metrics: dict[str, float] = {}
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint[CONFIG_KEY] = self.config
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collect(trainer)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collect(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if trainer.sanity_checking or stage == "predict":
-            return
-        self._collect(trainer)
-        checkpoint = trainer.checkpoint_callback
-        score = getattr(checkpoint, "best_model_score", None)
-        names = ("lightning-cifar", "torch", "torchvision", "lightning")
-        artifacts.save_json(
-            trainer,
-            "result",
-            {
-                "command": self.command,
-                "model": type(pl_module).__name__,
-                "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
-                "epochs": trainer.current_epoch,
-                "steps": trainer.global_step,
-                "seconds": round(time.monotonic() - self.start, 1),
-                "metrics": self.metrics,
-                "best": None if score is None else float(score),
-                "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
-                "machine": {
-                    "processor": platform.machine(),
-                    "threads": torch.get_num_threads(),
-                    "device": str(trainer.strategy.root_device),
-                    "precision": str(trainer.precision),
-                },
-            },
-        )
-
-    def _collect(self, trainer: pl.Trainer) -> None:
-        if not trainer.sanity_checking:
-            # Those without a split in their name are for the progress bar.
-            values = trainer.callback_metrics.items()
-            self.metrics |= {name: float(value) for name, value in values if "/" in name}

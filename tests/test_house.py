@@ -33,7 +33,9 @@ ALLOWED = {
     "checkpoint_io": {"integrity"},
     "bench": {"errors", "ext", "artifacts", "plots"},
     "gradcheck": {"errors", "ext", "artifacts", "plots"},
+    "run_record": {"artifacts", "checkpoints"},
     "runs": {
+        "run_record",
         "checkpoint_io",
         "checkpoints",
         "errors",
