@@ -1,6 +1,7 @@
 """Occlusion maps: ours against captum's, one image after the other in one process, per image of 32 x 32 pixels.
 
     python benchmarks/occlusion.py [--data FOLDER] [--checkpoint best.ckpt] [--resnet weights.pt] [--rounds 5]
+                                   [--device cuda]
 
 Window 8 x 8, stride 1: 625 windows an image. Captum gets each of several `perturbations_per_eval`, of which the best
 counts, and its default of 1. Without --data the images are drawn shapes, without weights the networks are fresh:
@@ -38,13 +39,17 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=8, help="images in one call of ours, exact")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = CIFAR10DataModule(options.data, verify=False) if options.data else SyntheticDataModule(num_test=1000)
     data.setup("test")
     images, _ = next(iter(data.loader("test")))
-    images = images[: options.images]
-    print(f"torch {torch.__version__}, captum {captum.__version__}, {options.threads} thread(s), n = {options.rounds}")
+    images = images[: options.images].to(options.device)
+    print(
+        f"torch {torch.__version__}, captum {captum.__version__}, {options.device}, {options.threads} thread(s), "
+        f"n = {options.rounds}"
+    )
 
     dilated: nn.Module = DilatedNet()
     if options.checkpoint:
@@ -53,7 +58,7 @@ def main() -> None:
     if options.resnet:
         resnet.load_state_dict(torch.load(Path(options.resnet), weights_only=True))
     for name, network in {"DilatedNet 187k": dilated, "resnet18": resnet}.items():
-        compare(name, network.eval(), images, options.together, options.rounds)
+        compare(name, network.eval().to(options.device), images, options.together, options.rounds)
 
 
 def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds: int) -> None:
@@ -84,6 +89,8 @@ def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds
         for key, call in calls.items():
             start = time.perf_counter()
             call()
+            if images.is_cuda:
+                torch.cuda.synchronize()
             times[key].append((time.perf_counter() - start) / counts.get(key, 1))
     seconds = {key: statistics.median(values) for key, values in times.items()}
     best = min((seconds[f"captum {setting}"], setting) for setting in SETTINGS)
@@ -95,9 +102,12 @@ def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds
 
     exact = occlusion_map(network, images, window=8, stride=1)
     fast = occlusion_map(network, images, window=8, stride=1, mode="fast")
-    ranks = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(exact.values, fast.values, strict=True)]
+    ranks = [
+        spearmanr(a.cpu().flatten(), b.cpu().flatten()).statistic
+        for a, b in zip(exact.values, fast.values, strict=True)
+    ]
     actual = (exact.values - fast.values).square().mean((1, 2)).sqrt().mean().item()
-    print(f"  fast: rank correlation mean {statistics.mean(ranks):.4f}, lowest {min(ranks):.4f},  images;")
+    print(f"  fast: rank correlation mean {statistics.mean(ranks):.4f}, lowest {min(ranks):.4f}, {len(images)} images;")
     print(f"        root mean square error {actual:.4f}, stated {fast.error.mean().item():.4f}")
 
 
