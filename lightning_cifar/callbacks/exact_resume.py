@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class ExactResume(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
-                    _restore_rows(logger, int(loaded["rows"]))
+                    _restore_rows(logger, int(loaded["rows"]), loaded.get("table", ""))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         first, self._first = self._first, None
@@ -87,8 +88,10 @@ class ExactResume(Callback):
             self._first, self._saving = None, False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        rows = max((_count_rows(logger) for logger in trainer.loggers if isinstance(logger, CSVLogger)), default=0)
-        checkpoint[_KEY] = {"random": self._first or random_state(), "rows": rows}
+        tables = [_table(logger) for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+        # As it is now: Lightning's logger writes the whole table anew for each new column, and may be killed in it.
+        text = next((path.read_bytes().decode() for path in tables if path.is_file()), "")
+        checkpoint[_KEY] = {"random": self._first or random_state(), "rows": _count_rows(text), "table": text}
         if self._saving:
             _between_epochs(checkpoint["loops"]["fit_loop"])
 
@@ -155,22 +158,21 @@ def _table(logger: CSVLogger) -> Path:
     return Path(logger.log_dir) / "metrics.csv"
 
 
-def _count_rows(logger: CSVLogger) -> int:
-    path = _table(logger)
-    if not path.is_file():
-        return 0
-    with path.open(newline="") as file:
-        return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+def _count_rows(text: str) -> int:
+    return max(sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1, 0)
 
 
-def _restore_rows(logger: CSVLogger, count: int) -> None:
-    """Bring back the first rows of the table that was put aside; Lightning's logger removes a table that it finds."""
+def _restore_rows(logger: CSVLogger, count: int, text: str) -> None:
+    """Bring back the table as it was; Lightning's logger removes one that it finds.
+
+    A checkpoint that does not hold it says how many rows of the one that was put aside are to be kept.
+    """
     path = _table(logger)
     kept = path.with_name(KEPT)
-    if not kept.is_file():
-        return
-    lines = kept.read_bytes().decode().splitlines(keepends=True)  # the line ends as they were
+    if not text and kept.is_file():
+        text = kept.read_bytes().decode()
+    lines = text.splitlines(keepends=True)  # the line ends as they were
     if lines:
         write_atomically(path, "".join(lines[: 1 + count]).encode())
         logger.experiment.metrics_keys = next(csv.reader(lines[:1]))
-    kept.unlink()
+    kept.unlink(missing_ok=True)

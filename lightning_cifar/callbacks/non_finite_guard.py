@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -56,17 +57,19 @@ class NonFiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        probe, self._loss = self._loss, None
+        loss, self._loss = self._loss, None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if parameters and not scaled:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            # Ranks share the gradients, not the losses: all must come to the same decision.
-            probe = norm if probe is None or trainer.world_size > 1 else norm + probe
-        if probe is None:
+        # A sum shows what is not finite in any part, and costs a third of a norm; float16 could overflow in it.
+        wide = torch.float32 if parameters and parameters[0].dtype == torch.float16 else None
+        probes = [] if scaled else [p.grad.sum(dtype=wide) for p in parameters if p.grad is not None]
+        # Ranks share the gradients, not the losses: all must come to the same decision.
+        if loss is not None and (trainer.world_size == 1 or not probes):
+            probes.append(loss)
+        if not probes:
             return
-        if probe.is_cuda and self.action == "stop":
-            self._look_later(trainer, probe)
-        elif not torch.isfinite(probe):
+        if probes[0].is_cuda and self.action == "stop":
+            self._look_later(trainer, torch.stack([probe.float() for probe in probes]).sum())
+        elif not all(math.isfinite(probe.item()) for probe in probes):
             self._act(trainer, pl_module, parameters)
         else:
             self._in_a_row = 0

@@ -38,9 +38,7 @@ def main(words: Sequence[str]) -> int:
     """
     options = _parse(words)
     study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
-    num_jobs = options.jobs
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = options.threads or max(1, cores // num_jobs)
+    num_jobs, threads = options.jobs or "as many as fit", _threads(options)
     folder = Path(options.out or Path("runs") / "studies" / study.name)
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
@@ -55,9 +53,7 @@ def main(words: Sequence[str]) -> int:
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
         try:
-            from lightning_cifar.studies.local import run_locally
-
-            run_locally(todo, num_jobs, board.hear)
+            _run(options, todo, board)
         except KeyboardInterrupt:
             left = sum(state_of(job) not in ("done", "diverged") for job in jobs)
             print(
@@ -80,9 +76,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of the base: data.root=/my/data"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default %(default)s)")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
     parser.add_argument("--threads", type=int, help="threads of each run (default: the cores over the jobs)")
     parser.add_argument("--out", help="folder of the study (default: runs/studies/NAME)")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
+    parser.add_argument("--address", help="of a Ray cluster: HOST:PORT or auto (default: a Ray is started here)")
+    parser.add_argument("--resources", help="""of each run on Ray: '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
     options = parser.parse_args(list(words))
     for name in ("jobs", "threads"):
         value = getattr(options, name)
@@ -90,7 +89,43 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
             raise UsageError(f"--{name} (={value}) must be at least 1.")
     if options.seeds is not None and options.seeds < 1:
         raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
+    _check_executor(options)
     return options
+
+
+def _check_executor(options: argparse.Namespace) -> None:
+    """Refuse what the executor does not know, and take in what it does."""
+    if options.executor == "local":
+        for name in ("address", "resources"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} is for Ray: add --executor ray.")
+        options.jobs = options.jobs or 1
+        return
+    from lightning_cifar.studies.ray_executor import import_ray, read_resources
+
+    options.resources = read_resources("{}" if options.resources is None else options.resources)
+    import_ray(options.address)
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Of each run."""
+    if options.threads is not None:
+        return int(options.threads)
+    if options.executor == "ray":
+        return max(1, int(options.resources.cpu))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(options.jobs))
+
+
+def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None:
+    if options.executor == "ray":
+        from lightning_cifar.studies.ray_executor import run_on_ray
+
+        run_on_ray(todo, options.jobs, board.hear, address=options.address, resources=options.resources)
+    else:
+        from lightning_cifar.studies.local import run_locally
+
+        run_locally(todo, options.jobs, board.hear)
 
 
 def _setting(text: str) -> tuple[str, object]:
