@@ -37,11 +37,16 @@ lock:
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cifar fit --config configs/demo.yaml --test_after_fit true
 
+# In two processes of one thread each: most tests are too small for two threads to share.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/faults
+
+# The campaigns of docs/reliability.md, whole; LIGHTNING_CIFAR_FAULTS=20 takes no more than 20 faults of each.
+faults: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
