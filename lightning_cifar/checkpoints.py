@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from lightning_cifar.configuration import check_text
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.integrity import DamagedError, read_verified
 
@@ -56,13 +57,47 @@ def with_checkpoint_config(words: list[str]) -> list[str]:
     if path is None or not Path(path).is_file():
         return words
     checkpoint = read_checkpoint(Path(path))
-    config = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")
+    config = _config_of(path, checkpoint)
     if words[0] != "fit":
         config = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
-    settings = (config.get("model") or {}).get("init_args") or {}
-    for name, value in checkpoint.get("hyper_parameters", {}).items():
-        if name in settings:  # what the model had in the end: a found learning rate, say
+    if outside := _outside(config.get("trainer"), Path(path), "trainer"):
+        if not any(word.split("=")[0] in ("-c", "--config") for word in words):
+            raise UsageError(f"{path} would have files written outside the run folder ({outside}): pass --config too.")
+        del config["trainer"]  # the user's own says where
+    model = config.get("model")
+    settings = model.get("init_args") if isinstance(model, dict) else None
+    held = checkpoint.get("hyper_parameters", {})
+    if not isinstance(held, dict):
+        raise UsageError(f"{path} is not a checkpoint of a LightningModule: its settings have no names.")
+    for name, value in held.items():
+        if settings and name in settings:  # what the model had in the end: a found learning rate, say
             settings[name] = list(value) if isinstance(value, tuple) else value
     if "model" not in config and "class_path" in checkpoint:
-        config["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(checkpoint["hyper_parameters"])}
-    return [words[0], "--config", yaml.safe_dump(config), *words[1:]] if config else words
+        config["model"] = {"class_path": checkpoint["class_path"], "init_args": dict(held)}
+    try:
+        text = yaml.safe_dump(config)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} holds settings that are no plain values: pass --config instead.") from error
+    return [words[0], "--config", text, *words[1:]] if config else words
+
+
+def _config_of(path: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a checkpoint brings, plain values alone."""
+    text = checkpoint.get(CONFIG_KEY) or "{}"
+    if not isinstance(text, str):
+        raise UsageError(f"{path}: its configuration is no text.")
+    check_text(f"the configuration in {path}", text)
+    config: dict[str, Any] = yaml.safe_load(text)
+    return config
+
+
+def _outside(value: object, checkpoint: Path, where: str) -> str:
+    """The first text that leads out of the folder of the run, which is the only one that a checkpoint may name."""
+    if isinstance(value, str):
+        if not ("/" in value and (value.startswith("/") or ".." in Path(value).parts)) and value != "..":
+            return ""
+        folder = checkpoint.resolve().parent
+        own = folder.parent if folder.name == "checkpoints" else folder
+        return "" if Path(value).resolve().is_relative_to(own) else f"{where}: {value[:100]}"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next(filter(None, (_outside(item, checkpoint, f"{where}.{key}") for key, item in items)), "")

@@ -17,6 +17,7 @@ COMMANDS = (
     *("fit", "validate", "test", "predict", "lr-find", "explain"),
     *("study", "report", "gradcheck", "bench", "regimes"),
 )
+_TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
 usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
@@ -70,8 +71,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _tell(error)
     except Exception as error:
-        # Lightning's own word for what a user can mend; named here so that it need not be imported.
-        if type(error).__name__ != "MisconfigurationException" or os.environ.get(TRACEBACK):
+        # Lightning's own words for what a user can mend; named here so that they need not be imported.
+        told = type(error).__name__ == "MisconfigurationException" or any(part in str(error) for part in _TOLD)
+        if not told or os.environ.get(TRACEBACK):
             raise
         return _tell(error)
     return 0
@@ -127,9 +129,9 @@ def _check_words(words: list[str]) -> None:
         if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
             raise UsageError(f"there is no configuration {value}: pass an existing YAML file.")
         if option in ("-c", "--config") and "\n" not in value:
-            from lightning_cifar.duplicates import refuse_duplicates
+            from lightning_cifar.configuration import check_configuration
 
-            refuse_duplicates(value)
+            check_configuration(value)
         if option == "--ckpt_path" and value != "null" and not os.path.isfile(value):
             raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
 

@@ -82,12 +82,21 @@ def _unknown(name: str, known: list[str], prefix: str = "") -> str:
 
 
 def _wrong_value(key: str, detail: str) -> str:
-    if found := re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", detail):
-        given = found[2].strip().strip("'")
-        known = [value.strip().strip("'") for value in found[1].split(",")]
+    got = re.search(r"(?:Got value|Given value): (.*)", detail)
+    given = got[1].strip().strip("'") if got else ""
+    if base := re.search(r"Import path does not correspond to a subclass of (\w+)", detail):
+        return f"{key} (={given}) does not name a {base[1]}."
+    literals = [
+        value.strip().strip("'")
+        for found in re.findall(r"Literal\[(.*?)\]$", detail, re.M)
+        for value in found.split(",")
+    ]
+    if not literals and (found := re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value", detail)):
+        literals = [value.strip().strip("'") for value in found[1].split(",")]
+    if literals and got:
+        known = list(dict.fromkeys(literals))
         return f"{key} (={given}) must be one of {', '.join(known)}.{did_you_mean(given, known)}"
     expected = [name for name in re.findall(r"Expected an? <class '([^']+)'>", detail) if name != "NoneType"]
-    got = re.search(r"(?:Got value|Given value): (.*)", detail)
     if expected and got:
         return f"{key} (={got[1].strip()}) must be of type {' or '.join(dict.fromkeys(expected))}."
     return f"{key}: {one_line(detail)}"

@@ -55,6 +55,7 @@ def read_verified(path: Path) -> bytes:
         OSError: It cannot be read.
     """
     content = path.read_bytes()
+    _refuse_packed(path, content)
     if beside(path).is_file():
         digest = hashlib.sha256(content).hexdigest()
         if digest not in [line.split(" ")[0] for line in beside(path).read_text(errors="replace").splitlines()]:
@@ -70,6 +71,17 @@ def read_verified(path: Path) -> bytes:
     if broken is not None:
         raise DamagedError(f"{path} is damaged: the check sum of {broken} in it is wrong.")
     return content
+
+
+def _refuse_packed(path: Path, content: bytes) -> None:
+    """torch packs nothing in its archives: one whose content is larger than itself is there to fill the memory."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+    except Exception:  # no archive, or a damaged one: the next who reads it says so
+        return
+    if total > len(content):
+        raise DamagedError(f"{path} is refused: it is packed, {len(content):,} bytes that swell to {total:,}.")
 
 
 def move_verified(path: Path, to: Path) -> None:

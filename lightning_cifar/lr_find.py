@@ -17,6 +17,7 @@ class LRFindCLI(RunCLI):
     """Configures like ``fit``, sweeps, and stops before the first epoch."""
 
     finder: LRRangeFinder
+    folder_option = "--out"
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.run_dir = self._choose_run_dir("lr-find")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 from pathlib import Path
 from typing import IO
+from weakref import WeakSet
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.integrity import DamagedError, read_verified
@@ -109,6 +111,19 @@ class FolderLock:
         except OSError:
             self._file.close()
             raise UsageError(f"a run is going on in {folder}: wait for its end, or pass another --run_dir.") from None
+        _held.add(self)
 
     def release(self) -> None:
         self._file.close()
+
+
+_held: WeakSet[FolderLock] = WeakSet()
+
+
+def _let_go() -> None:
+    """The workers of a loader outlive a killed run by some seconds, and would hold its folder for so long."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)

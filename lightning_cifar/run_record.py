@@ -27,6 +27,20 @@ class RunRecord(Callback):
         self.command, self.config = command, config
         self.start = time.monotonic()
         self.metrics: dict[str, float] = {}
+        self.begun = False
+        """Whether a first batch came: before, nothing is lost with the folder."""
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = True
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = True
+
+    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = True
+
+    def on_predict_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = True
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

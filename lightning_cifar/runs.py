@@ -6,7 +6,9 @@ The folder appears when everything that can be refused was accepted, and belongs
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from lightning_cifar.errors import UsageError, explain_parser_error, one_line
 from lightning_cifar.resume import FolderLock, keep_metrics, remove_parts, with_resume
 from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
+from lightning_cifar.trainer_settings import check_trainer
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
 
@@ -52,11 +55,15 @@ class RunCLI(LightningCLI):
 
     resumes: Path | None = None
     lock: FolderLock | None = None
+    made: list[Path]  # folders that this run made, the outermost first
+    record: RunRecord | None = None
+    folder_option = "--run_dir"
 
     @classmethod
     def start(cls, words: list[str]) -> None:
         """Parse and run a command line."""
         started_by_a_run = RUN_DIR_VARIABLE in os.environ
+        cls.made, cls.record = [], None
         try:
             with warnings.catch_warnings():
                 # The words are passed on as an argument: our command line is the process's own.
@@ -81,6 +88,9 @@ class RunCLI(LightningCLI):
                 warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
                 words, cls.resumes = with_resume(words)
                 cls._run(words)
+        except Exception:
+            cls._leave_nothing()
+            raise
         finally:
             cls.resumes = None
             if cls.lock is not None:
@@ -88,6 +98,15 @@ class RunCLI(LightningCLI):
                 cls.lock = None
             if not started_by_a_run:
                 os.environ.pop(RUN_DIR_VARIABLE, None)
+
+    @classmethod
+    def _leave_nothing(cls) -> None:
+        """Remove the folder of a run that broke before it began: a callback found its layer missing, say."""
+        if cls.record is not None and not cls.record.begun and cls.made:
+            shutil.rmtree(cls.made.pop(), ignore_errors=True)
+            with suppress(OSError):  # another run is in there
+                while cls.made:
+                    cls.made.pop().rmdir()
 
     @classmethod
     def _run(cls, words: list[str]) -> None:
@@ -130,8 +149,15 @@ class RunCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning's version lets the checkpoint's values beat the explicit flags; see with_checkpoint_config."""
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise UsageError(f"seed_everything (={seed}) must be at least 0 and below 4294967296.")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint of another class."""
+        """Refuse settings that cannot work, and a checkpoint of another class."""
+        check_trainer(vars(self._get(self.config, "trainer")))
         path = self._get(self.config, "ckpt_path")
         if path and Path(path).is_file():
             held = read_checkpoint(Path(path)).get("class_path")
@@ -200,7 +226,8 @@ class RunCLI(LightningCLI):
         config["callbacks"] = [*given, *defaults]
         # First: what the others do at the start of an epoch comes after the state that is saved there.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
-        config["callbacks"].append(RunRecord(self.subcommand, self._config_text()))
+        type(self).record = RunRecord(self.subcommand, self._config_text())
+        config["callbacks"].append(type(self).record)
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
@@ -335,13 +362,15 @@ class RunCLI(LightningCLI):
             artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
             return
         if self.run_dir.exists():
-            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another --run_dir.")
+            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another {self.folder_option}.")
+        missing = [folder for folder in reversed(self.run_dir.parents) if not folder.exists()]
         try:
             self.run_dir.parent.mkdir(parents=True, exist_ok=True)
             self.run_dir.mkdir()  # fails for the second of two runs that start at once
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise UsageError(f"cannot make the run folder {self.run_dir}: {reason}; pass another --run_dir.") from error
+            reason = f"{os.strerror(error.errno or 0)}; pass another {self.folder_option}."
+            raise UsageError(f"cannot make the run folder {self.run_dir}: {reason}") from error
+        type(self).made = [*missing, self.run_dir]
         type(self).lock = FolderLock(self.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())

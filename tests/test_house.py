@@ -28,7 +28,7 @@ ALLOWED = {
     "trained": {"errors", "checkpoints", "data", "models"},
     "lr_find": {"callbacks", "errors", "runs"},
     "regimes": {"errors", "schedules", "plots", "artifacts"},
-    "checkpoints": {"errors", "integrity"},
+    "checkpoints": {"configuration", "errors", "integrity"},
     "duplicates": {"errors"},
     "resume": {"errors", "integrity"},
     "integrity": {"artifacts", "errors"},

@@ -1,6 +1,8 @@
 """``fit --resume FOLDER`` ends with the same bits as a run that never broke."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from lightning_cifar import resume
 from lightning_cifar.callbacks import exact_resume
 from lightning_cifar.cli import main
+from lightning_cifar.errors import UsageError
 from lightning_cifar.models import LeNet
 from lightning_cifar.resume import FolderLock
 
@@ -16,7 +19,10 @@ ARGS = """fit --model LeNet --model.mixup 0.3 --model.optimizer adam --model.lr 
 --data SyntheticDataModule --data.num_train 96 --data.num_val 32 --data.batch_size 32 --trainer.max_epochs 4
 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --trainer.accelerator cpu""".split()  # noqa: SIM905
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +147,25 @@ def test_of_two_checkpoints_the_last_good_one_is_taken(
         path.write_bytes(b"x")
     assert main(["fit", "--resume", str(broken)]) == 2
     assert "Start anew with --config" in capsys.readouterr().err
+
+
+def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """The workers of a loader live on for seconds when their run is killed."""
+    lock = FolderLock(tmp_path)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, b"x")
+        signal.pause()
+    os.read(read, 1)
+    with pytest.raises(UsageError, match="a run is going on"):
+        FolderLock(tmp_path)  # the child let go, not we
+    lock.release()
+    FolderLock(tmp_path).release()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(read)
+    os.close(write)
 
 
 def test_both_know_the_name() -> None:

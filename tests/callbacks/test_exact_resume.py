@@ -133,6 +133,16 @@ def test_bit_identical_when_broken_at_the_end_of_an_epoch(tmp_path: Path, hook: 
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
 
 
+def test_a_table_that_was_lost_comes_back(tmp_path: Path) -> None:
+    """Lightning's logger empties the table before it writes it with a new column: a kill may come between."""
+    fit(tmp_path / "a")
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "b", Power(2 * BATCHES + 3))
+    (tmp_path / "b/metrics.csv").write_bytes(b"")
+    fit(tmp_path / "b", resume=True)
+    assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
 def test_the_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the random states the broken run ends elsewhere: the trap that this callback cures."""
     unbroken = fit(tmp_path / "a")

@@ -1,0 +1,40 @@
+"""Settings of the Trainer that Lightning accepts and then stumbles over, or silently ignores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lightning_cifar.errors import UsageError
+
+# The lowest number that makes sense, and what to do about another.
+_LOWEST = {
+    "accumulate_grad_batches": (1, "must be at least 1"),
+    "check_val_every_n_epoch": (1, "must be at least 1"),
+    "log_every_n_steps": (0, "must be at least 1, or 0 to log no steps"),
+    "gradient_clip_val": (0, "must not be negative"),
+}
+_DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
+
+
+def check_trainer(settings: Mapping[str, object]) -> None:
+    """Refuse what cannot work.
+
+    Args:
+        settings: Of the section ``trainer`` of a configuration.
+
+    Raises:
+        UsageError: With the first setting that is out of range.
+    """
+    for name, (lowest, advice) in _LOWEST.items():
+        value = settings.get(name)
+        if isinstance(value, int | float) and not value >= lowest:
+            raise UsageError(f"trainer.{name} (={value}) {advice}.")
+    interval = settings.get("val_check_interval")
+    if isinstance(interval, int | float) and not interval > 0:
+        raise UsageError(f"trainer.val_check_interval (={interval}) must be above 0: 0.5 is twice an epoch.")
+    duration = settings.get("max_time")
+    if isinstance(duration, str) and not _DURATION.fullmatch(duration):
+        raise UsageError(
+            f"trainer.max_time (={duration}) must look like DD:HH:MM:SS, such as 00:12:00:00 for 12 hours."
+        )
