@@ -230,16 +230,16 @@ def test_table_and_json_are_read_back(tmp_path: Path) -> None:
         artifacts.save_json(trainer, "k", {"k": {1}})
 
 
-@pytest.mark.parametrize("moment", ["write_bytes", "replace"])
+@pytest.mark.parametrize("moment", ["open", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = tmp_path / "f.csv"
     artifacts.write_atomically(path, b"old")
-    write_bytes = Path.write_bytes
 
-    def fail(self: Path, content: object) -> None:
-        write_bytes(self, b"ne")
+    def fail(self: Path, *args: object) -> None:
+        with open(self, "wb") as file:
+            file.write(b"ne")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, moment, fail)
