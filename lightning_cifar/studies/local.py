@@ -32,33 +32,37 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     # A server that has imported all there is, and forks itself: a run starts without the seconds of an import, and
     # takes nothing over from the run before.
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["lightning_cifar.studies.run"])
+    # The last two are what a run would import as it starts to log, and at its first picture.
+    context.set_forkserver_preload(["lightning_cifar.studies.run", "torch.utils.tensorboard", "matplotlib.figure"])
     waiting = list(jobs)
     running: dict[int, tuple[Job, mp.process.BaseProcess, Connection]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < num_jobs:
-                job = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process: mp.process.BaseProcess = context.Process(target=_worker, args=(job, theirs), daemon=True)
-                with _interrupts_ignored():
-                    process.start()
-                theirs.close()
-                running[process.sentinel] = (job, process, ours)
-                watch(job, None)
-            pipes = {ours: job for job, _, ours in running.values()}
-            ready = wait([*running, *pipes], timeout=0.5)
-            for thing in ready:
-                if isinstance(thing, Connection):
-                    _drain(thing, pipes[thing], watch)
-            for sentinel in [thing for thing in ready if isinstance(thing, int)]:
-                job, process, ours = running.pop(sentinel)
-                process.join()
-                _drain(ours, job, watch)
-                ours.close()
-                watch(job, state_of(job))
-    finally:
-        _end([process for _, process, _ in running.values()])
+    with _interrupts_noted() as interrupted:
+        try:
+            while waiting or running:
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                while waiting and len(running) < num_jobs:
+                    job = waiting.pop(0)
+                    ours, theirs = context.Pipe(duplex=False)
+                    process: mp.process.BaseProcess = context.Process(target=_worker, args=(job, theirs), daemon=True)
+                    with _interrupts_blocked():
+                        process.start()
+                    theirs.close()
+                    running[process.sentinel] = (job, process, ours)
+                    watch(job, None)
+                pipes = {ours: job for job, _, ours in running.values()}
+                ready = wait([*running, *pipes], timeout=0.5)
+                for thing in ready:
+                    if isinstance(thing, Connection):
+                        _drain(thing, pipes[thing], watch)
+                for sentinel in [thing for thing in ready if isinstance(thing, int)]:
+                    job, process, ours = running.pop(sentinel)
+                    process.join()
+                    _drain(ours, job, watch)
+                    ours.close()
+                    watch(job, state_of(job))
+        finally:
+            _end([process for _, process, _ in running.values()])
 
 
 def _drain(pipe: Connection, job: Job, watch: Watcher) -> None:
@@ -82,14 +86,28 @@ def _end(processes: Sequence[mp.process.BaseProcess]) -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: the children, and the server that forks them, leave it to us."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal: the children, and the server that forks them, leave it to us.
+
+    They inherit what is blocked. Here it waits until the block is over, and is not lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets. An exception would come at any moment, also where Python swallows it."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -178,6 +179,10 @@ def check(mistake: Mistake, capfd: pytest.CaptureFixture[str]) -> list[str]:
         Path("bad.yaml").write_text(mistake.config)
     capfd.readouterr()
     before = sorted(Path().rglob("*"))
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.stream = sys.stderr  # it holds that of the test in which Lightning was imported
     try:
         code: object = cli.main(mistake.words.split())
     except SystemExit as stop:
