@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import statistics
@@ -11,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.ext.convolution import BACKENDS, conv2d, conv2d_backward, instruction_set, set_num_threads
 
 if TYPE_CHECKING:
@@ -57,18 +56,13 @@ class Row:
     times: list[float] = field(repr=False, default_factory=list)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(one_line(message))
-
-
 def main(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
         UsageError: An option is wrong.
     """
-    parser = _Parser(
+    parser = CommandParser(
         prog="lightning-cifar bench",
         description="Race the hand-made convolutions against torch's, interleaved in one process, by medians.",
         allow_abbrev=False,

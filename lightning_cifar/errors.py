@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import inspect
 import re
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UsageError(Exception):
     """One line for the user: what is wrong, and the fix."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """For the commands of our own: a mistake is a UsageError of one line, an unknown option names a near one."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            names = [option.lstrip("-") for option in self._option_string_actions]
+            raise UsageError(explain_parser_error(message, options=names, classes=()))
+        raise UsageError(one_line(message))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from lightning_cifar.errors import UsageError, did_you_mean, explain_parser_error, one_line
+from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.explanations import Explanation, Report, plain_name
 from lightning_cifar.image_files import ImageFile, UnreadableImageError, check_image, list_files, read_image
 
@@ -91,16 +91,8 @@ def _explain(
         sys.stdout.flush()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments"):
-            names = [option.lstrip("-") for option in self._option_string_actions]
-            raise UsageError(explain_parser_error(message, options=names, classes=()))
-        raise UsageError(one_line(message))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-cifar explain",
         description="What a trained network says of one's own images, and which parts of them it rests on.",
         allow_abbrev=False,

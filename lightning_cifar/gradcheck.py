@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.ext import layers
 from lightning_cifar.ext.convolution import conv2d, conv2d_backward
 from lightning_cifar.ext.functions import FUNCTIONS, Function
@@ -35,18 +34,13 @@ class Check(NamedTuple):
         return self.difference <= self.tolerance  # not with NaN
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(one_line(message))
-
-
 def main(words: Sequence[str]) -> int:
     """Run the command; 0 if all checks passed, 1 if one failed.
 
     Raises:
         UsageError: An option is wrong.
     """
-    parser = _Parser(
+    parser = CommandParser(
         prog="lightning-cifar gradcheck",
         description="Compare gradients derived by hand and by the tape with central differences. Without options: all.",
         allow_abbrev=False,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 
 from lightning_cifar.callbacks import LRRangeFinder
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.runs import RunCLI
 
 
@@ -50,18 +49,13 @@ class LRFindCLI(RunCLI):
         print(f"\npictures and table:     {self.run_dir} (lr_range.html to look around)")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(one_line(message))
-
-
 def main(words: Sequence[str]) -> None:
     """Run the command: our options are taken out, the rest is a ``fit`` command line.
 
     Raises:
         UsageError: If an option or a value is wrong.
     """
-    parser = _Parser(
+    parser = CommandParser(
         prog="lightning-cifar lr-find",
         description="Sweep the learning rate of an experiment and suggest one. All options of fit work too.",
         allow_abbrev=False,

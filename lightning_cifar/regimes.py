@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import yaml
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lightning_cifar import plots
 from lightning_cifar.artifacts import DPI, write_atomically
-from lightning_cifar.errors import UsageError, did_you_mean, explain_parser_error
+from lightning_cifar.errors import CommandParser, UsageError, did_you_mean
 from lightning_cifar.schedules import CUSTOMARY_FINAL_LR, Schedule, lr_factor
 
 
@@ -117,14 +117,8 @@ def trace(settings: Settings, *, peak: float = 1.0) -> Curve:
     return progress, peak * np.asarray(factors)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        names = [option.lstrip("-") for option in self._option_string_actions]
-        raise UsageError(explain_parser_error(message, options=names, classes=()))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-cifar regimes",
         description="Look at learning-rate regimes without training: the usual ones by name, or one by its settings.",
         allow_abbrev=False,

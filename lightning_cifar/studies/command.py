@@ -13,21 +13,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING
 
 from lightning_cifar.artifacts import write_atomically
-from lightning_cifar.errors import UsageError, innermost, one_line
+from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.studies import results
 from lightning_cifar.studies.jobs import ABOUT, Job, Progress, State, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(one_line(message))
 
 
 def main(words: Sequence[str]) -> int:
@@ -66,7 +61,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = CommandParser(
         prog="lightning-cifar study",
         description="Run every arm of a study with every seed, and say what can be concluded. Run again, it goes on.",
         allow_abbrev=False,

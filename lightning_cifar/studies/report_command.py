@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from lightning_cifar.errors import UsageError, explain_parser_error, one_line
+from lightning_cifar.errors import CommandParser, UsageError
 
 
 def main(words: Sequence[str]) -> int:
@@ -51,16 +49,8 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments"):
-            names = [option.lstrip("-") for option in self._option_string_actions]
-            raise UsageError(explain_parser_error(message, options=names, classes=()))
-        raise UsageError(one_line(message))
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-cifar report",
         description="Compare runs on one page that opens offline: curves, intervals, paired differences.",
         allow_abbrev=False,
