@@ -13,7 +13,6 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.integrity import DamagedError, read_verified
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
-KEPT = ".metrics.kept.csv"  # as callbacks/exact_resume.py names it
 
 
 def with_resume(words: list[str]) -> tuple[list[str], Path | None]:
@@ -85,16 +84,6 @@ def remove_parts(folder: Path) -> None:
     """Remove what a killed run had begun to write."""
     for path in folder.rglob(".*.part"):
         path.unlink(missing_ok=True)
-
-
-def keep_metrics(folder: Path) -> None:
-    """Put metrics.csv aside, which Lightning's logger removes when it finds it; ExactResume brings its rows back.
-
-    One that was put aside before, by a continuation that broke at once, stays the better one.
-    """
-    table, kept = folder / "metrics.csv", folder / KEPT
-    if table.is_file() and not kept.is_file():
-        table.replace(kept)
 
 
 class FolderLock:

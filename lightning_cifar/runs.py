@@ -25,7 +25,7 @@ from lightning_cifar import artifacts, callbacks, data, models
 from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints import read_checkpoint, with_checkpoint_config
 from lightning_cifar.errors import UsageError, explain_parser_error, one_line
-from lightning_cifar.resume import FolderLock, keep_metrics, remove_parts, with_resume
+from lightning_cifar.resume import FolderLock, remove_parts, with_resume
 from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
 from lightning_cifar.trainer_settings import check_trainer
@@ -357,7 +357,6 @@ class RunCLI(LightningCLI):
             type(self).lock = FolderLock(self.run_dir)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
             remove_parts(self.run_dir)
-            keep_metrics(self.run_dir)
             (self.run_dir / "result.json").unlink(missing_ok=True)  # says that a run ended
             artifacts.write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
             return

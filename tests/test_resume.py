@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_cifar import resume
-from lightning_cifar.callbacks import exact_resume
 from lightning_cifar.cli import main
 from lightning_cifar.errors import UsageError
 from lightning_cifar.models import LeNet
@@ -166,7 +164,3 @@ def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     os.close(read)
     os.close(write)
-
-
-def test_both_know_the_name() -> None:
-    assert resume.KEPT == exact_resume.KEPT

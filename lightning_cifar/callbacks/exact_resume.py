@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import random
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import Tensor
 from lightning_cifar.artifacts import run_folder, write_atomically
 from lightning_cifar.integrity import move_verified
 
-KEPT = ".metrics.kept.csv"  # the table of a run that is being continued, until it is back in its place
 _KEY = "exact_resume"
 
 
@@ -67,7 +65,7 @@ class ExactResume(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
-                    _restore_rows(logger, int(loaded["rows"]), loaded.get("table", ""))
+                    _restore_table(logger, loaded["table"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         first, self._first = self._first, None
@@ -91,7 +89,7 @@ class ExactResume(Callback):
         tables = [_table(logger) for logger in trainer.loggers if isinstance(logger, CSVLogger)]
         # As it is now: Lightning's logger writes the whole table anew for each new column, and may be killed in it.
         text = next((path.read_bytes().decode() for path in tables if path.is_file()), "")
-        checkpoint[_KEY] = {"random": self._first or random_state(), "rows": _count_rows(text), "table": text}
+        checkpoint[_KEY] = {"random": self._first or random_state(), "table": text}
         if self._saving:
             _between_epochs(checkpoint["loops"]["fit_loop"])
 
@@ -158,21 +156,8 @@ def _table(logger: CSVLogger) -> Path:
     return Path(logger.log_dir) / "metrics.csv"
 
 
-def _count_rows(text: str) -> int:
-    return max(sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1, 0)
-
-
-def _restore_rows(logger: CSVLogger, count: int, text: str) -> None:
-    """Bring back the table as it was; Lightning's logger removes one that it finds.
-
-    A checkpoint that does not hold it says how many rows of the one that was put aside are to be kept.
-    """
-    path = _table(logger)
-    kept = path.with_name(KEPT)
-    if not text and kept.is_file():
-        text = kept.read_bytes().decode()
-    lines = text.splitlines(keepends=True)  # the line ends as they were
-    if lines:
-        write_atomically(path, "".join(lines[: 1 + count]).encode())
-        logger.experiment.metrics_keys = next(csv.reader(lines[:1]))
-    kept.unlink(missing_ok=True)
+def _restore_table(logger: CSVLogger, text: str) -> None:
+    """Bring back the table as it was; Lightning's logger removes one that it finds."""
+    if text:
+        logger.experiment.metrics_keys = next(csv.reader(text.splitlines()))
+        write_atomically(_table(logger), text.encode())
