@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,34 +19,9 @@ from lightning_cifar.studies.report_curves import arm_curves
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1400,900"
-)
+WINDOW = (1400, 900)  # of the browser fixture
 WILD = "</script><b>wild</b> & co"
 PANELS = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("there is no chromium with its chromedriver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("no_proxy", "localhost,127.0.0.1")  # the driver is on this machine, whatever proxy there is
-        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        try:
-            chrome.set_page_load_timeout(60)
-            yield chrome
-        finally:
-            chrome.quit()
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +108,15 @@ class Page:
         mouse.perform()
 
     def double_click(self, panel: int) -> None:
+        """Until the zoom is gone: on a busy machine the two clicks may be too far apart to be a double one."""
         from selenium.webdriver import ActionChains
 
         canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
-        ActionChains(self.browser).double_click(canvas).perform()
+        for _ in range(6):
+            ActionChains(self.browser).double_click(canvas).perform()
+            if not self.ask(f"report.panels[{panel}].zoom"):
+                return
+        raise AssertionError("no double click took the zoom back")
 
     def pixels(self, panel: int) -> str:
         """What is drawn."""
@@ -181,7 +160,6 @@ def test_dragging_a_box_zooms_and_a_double_click_shows_all(page: Page) -> None:
         assert after[axis] == pytest.approx(expected, abs=0.01 * (high - low))
     assert page.ask("report.panels[2].zoom") is None, "each panel for itself"
     page.double_click(3)
-    page.wait_until("!report.panels[3].zoom")
     assert page.view(3) == before
 
 
