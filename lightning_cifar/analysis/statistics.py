@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+_ROUNDING = 1e-6  # of the values: differences that agree so well are the same
+
 
 class Mean(NamedTuple):
     """Mean of n values, their standard deviation (over n - 1), and the interval of the mean.
@@ -50,6 +52,10 @@ class Difference(NamedTuple):
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
     """Mean with its Student t interval.
 
+    Args:
+        values: one of each seed, say.
+        confidence: of the interval, between 0 and 1.
+
     >>> mean_interval([1.0, 2.0, 3.0])
     Mean(mean=2.0, std=1.0, low=-0.48..., high=4.48..., n=3)
 
@@ -80,6 +86,7 @@ def paired_differences(
 
     Returns:
         One difference for each other arm, in their order. With fewer than two common seeds, interval and p are NaN.
+        Where the difference is the same with each seed there is no interval, and p is that of the sign test.
 
     Raises:
         ValueError: There is no such arm.
@@ -96,18 +103,20 @@ def paired_differences(
 def _difference(
     arm: str, baseline: str, arms: Mapping[str, Mapping[int, float]], level: float, count: int
 ) -> Difference:
-    values = [
-        value - arms[baseline][seed]
-        for seed, value in arms[arm].items()
-        if math.isfinite(value) and math.isfinite(arms[baseline].get(seed, math.nan))
-    ]
-    if not values:
+    pairs = [(value, arms[baseline].get(seed, math.nan)) for seed, value in arms[arm].items()]
+    pairs = [(value, base) for value, base in pairs if math.isfinite(value) and math.isfinite(base)]
+    if not pairs:
         return Difference(arm, baseline, math.nan, math.nan, math.nan, math.nan, 0)
-    mean = mean_interval(values, level)
+    mean = mean_interval([value - base for value, base in pairs], level)
     if mean.n < 2:
         p = math.nan
-    elif mean.std == 0:  # the same difference with each seed
-        p = 1.0 if mean.mean == 0 else 0.0
+    elif mean.mean == mean.std == 0:  # the arms are equal
+        p = 1.0
+    elif mean.std <= _ROUNDING * max(max(abs(value), abs(base)) for value, base in pairs):
+        # The same difference with each seed, one image in 300 say: an accuracy moves in steps, and the spread is below
+        # one of them. Student's t would be certain. What is left is the sign test, and no interval.
+        p = min(1.0, count * 2 * 0.5**mean.n)
+        return Difference(arm, baseline, mean.mean, math.nan, math.nan, p, mean.n)
     else:
         t = mean.mean / (mean.std / math.sqrt(mean.n))
         p = min(1.0, count * 2 * float(stats.t.sf(abs(t), mean.n - 1)))
@@ -129,6 +138,12 @@ def conclude(difference: Difference, *, unit: str = "", scale: float = 1.0, high
     mean, low, high = (scale * value for value in difference[2:5])
     if difference.n < 2:
         return f"{arm} differs from {base} by {mean:+.3g}{unit} with one seed: nothing can be concluded from n = 1."
+    if math.isnan(low):
+        return (
+            f"{arm} differs from {base} by {mean:+.3g}{unit} with each of {difference.n} seeds "
+            f"({_p_text(difference.p)} by their signs): differences without a spread give no interval. More images to "
+            "measure on, or more seeds, would."
+        )
     numbers = f"{mean:+.3g}{unit} (interval {low:+.3g} to {high:+.3g}, {_p_text(difference.p)}, n = {difference.n})"
     if difference.is_shown:
         word = "better" if (difference.mean > 0) == higher_is_better else "worse"

@@ -78,7 +78,7 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
             f"{shown} of {len(found)} arms are shown to differ from {compared.baseline} in final {compared.metric}, "
             f"at a level of 5 % for all {len(found)} comparisons together.",
         )
-    unclear = [each for each in known if not each.is_shown]
+    unclear = [each for each in known if not each.is_shown and math.isfinite(each.low)]
     if unclear:
         scale = scale_of(compared.metric)[0]
         unit = " points" if is_share(compared.metric) else ""
