@@ -112,8 +112,10 @@ def _check_name(name: object) -> None:
 
 def _check_settings(where: str, settings: object, shared: Mapping[str, object]) -> Settings:
     if not isinstance(settings, Mapping):
+        given = f"{type(settings).__name__}()" if isinstance(settings, nn.Module) else repr(settings)
         raise ValueError(
-            f"{where} (={settings!r}) must be a class with its arguments: {{class_path: MLP, init_args: ...}}."
+            f"{where} (={given}) must be a class with its arguments: "
+            '{"class_path": "MLP", "init_args": {"hidden_sizes": [48, 24]}}.'
         )
     for key in settings:
         if str(key).startswith("init_args."):  # the parser's reading of --model.members.plain.init_args.lr 0.1
