@@ -6,9 +6,12 @@ LIGHTNING_CIFAR_EXT_CHECKED=1 builds them for a test, with bounds checks and the
 """
 
 import os
+import shutil
 import warnings
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 DIRECT = "lightning_cifar/ext/direct"
 CHECKED = os.environ.get("LIGHTNING_CIFAR_EXT_CHECKED") == "1"
@@ -58,4 +61,13 @@ def compiled_modules() -> list[Extension]:
     return built
 
 
-setup(ext_modules=compiled_modules())
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package, where lightning_cifar.shipped looks for it; a checkout has it beside."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree("configs", Path(self.build_lib) / "lightning_cifar" / "configs", dirs_exist_ok=True)
+
+
+setup(ext_modules=compiled_modules(), cmdclass={"build_py": BuildWithConfigs})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,24 @@ class LayerRow(NamedTuple):
     num_parameters: int
 
 
-def list_layers(model: nn.Module, example: Tensor) -> list[LayerRow]:
+Example: TypeAlias = Tensor | tuple[object, ...] | Mapping[str, object]
+
+
+def list_layers(model: nn.Module, example: Example) -> list[LayerRow]:
     """The layers that an example (1, C, H, W) passes, in order.
 
     The model is left as it was: in its modes, without hooks, with its random state untouched.
+
+    Args:
+        model: on any device.
+        example: one input, on the same; a tuple is several arguments, a mapping those by name.
     """
     rows: list[LayerRow] = []
     handles = []
 
     def record(name: str, layer: nn.Module, output: object) -> None:
+        if isinstance(output, tuple) and output:  # a recurrent layer gives its states too
+            output = output[0]
         if isinstance(output, Tensor):
             description = str(layer) if len(str(layer)) <= 72 else type(layer).__name__
             count = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
@@ -41,7 +50,10 @@ def list_layers(model: nn.Module, example: Tensor) -> list[LayerRow]:
             handles.append(layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output)))
     try:
         with evaluation(model), torch.random.fork_rng(devices=[]):
-            model(example)
+            if isinstance(example, Mapping):
+                model(**example)
+            else:
+                model(*(example if isinstance(example, tuple) else (example,)))
     finally:
         for handle in handles:
             handle.remove()

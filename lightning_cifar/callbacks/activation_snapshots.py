@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -16,7 +17,8 @@ from lightning_cifar import artifacts
 from lightning_cifar.analysis.activations import LayerSummary, observed
 from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.places import Place, choose_places
-from lightning_cifar.callbacks.probe import forward, networks_of, read_samples, step_of
+from lightning_cifar.analysis.prediction_table import are_probabilities
+from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples, step_of
 from lightning_cifar.callbacks.snapshots import (
     HEADER,
     Mode,
@@ -172,7 +174,9 @@ class ActivationSnapshots(Callback):
                     if mode == "eval":  # otherwise as it trains: what is frozen stays frozen
                         for layer in network.modules():
                             layer.training = False
-                    output = forward(trainer, network, inputs)
+                    first = self._probe is None
+                    with first_forward("ActivationSnapshots", network, inputs) if first else nullcontext():
+                        output = forward(trainer, network, inputs)
                 if missing := [name for name in names if name not in found]:
                     raise ValueError(
                         f"ActivationSnapshots: layer {missing[0]} of {type(network).__name__} did not run on the "
@@ -249,7 +253,12 @@ def _loss(output: object, targets: Tensor | None) -> float:
     if not isinstance(output, Tensor) or targets is None:
         return math.nan
     if targets.ndim == 1 and not targets.is_floating_point() and output.ndim == 2:
-        return float(F.cross_entropy(output.float(), targets))
+        if len(output) != len(targets) or not 0 <= int(targets.min()) <= int(targets.max()) < output.shape[1]:
+            return math.nan  # labels of something else than these classes
+        logits = output.float()
+        if are_probabilities(logits, tolerance=1e-3):
+            logits = logits.log()
+        return float(F.cross_entropy(logits, targets.long()))
     if targets.is_floating_point() and output.shape == targets.shape:
         return float(F.mse_loss(output.float(), targets.float()))
     return math.nan

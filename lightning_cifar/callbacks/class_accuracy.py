@@ -17,6 +17,9 @@ from torch.utils.data import DistributedSampler
 
 from lightning_cifar.analysis.classification import accuracy, class_table, confusion_matrix
 from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 Stage: TypeAlias = Literal["val", "test"]
 
@@ -41,6 +44,11 @@ class ClassAccuracy(Callback):
         self._confusion: Tensor | None = None
         self._seen = 0
         self._silent = False
+        self._told: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._silent = False  # another module may give what the last one did not
+        warn_of_twins(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._confusion = None
@@ -93,6 +101,8 @@ class ClassAccuracy(Callback):
         self._report("test", trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._confusion is None and not self._silent:
+            self._give_up("the fit ended without a validation. Give it validation data, or run validate or test")
         self._report("val", trainer)
 
     def _count(
@@ -102,11 +112,10 @@ class ClassAccuracy(Callback):
             return
         pair = _logits_and_labels(outputs, batch)
         if pair is None:
-            self._silent = True
             step = "validation_step" if stage == "val" else "test_step"
-            rank_zero_warn(
-                f'ClassAccuracy reports nothing: {step} must return the logits (N, K), or {{"logits": logits}}, '
-                "for batches of (images, integer labels)."
+            self._give_up(
+                f'{step} must return the logits (N, K), or {{"logits": logits}}, of 2 or more classes, for batches of '
+                "(images, integer labels)"
             )
             return
         logits, labels = pair
@@ -114,7 +123,16 @@ class ClassAccuracy(Callback):
         labels = _without_repeats(labels, self._seen, _distributed_sampler(loaders, dataloader_idx))
         self._seen += len(labels)
         counts = confusion_matrix(labels, logits.argmax(dim=1), logits.shape[1])
+        if self._confusion is not None and len(self._confusion) != len(counts):
+            self._give_up(f"logits of {len(self._confusion)} and of {len(counts)} classes cannot be counted together")
+            return
         self._confusion = counts if self._confusion is None else self._confusion + counts
+
+    def _give_up(self, reason: str) -> None:
+        self._silent, self._confusion = True, None
+        if reason not in self._told:
+            self._told.add(reason)
+            rank_zero_warn(f"ClassAccuracy reports nothing: {reason}.")
 
     def _close(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the ranks and log; all ranks take part."""
@@ -179,15 +197,13 @@ def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] 
     labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
     if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
         return None
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
+    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         return None
     return logits.detach(), labels
 
 
 def _distributed_sampler(loaders: object, dataloader_idx: int) -> DistributedSampler[object] | None:
-    if isinstance(loaders, list | tuple):
-        loaders = loaders[dataloader_idx]
-    sampler = getattr(loaders, "sampler", None)
+    sampler = getattr(loader_at(loaders, dataloader_idx), "sampler", None)
     return sampler if isinstance(sampler, DistributedSampler) else None
 
 
@@ -223,10 +239,8 @@ def _sum_over_ranks(confusion: Tensor | None, trainer: Trainer, pl_module: Light
 
 
 def _class_names(trainer: Trainer, num_classes: int) -> Sequence[str]:
-    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-    if names is not None and len(names) == num_classes:
-        return tuple(names)
-    return tuple(str(index) for index in range(num_classes))
+    names = class_names(getattr(trainer, "datamodule", None), count=num_classes)
+    return names or [str(index) for index in range(num_classes)]
 
 
 def _format_table(title: str, confusion: Tensor, names: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_cifar.analysis.feature_maps import default_layers, feature_maps, thin_out
 from lightning_cifar.analysis.layers import find_layer
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.probe import read_probe
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.probe import first_forward, read_probe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,7 +150,7 @@ class FeatureMaps(Callback):
         """Compute the maps, remember the first of them, and draw all of them."""
         assert self._probe is not None
         precision = trainer.precision_plugin
-        with precision.forward_context():
+        with first_forward("FeatureMaps", pl_module, self._probe), precision.forward_context():
             maps = feature_maps(pl_module, precision.convert_input(self._probe), self._names)
         if epoch is not None:
             self._keep(maps, epoch, trainer.global_step)
@@ -211,7 +212,7 @@ class FeatureMaps(Callback):
 
     def _title(self, trainer: Trainer, pl_module: LightningModule, place: int, when: str) -> str:
         label = "" if self._labels is None else str(int(self._labels[place]))
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
+        names = class_names(getattr(trainer, "datamodule", None))
         if label and 0 <= int(label) < len(names):
             label = names[int(label)]
         kind = f" ({label})" if label else ""

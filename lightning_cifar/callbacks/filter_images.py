@@ -17,6 +17,7 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import save_figure
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 
 class FilterImages(Callback):
@@ -58,6 +59,10 @@ class FilterImages(Callback):
         self.mode, self.scaling = mode, scaling
         self.name = name or ("filters" if layer is None else f"filters_{layer}")
         self._found: tuple[str, nn.Module] | None = None  # while training
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            warn_of_twins(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._found = None

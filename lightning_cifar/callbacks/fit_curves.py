@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_cifar import artifacts
 from lightning_cifar.analysis.modes import evaluation, undisturbed
-from lightning_cifar.callbacks.probe import forward, networks_of, read_samples, step_of
+from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples, step_of
 
 if TYPE_CHECKING:
     from lightning_cifar.plots import FitPicture
@@ -180,7 +180,8 @@ class FitCurves(Callback):
         grid = self._grid.to(x)
         band = None
         with undisturbed(network), evaluation(network):
-            output = forward(trainer, network, torch.cat([grid, x]))
+            with first_forward("FitCurves", network, x):
+                output = forward(trainer, network, torch.cat([grid, x]))
             if not isinstance(output, Tensor) or output.shape != (len(grid) + len(x), 1):
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(

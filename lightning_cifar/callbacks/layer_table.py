@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.analysis.layers import LayerRow, list_layers
+from lightning_cifar.callbacks.probe import first_forward
 
 
 class LayerTable(Callback):
     """Prints each layer with its output shape and number of parameters.
 
-    Needs a module with an ``example_input_array``; it is silent where there is none.
+    Needs a module with an ``example_input_array``, as Lightning has it: a tensor, a tuple of ``forward``'s arguments or
+    a dict of them by name. A warning says where there is none.
+
+    Raises:
+        ValueError: When fit starts, if the module does not take its example.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         example = pl_module.example_input_array
-        if trainer.is_global_zero and isinstance(example, Tensor):
-            rows = list_layers(pl_module, example.to(pl_module.device))
+        who = type(pl_module).__name__
+        if not isinstance(example, Tensor | tuple | Mapping):
+            rank_zero_warn(
+                f"LayerTable shows nothing: {who} has no example_input_array. Set it to one input, such as "
+                "torch.zeros(1, 3, 32, 32)."
+            )
+        elif trainer.is_global_zero:
+            with first_forward("LayerTable", pl_module, "its example_input_array"):
+                rows = list_layers(pl_module, move_data_to_device(example, pl_module.device))
             total = sum(parameter.numel() for parameter in pl_module.parameters())
-            print(format_layers(type(pl_module).__name__, rows, total))
+            print(format_layers(who, rows, total))
 
 
 def format_layers(title: str, rows: list[LayerRow], total: int) -> str:

@@ -60,6 +60,7 @@ class LossCurves(Callback):
         self._last_seen: dict[str, Tensor] = {}
         self._closing: float | None = None  # position of the epoch that has ended, until the next one starts
         self._undrawn = False
+        self._told = False
         self._drawn_at = 0.0
         self._draw_seconds = 0.5  # the first drawing loads matplotlib
 
@@ -77,12 +78,15 @@ class LossCurves(Callback):
         if trainer.global_step == 0:
             self.history = {}  # a new training with a callback that has served before
         self._last_seen = {}
-        self._closing = None
+        self._closing, self._told = None, False
         self._drawn_at = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
         self._closing = None
+        # A module may log in its own on_train_epoch_end. Without validation in the first epoch, the end will tell.
+        if trainer.current_epoch == 1 and trainer.check_val_every_n_epoch in (None, 1):
+            self._tell_if_empty(trainer, "after the first epoch")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
@@ -91,14 +95,6 @@ class LossCurves(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._closing = _position(trainer)
         self._collect_train(trainer)
-        # The module logs its training metrics after this hook; a first epoch without validation has shown nothing yet.
-        validates = trainer.check_val_every_n_epoch in (None, 1)
-        if trainer.current_epoch == 0 and not self.history and validates:
-            names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
-                f"LossCurves found none of {self.train_loss}, {self.val_loss}, {self.train_accuracy} and "
-                f"{self.val_accuracy} after the first epoch; the module logged {names}. Pass it the names to draw."
-            )
         elapsed = time.monotonic() - self._drawn_at
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and self._draw_seconds <= self.max_time_share * elapsed:
@@ -107,6 +103,7 @@ class LossCurves(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
         self._closing = None
+        self._tell_if_empty(trainer, "to the end")
         self._draw(trainer, pl_module)
 
     def on_save_checkpoint(
@@ -120,6 +117,16 @@ class LossCurves(Callback):
             self._draw(trainer, pl_module)
         except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
             rank_zero_warn(f"LossCurves: {error}")
+
+    def _tell_if_empty(self, trainer: Trainer, when: str) -> None:
+        if self.history or self._told:
+            return
+        self._told = True
+        names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        rank_zero_warn(
+            f"LossCurves found none of {self.train_loss}, {self.val_loss}, {self.train_accuracy} and "
+            f"{self.val_accuracy} {when}; the module logged {names}. Pass it the names to draw."
+        )
 
     def _collect_train(self, trainer: Trainer) -> None:
         """Called more than once after an epoch: a module may log in its own on_train_epoch_end, which follows ours."""

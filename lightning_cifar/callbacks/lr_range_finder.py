@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.progress import Progress
+from torch import Tensor
 
 from lightning_cifar import artifacts
 from lightning_cifar.analysis.lr_range import Suggestion, Sweep, has_diverged, smooth, suggest, sweep_lrs
@@ -32,7 +33,8 @@ class LRRangeFinder(Callback):
         num_sweeps: Sweeps from the same weights, in different orders of the data: their spread is the interval.
         spacing: Between the learning rates.
         stop_factor: End a sweep when the smoothed loss exceeds so many times its lowest; None never.
-        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module; optimizer and schedule follow.
+        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module or its hyper-parameters; optimizer and
+            schedule follow.
         milestones: Epochs, counted from 1, at whose start to sweep again. Nothing is applied there.
         zoom: Window of learning rates of a second picture.
 
@@ -76,19 +78,15 @@ class LRRangeFinder(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if getattr(trainer, "fast_dev_run", False) or trainer.ckpt_path is not None:
             return  # a resumed run has its learning rate
-        name = next((name for name in LR_NAMES if hasattr(pl_module, name)), None)
+        name, self.own_lr = _own_lr(pl_module)
         if self.apply and name is None:
             raise ValueError(
-                f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to."
+                f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to, nor a "
+                "hyper-parameter of that name."
             )
-        self.own_lr = float(getattr(pl_module, name)) if name else None
         suggestion = self.find(trainer, pl_module)
         if self.apply and name is not None:
-            setattr(pl_module, name, suggestion.value)
-            if name in pl_module.hparams:
-                pl_module.hparams[name] = suggestion.value
-            trainer.strategy.setup_optimizers(trainer)  # anew, with the schedule around the found peak
-            rank_zero_info(f"lr = {suggestion.value:.3g} is applied")
+            self._apply(trainer, pl_module, name, suggestion.value)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch + 1 in self.milestones:
@@ -107,6 +105,21 @@ class LRRangeFinder(Callback):
         if trainer.is_global_zero:
             self._write(trainer, f"lr_range{suffix}")
         return self.suggestion
+
+    def _apply(self, trainer: Trainer, pl_module: LightningModule, name: str, value: float) -> None:
+        before = _peak_lrs(trainer)
+        if name in pl_module.hparams:
+            pl_module.hparams[name] = value
+        if hasattr(pl_module, name) and not isinstance(getattr(type(pl_module), name, None), property):
+            setattr(pl_module, name, value)
+        trainer.strategy.setup_optimizers(trainer)  # anew, with the schedule around the found peak
+        if _peak_lrs(trainer) == before and value != self.own_lr:
+            who = type(pl_module).__name__
+            rank_zero_warn(
+                f"LRRangeFinder: lr = {value:.3g} is not applied: configure_optimizers of {who} does not use {name}."
+            )
+        else:
+            rank_zero_info(f"lr = {value:.3g} is applied")
 
     def state_dict(self) -> dict[str, Any]:
         return {"suggestion": None if self.suggestion is None else self.suggestion._asdict()}
@@ -168,3 +181,17 @@ class LRRangeFinder(Callback):
         if self.zoom is not None and inside:
             artifacts.save_figure(trainer, f"{name}_zoom", draw_lr_range(curves, **marks, zoom=self.zoom))
         artifacts.save_page(trainer, name, lr_range_html(curves, **marks))
+
+
+def _own_lr(pl_module: LightningModule) -> tuple[str | None, float | None]:
+    """Under which name a module has its learning rate, as an attribute or a hyper-parameter, and the number."""
+    for name in LR_NAMES:
+        for value in (getattr(pl_module, name, None), pl_module.hparams.get(name)):
+            if isinstance(value, int | float | Tensor):  # a stranger may have a method of that name
+                return name, float(value)
+    return None, None
+
+
+def _peak_lrs(trainer: Trainer) -> list[float]:
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [float(group.get("initial_lr", group["lr"])) for group in groups]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -45,13 +46,19 @@ def sweep(
         the ranks. Not longer than ``lrs``; the last one may be NaN or infinite.
 
     Raises:
-        ValueError: If the module optimises manually, has several optimizers or none, or there are no batches.
+        ValueError: If the module optimises manually, has several optimizers or none, cannot be copied, takes an
+            iterator, or there are several training loaders, or no batches.
     """
     if not pl_module.automatic_optimization:
         raise ValueError("the learning-rate range finder needs automatic optimization: this module optimises manually.")
+    if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+        raise ValueError("the learning-rate range finder needs a training_step that takes a batch, not an iterator.")
     losses: list[float] = []
     # The fit would do this next. Not inside: it draws random numbers, once, and the fit counts on that.
     trainer.fit_loop.setup_data()
+    if isinstance(trainer.train_dataloader, list | tuple | Mapping):
+        count = len(trainer.train_dataloader)
+        raise ValueError(f"the learning-rate range finder needs one training loader, this run has a group of {count}.")
     with _random_states(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         model = _detached_copy(pl_module)
@@ -106,7 +113,14 @@ def _detached_copy(pl_module: LightningModule) -> LightningModule:
     memo: dict[int, Any] = {} if trainer is None else {id(trainer): None}
     for parameter in pl_module.parameters():
         memo[id(parameter.grad)] = None
-    model = copy.deepcopy(pl_module, memo)
+    try:
+        model = copy.deepcopy(pl_module, memo)
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # a lock, a file, a tensor with a history
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"the learning-rate range finder trains a copy, and {type(pl_module).__name__} cannot be copied: {error}"
+        ) from error
 
     def ignore(*args: Any, **kwargs: Any) -> None:
         """A sweep logs nothing."""
@@ -137,8 +151,9 @@ def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, 
     """Add the gradients of one batch and give its loss."""
     plugin = trainer.precision_plugin
     batch = trainer.strategy.batch_to_device(plugin.convert_input(batch))
+    takes_index = is_param_in_hook_signature(model.training_step, "batch_idx", min_args=2)
     with plugin.train_step_context():
-        output = model.training_step(batch, index)
+        output = model.training_step(*((batch, index) if takes_index else (batch,)))
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise ValueError("training_step gave no loss: it has to return a tensor, or a dict with the key 'loss'.")

@@ -65,6 +65,7 @@ class NonFiniteGuard(Callback):
         # Ranks share the gradients, not the losses: all must come to the same decision.
         if loss is not None and (trainer.world_size == 1 or not probes):
             probes.append(loss)
+        probes = [probe.abs() if probe.is_complex() else probe for probe in probes]
         if not probes:
             return
         if probes[0].is_cuda and self.action == "stop":

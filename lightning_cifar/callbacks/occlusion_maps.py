@@ -13,8 +13,11 @@ from torch import Tensor
 
 from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.analysis.occlusion import occlusion_map
+from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.probe import read_probe
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.probe import first_forward, read_probe
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 
 class OcclusionMaps(Callback):
@@ -71,6 +74,10 @@ class OcclusionMaps(Callback):
         self._probe: tuple[Tensor, Tensor | None] | None = None
         self._drawn = 0  # completed epochs at the last sheet
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            warn_of_twins(trainer, self)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe, self._drawn = None, trainer.current_epoch
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
@@ -92,7 +99,16 @@ class OcclusionMaps(Callback):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the step is too wide by intention
             window, _ = self._sizes(images)
-            occlusion_map(module, images, labels, window=window, stride=max(images.shape[2:]), fill=self.fill)
+            try:
+                with first_forward("this callback", module, images):
+                    occlusion_map(module, images, labels, window=window, stride=max(images.shape[2:]), fill=self.fill)
+            except ValueError as error:
+                raise ValueError(f"OcclusionMaps: {error}") from error
+        if are_probabilities(_logits(module, images), tolerance=1e-3):
+            raise ValueError(
+                f"OcclusionMaps needs logits (N, K), and {type(module).__name__}(images) gives probabilities: let "
+                "forward give what goes into the softmax"
+            )
 
     def _sizes(self, images: Tensor) -> tuple[int, int]:
         window = self.window or max(1, min(images.shape[2:]) // 4)
@@ -105,14 +121,14 @@ class OcclusionMaps(Callback):
         from lightning_cifar.plots import Occlusion, draw_occlusion_maps, to_displayable
 
         images, labels = self._probe
-        probabilities = _probabilities(module, images)
+        probabilities = torch.softmax(_logits(module, images).float(), 1)
         best, predicted = probabilities.max(1)
         targets = predicted if labels is None or self.target == "predicted" else labels
         window, stride = self._sizes(images)
         maps = occlusion_map(module, images, targets, window=window, stride=stride, fill=self.fill, mode=self.mode)
 
         data = getattr(trainer, "datamodule", None)
-        names = getattr(data, "class_names", None) or ()
+        names = class_names(data)
         shown = to_displayable(images.float().cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))
         drops = maps.pixels.float().cpu().numpy()
         rows = []
@@ -132,12 +148,12 @@ class OcclusionMaps(Callback):
         save_figure(trainer, f"occlusion_maps/epoch_{epoch:03d}", figure)
 
 
-def _probabilities(module: LightningModule, images: Tensor) -> Tensor:
+def _logits(module: LightningModule, images: Tensor) -> Tensor:
     """(N, K), in evaluation mode."""
     types = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()]
     with evaluation(module):
         logits: Tensor = module(images.to(types[0] if types else images.dtype))
-    return torch.softmax(logits.float(), 1)
+    return logits
 
 
 def _name(names: Sequence[str], label: int) -> str:

@@ -12,8 +12,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.analysis.predictions import Predictions, keep_worst, read_predictions
 from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +35,9 @@ class PredictionGrid(Callback):
     more images than the sheets show are kept while the batches pass. Drawn at the end of ``fit`` (from its last
     validation), ``validate`` and ``test``.
 
-    The evaluation step returns the logits (N, K), as a tensor or as ``{"logits": ...}``, and the batch is
-    (images, labels). With several data loaders the first one is shown. The data module's ``class_names``, ``mean`` and
-    ``std`` are used where it has them.
+    The evaluation step returns the logits (N, K), or probabilities, as a tensor or as ``{"logits": ...}``, and the
+    batch is (images, labels). With several data loaders the first one is shown. The data module's ``class_names``,
+    ``mean`` and ``std`` are used where it has them.
 
     Args:
         rows, columns: of the sheets; a smaller batch fills less.
@@ -51,12 +55,18 @@ class PredictionGrid(Callback):
         self.rows, self.columns = rows, columns
         self.every_n_epochs = every_n_epochs
         self._silent = False
+        self._told: set[str] = set()
         self._reset()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._silent = False  # another module may give what the last one did not
+        warn_of_twins(trainer, self)
 
     def _reset(self) -> None:
         self._batch: Predictions | None = None
         self._worst: Predictions | None = None
         self._num_classes = 0
+        self._gives_probabilities = False
         self._seen = 0
         self._num_counted: Tensor | int = 0
         self._num_wrong: Tensor | int = 0
@@ -113,6 +123,8 @@ class PredictionGrid(Callback):
         self._report("test", trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._batch is None and not self._silent:
+            self._give_up("the fit ended without a validation. Give it validation data, or run validate or test")
         self._report("val", trainer)
 
     def _collect(self, stage: Stage, loaders: object, outputs: object, batch: object) -> None:
@@ -120,11 +132,17 @@ class PredictionGrid(Callback):
             return
         parts = _read(outputs, batch)
         if isinstance(parts, str):
-            self._silent = True
-            step = "validation_step" if stage == "val" else "test_step"
-            rank_zero_warn(f"PredictionGrid shows nothing: {parts.format(step=step)}.")
+            self._give_up(parts.format(step="validation_step" if stage == "val" else "test_step"))
             return
         images, logits, labels = parts
+        if self._worst is not None and self._worst.images.shape[1:] != images.shape[1:]:
+            shapes = [tuple(each.shape[1:]) for each in (self._worst.images, images)]
+            self._give_up(f"images of {shapes[0]} and {shapes[1]} do not go on one sheet: let the data resize them")
+            return
+        if self._batch is None:  # one look an evaluation, since a look waits for the device
+            self._gives_probabilities = are_probabilities(logits, tolerance=1e-3)
+        if self._gives_probabilities:
+            logits = logits.log()
         indices, labels = _number(labels, self._seen, loaders)
         self._seen += len(labels)
         self._num_classes = logits.shape[1]
@@ -136,6 +154,13 @@ class PredictionGrid(Callback):
         self._num_counted = self._num_counted + (predictions.true >= 0).sum()
         self._num_wrong = self._num_wrong + predictions.wrong.sum()
         self._worst = keep_worst(self._worst, predictions, count)
+
+    def _give_up(self, reason: str) -> None:
+        self._reset()
+        self._silent = True
+        if reason not in self._told:
+            self._told.add(reason)
+            rank_zero_warn(f"PredictionGrid shows nothing: {reason}.")
 
     def _join_ranks(self, trainer: Trainer) -> None:
         """Each process has seen its share: from here on all know of all mistakes. All ranks take part."""
@@ -223,8 +248,7 @@ def _number(labels: Tensor, seen: int, loaders: object) -> tuple[Tensor, Tensor]
     Rank r gets the positions r, r + ranks, r + 2 ranks, ... of the set, and those from its size on are repeats.
     """
     places = torch.arange(seen, seen + len(labels), device=labels.device)
-    loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
-    sampler = getattr(loader, "sampler", None)
+    sampler = getattr(loader_at(loaders), "sampler", None)
     if not isinstance(sampler, DistributedSampler):
         return places, labels
     places = places * sampler.num_replicas + sampler.rank
@@ -233,7 +257,5 @@ def _number(labels: Tensor, seen: int, loaders: object) -> tuple[Tensor, Tensor]
 
 
 def _class_names(trainer: Trainer, num_classes: int) -> Sequence[str]:
-    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-    if names is not None and len(names) == num_classes:
-        return tuple(names)
-    return tuple(str(index) for index in range(num_classes))
+    names = class_names(getattr(trainer, "datamodule", None), count=num_classes)
+    return names or [str(index) for index in range(num_classes)]

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lightning_cifar.analysis.prediction_table import are_probabilities, class_in_path, top_classes
 from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 
 class _Row(NamedTuple):
@@ -32,8 +34,8 @@ class PredictionTable(Callback):
 
     ``predict_step`` returns probabilities (N, K). Where the data module has ``file_names``, a batch is (images, numbers
     of the files), and a file is right or wrong if one of its folders is named after a class; else a batch is images, or
-    (images, labels). Names of classes are the module's ``class_names``, or else the data module's; ``mean`` and ``std``
-    of the data module undo the normalisation.
+    (images, labels). Of several data loaders the first one counts. Names of classes are the module's ``class_names``,
+    or else the data module's; ``mean`` and ``std`` of the data module undo the normalisation.
 
     Args:
         top: classes of each image that are told.
@@ -54,7 +56,13 @@ class PredictionTable(Callback):
                 raise ValueError(f"{name} (={value}) must be at least 0")
         self.top, self.rows, self.columns, self.sheets, self.lines = top, rows, columns, sheets, lines
         self._silent = False
+        self._told: set[str] = set()
         self._reset()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._silent = False  # another module may give what the last one did not
+        if stage == "predict":
+            warn_of_twins(trainer, self)
 
     def _reset(self) -> None:
         self._table: list[_Row] = []
@@ -66,7 +74,8 @@ class PredictionTable(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
-        self._files = getattr(getattr(trainer, "datamodule", None), "file_names", None)
+        files = getattr(getattr(trainer, "datamodule", None), "file_names", None)
+        self._files = files if isinstance(files, list | tuple) else None
 
     def on_predict_batch_end(
         self,
@@ -81,14 +90,17 @@ class PredictionTable(Callback):
             return
         images = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(outputs, Tensor) or not are_probabilities(outputs):
-            self._silent = True
-            rank_zero_warn(
-                "PredictionTable shows nothing: predict_step must return probabilities (N, K), K of 2 or more."
-            )
+            self._give_up("predict_step must return probabilities (N, K), K of 2 or more")
+            return
+        if self._table and len(self._names) != outputs.shape[1]:
+            self._give_up(f"probabilities of {len(self._names)} and of {outputs.shape[1]} classes make no one table")
             return
         self._names = self._names or _class_names(trainer, pl_module, outputs.shape[1])
         self._add(outputs, _second(batch, len(outputs)), trainer)
         if isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3) and trainer.is_global_zero:
+            if self._images and self._images[0].shape[1:] != images.shape[1:]:
+                self._draw(trainer, whole=False)  # a sheet holds images of one size
+                self._images = []
             room = self.sheets * self.rows * self.columns - self._drawn - sum(map(len, self._images))
             self._images.append(images[: max(room, 0)].detach().cpu())
             self._draw(trainer, whole=True)
@@ -121,6 +133,12 @@ class PredictionTable(Callback):
         lines.append(f"predictions of {len(rows)} images: {', '.join(map(str, filter(None, [path, *self._pictures])))}")
         _print("\n".join(lines))
 
+    def _give_up(self, reason: str) -> None:
+        self._silent = True
+        if reason not in self._told:
+            self._told.add(reason)
+            rank_zero_warn(f"PredictionTable shows nothing: {reason}.")
+
     def _add(self, outputs: Tensor, second: Tensor | None, trainer: Trainer) -> None:
         """The rows of a batch."""
         top = top_classes(outputs, self.top)
@@ -128,7 +146,7 @@ class PredictionTable(Callback):
         for i, (classes, shares) in enumerate(zip(top.classes.tolist(), top.probabilities.tolist(), strict=True)):
             number, true = start + i * trainer.world_size, None
             name = str(number)
-            if second is not None and self._files is not None:
+            if second is not None and self._files is not None and 0 <= int(second[i]) < len(self._files):
                 number = int(second[i])
                 name = self._files[number]
                 true = class_in_path(name, self._names)
@@ -155,7 +173,7 @@ class PredictionTable(Callback):
                 columns=self.columns,
                 title=f"Images {first} to {last}: the likeliest class of each, and its probability",
             )
-            number = -(-last // size)
+            number = len(self._pictures) + 1
             path = save_figure(trainer, "predictions" if number == 1 else f"predictions_{number}", figure)
             self._pictures += [path] if path else []
             if waiting <= size:
@@ -178,11 +196,8 @@ def _second(batch: object, size: int) -> Tensor | None:
 
 
 def _class_names(trainer: Trainer, pl_module: LightningModule, num_classes: int) -> list[str]:
-    for owner in (pl_module, getattr(trainer, "datamodule", None)):
-        names = getattr(owner, "class_names", None)
-        if names is not None and len(names) == num_classes:
-            return list(names)
-    return [f"class {k}" for k in range(num_classes)]
+    names = class_names(pl_module, getattr(trainer, "datamodule", None), count=num_classes)
+    return names or [f"class {k}" for k in range(num_classes)]
 
 
 def _score(rows: Sequence[_Row]) -> str:

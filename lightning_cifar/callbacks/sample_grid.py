@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
+from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.probe import describe
+from lightning_cifar.callbacks.twins import warn_of_twins
 
 _HEADLINE = {
     "train": "training images as the network gets them",
@@ -36,9 +40,11 @@ class SampleGrid(Callback):
         self.columns = columns
         self._done: set[str] = set()
         self._silent = False
+        self._told = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._done = set()
+        self._done, self._silent = set(), False
+        warn_of_twins(trainer, self)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._show("train", trainer, batch)
@@ -63,9 +69,12 @@ class SampleGrid(Callback):
         images = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
             self._silent = True
-            rank_zero_warn(
-                "SampleGrid shows nothing: a batch must be (images, labels) with images (N, C, H, W), C 1 or 3."
-            )
+            if not self._told:
+                self._told = True
+                rank_zero_warn(
+                    "SampleGrid shows nothing: a batch must be (images, labels) with images (N, C, H, W), C 1 or 3, "
+                    f"these {describe(batch)}."
+                )
             return
         from lightning_cifar.plots import draw_image_grid, to_displayable
 
@@ -76,17 +85,16 @@ class SampleGrid(Callback):
             pixels = pixels.float()  # NumPy has no bfloat16
         figure = draw_image_grid(
             to_displayable(pixels.numpy(), getattr(data, "mean", None), getattr(data, "std", None)),
-            _titles(batch, count, getattr(data, "class_names", None)),
+            _titles(batch, count, class_names(data)),
             columns=self.columns,
             suptitle=_HEADLINE[stage],
         )
         save_figure(trainer, f"samples_{stage}", figure)
 
 
-def _titles(batch: object, count: int, class_names: tuple[str, ...] | None) -> list[str] | None:
+def _titles(batch: object, count: int, names: Sequence[str]) -> list[str] | None:
     """Names of the labels (N,), or their numbers; None where the batch has no integer labels."""
     labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         return None
-    names = class_names or ()
     return [names[label] if 0 <= label < len(names) else str(label) for label in labels[:count].tolist()]

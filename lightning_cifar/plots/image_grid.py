@@ -11,24 +11,34 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def to_displayable(
-    images: ArrayLike, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    images: ArrayLike, mean: ArrayLike | None = None, std: ArrayLike | None = None
 ) -> NDArray[np.float32]:
     """Undo the normalisation of images (N, C, H, W): floats (N, H, W, C) in [0, 1].
 
-    With ``mean`` and ``std`` (one per channel, of images in [0, 1]) exactly, clipped to the range. Without them, bytes
-    are divided by 255, images already in [0, 1] stay, and others are stretched from their common minimum to their
-    common maximum.
+    With ``mean`` and ``std`` (one per channel or one for all, of images in [0, 1]) exactly, clipped to the range.
+    Without them, or with something that cannot be them, bytes are divided by 255, images already in [0, 1] stay, and
+    others are stretched from their common minimum to their common maximum.
     """
     array = np.asarray(images)
     if array.dtype == np.uint8:
         array = array / np.float32(255)
     array = np.moveaxis(array.astype(np.float32), 1, -1)
     channels = array.shape[-1]
-    if mean is not None and std is not None and len(mean) == len(std) == channels:
-        array = array * np.asarray(std, dtype=np.float32) + np.asarray(mean, dtype=np.float32)
+    shift, scale = (_per_channel(values, channels) for values in (mean, std))
+    if shift is not None and scale is not None:
+        array = array * scale + shift
     elif array.size and (array.min() < 0 or array.max() > 1):
         array = (array - array.min()) / max(float(np.ptp(array)), 1e-12)
     return array.clip(0, 1)
+
+
+def _per_channel(values: ArrayLike | None, channels: int) -> NDArray[np.float32] | None:
+    """Finite numbers (C,), or (1,) for all channels; None for what a stranger's data module keeps under the name."""
+    try:
+        numbers = np.asarray(values, dtype=np.float32).ravel()  # (C, 1, 1) too
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.size in (1, channels) and np.isfinite(numbers).all() else None
 
 
 def draw_image_grid(

@@ -15,6 +15,7 @@ import yaml
 
 from lightning_cifar.duplicates import refuse_duplicates
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.shipped import find_config, list_configs
 
 Config = dict[str, Any]
 
@@ -70,6 +71,7 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     Raises:
         UsageError: The file is not a study; the message names the key and the fix.
     """
+    path = Path(find_config(path.as_posix()))
     content = _read_yaml(path)
     for key in content:
         if key not in _KEYS:
@@ -108,7 +110,10 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
 
 def _read_yaml(path: Path) -> Config:
     if not path.is_file():
-        raise UsageError(f"there is no file {path}: the studies that come with the package are in configs/studies.")
+        hint = did_you_mean(path.as_posix(), list_configs())
+        raise UsageError(
+            f"there is no file {path}: the studies that come with the package are in configs/studies.{hint}"
+        )
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -124,7 +124,9 @@ def test_fit_draws_its_last_validation(
 def test_the_sanity_check_is_not_shown(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]
 ) -> None:
-    make_trainer(PredictionGrid(), num_sanity_val_steps=1, check_val_every_n_epoch=2).fit(make_module(), data)
+    trainer = make_trainer(PredictionGrid(), num_sanity_val_steps=1, check_val_every_n_epoch=2)
+    with pytest.warns(UserWarning, match="PredictionGrid shows nothing: the fit ended without a validation"):
+        trainer.fit(make_module(), data)
     assert not figures
 
 
