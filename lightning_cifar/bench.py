@@ -62,19 +62,7 @@ def main(words: Sequence[str]) -> None:
     Raises:
         UsageError: An option is wrong.
     """
-    parser = CommandParser(
-        prog="lightning-cifar bench",
-        description="Race the hand-made convolutions against torch's, interleaved in one process, by medians.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("what", choices=("conv",), help="what to race")
-    parser.add_argument(
-        "--shape", default="reference", help="reference, cifar, or NxCxHxWxKxRxS such as 32x16x32x32x16x3x3"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of every contestant (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=15, help="measurements of each (default %(default)s)")
-    parser.add_argument("--out", default=".", help="folder for conv_bench.png (default: here)")
-    options = parser.parse_args(list(words))
+    options = _parser().parse_args(list(words))
     for name in ("threads", "rounds"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} (={getattr(options, name)}) must be at least 1.")
@@ -103,6 +91,22 @@ def main(words: Sequence[str]) -> None:
     figure.savefig(buffer, format="png", dpi=DPI)
     write_atomically(path, buffer.getvalue())
     print(f"picture: {path}")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="lightning-cifar bench",
+        description="Race the hand-made convolutions against torch's, interleaved in one process, by medians.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("what", choices=("conv",), help="what to race")
+    parser.add_argument(
+        "--shape", default="reference", help="reference, cifar, or NxCxHxWxKxRxS such as 32x16x32x32x16x3x3"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of every contestant (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="measurements of each (default %(default)s)")
+    parser.add_argument("--out", default=".", help="folder for conv_bench.png (default: here)")
+    return parser
 
 
 def read_shapes(text: str) -> tuple[Shape, ...]:

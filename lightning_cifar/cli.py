@@ -9,14 +9,25 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
+from lightning_cifar.shipped import list_configs, with_found_configs
 
-COMMANDS = (
-    *("fit", "validate", "test", "predict", "lr-find", "explain"),
-    *("study", "report", "gradcheck", "bench", "regimes"),
-)
+_MODULES = {  # of our own commands, below lightning_cifar
+    "lr-find": "lr_find",
+    "explain": "explain",
+    "export": "export",
+    "study": "studies.command",
+    "report": "studies.report_command",
+    "gradcheck": "gradcheck",
+    "bench": "bench",
+    "regimes": "regimes",
+    "doctor": "doctor",
+    "completion": "completion",
+}
+COMMANDS = ("fit", "validate", "test", "predict", *_MODULES)
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
@@ -24,19 +35,22 @@ usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
 
 What a training choice does to a convolutional network on CIFAR-10.
 
-  fit       train a network: --config configs/demo.yaml, or --model LeNet --data CIFAR10DataModule
-            go on with one that broke, to the same bits: --resume runs/...
-  validate  evaluate on the validation split: --ckpt_path runs/.../checkpoints/best.ckpt
-  test      evaluate on the test set, for the end: --ckpt_path ...
-  predict   write the probabilities of the test images: --ckpt_path ...; or what one's own photographs show:
-            --config configs/photographs.yaml --data.root DIR
-  lr-find   sweep the learning rate and suggest one: --config configs/lenet.yaml
-  explain   what a trained network says of your images, and why: --ckpt_path ... --images DIR
-  study     compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
-  report    one page on a study, or on runs, that opens offline: runs/studies/lr_regimes --out report.html
-  gradcheck compare the hand-made gradients with central differences: --layers, --function f3
-  bench     race the hand-made convolutions against the library's: conv --shape cifar
-  regimes   draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
+  fit         train a network: --config configs/demo.yaml, or --model LeNet --data CIFAR10DataModule
+              go on with one that broke, to the same bits: --resume runs/...
+  validate    evaluate on the validation split: --ckpt_path runs/.../checkpoints/best.ckpt
+  test        evaluate on the test set, for the end: --ckpt_path ...
+  predict     write the probabilities of the test images: --ckpt_path ...; or what one's own photographs show:
+              --config configs/photographs.yaml --data.root DIR
+  lr-find     sweep the learning rate and suggest one: --config configs/lenet.yaml
+  explain     what a trained network says of your images, and why: --ckpt_path ... --images DIR
+  export      a trained network as one file for elsewhere: runs/... --format safetensors, onnx or pt2
+  study       compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
+  report      one page on a study, or on runs, that opens offline: runs/studies/lr_regimes --out report.html
+  gradcheck   compare the hand-made gradients with central differences: --layers, --function f3
+  bench       race the hand-made convolutions against the library's: conv --shape cifar
+  regimes     draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
+  doctor      what this machine has, and what to mend
+  completion  let the shell complete commands and options: bash, zsh or fish
 
 Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
 --print_config writes the whole configuration. {TRACEBACK}=1 shows where an error comes from.
@@ -58,6 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(", ".join(f"{name} {version(name)}" for name in names))
         return 0
     try:
+        words = with_found_configs(words)
         _check_words(words)
         verb = _own_verb(words[0])
         if verb is not None:
@@ -82,39 +97,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
-    """Our own commands, each imported when it is called; None for those that Lightning has."""
-    if name not in ("regimes", "report", "gradcheck", "bench"):
+    """One of our own commands, imported when it is called; None for those that Lightning has."""
+    if name not in ("report", "gradcheck", "bench", "regimes", "doctor"):
         _quieten()
-    match name:
-        case "regimes":
-            from lightning_cifar.regimes import main as regimes
-
-            return regimes
-        case "lr-find":
-            from lightning_cifar.lr_find import main as lr_find
-
-            return lr_find
-        case "explain":
-            from lightning_cifar.explain import main as explain
-
-            return explain
-        case "bench":
-            from lightning_cifar.bench import main as bench
-
-            return bench
-        case "gradcheck":
-            from lightning_cifar.gradcheck import main as gradcheck
-
-            return gradcheck
-        case "study":
-            from lightning_cifar.studies.command import main as study
-
-            return study
-        case "report":
-            from lightning_cifar.studies.report_command import main as report
-
-            return report
-    return None
+    if name not in _MODULES:
+        return None
+    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.{_MODULES[name]}").main
+    return verb
 
 
 def _tell(error: Exception) -> int:
@@ -129,7 +118,8 @@ def _check_words(words: list[str]) -> None:
         raise UsageError(f"there is no command {words[0]!r}.{hint} There are {', '.join(COMMANDS)}.")
     for option, value in _pairs(words):
         if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
-            raise UsageError(f"there is no configuration {value}: pass an existing YAML file.")
+            hint = did_you_mean(value, list_configs())
+            raise UsageError(f"there is no configuration {value}: pass an existing YAML file.{hint}")
         if option in ("-c", "--config") and "\n" not in value:
             from lightning_cifar.configuration import check_configuration
 

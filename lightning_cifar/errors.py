@@ -70,6 +70,9 @@ def explain_parser_error(message: str, *, options: Iterable[str], classes: Itera
     if found := re.search(r"does not accept option '([^']+)'", message):
         return _unknown(found[1], options)
     if found := re.search(r"Option '([^']+)' is not accepted", message):
+        having = [known.__name__ for known in classes if found[1] in _parameters(known)]
+        if having:
+            return f"there is no option {found[1]} here: it is one of {', '.join(having)}. (--help lists them)"
         return _unknown(found[1], [name for known in classes for name in _parameters(known)])
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         name = found[1].rsplit(".", 1)[-1]

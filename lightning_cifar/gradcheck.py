@@ -40,18 +40,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UsageError: An option is wrong.
     """
-    parser = CommandParser(
-        prog="lightning-cifar gradcheck",
-        description="Compare gradients derived by hand and by the tape with central differences. Without options: all.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--function", choices=sorted(FUNCTIONS), help="one of the small functions")
-    parser.add_argument("--layers", action="store_true", help="the hand-made layers")
-    parser.add_argument("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
-    parser.add_argument("--stability", action="store_true", help="the softmax loss of scores of a thousand")
-    parser.add_argument("--draw", metavar="FILE.png", help="draw the graph of --function, with values and gradients")
-    parser.add_argument("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
-    options = parser.parse_args(list(words))
+    options = _parser().parse_args(list(words))
     if options.num < 1:
         raise UsageError(f"--num (={options.num}) must be at least 1.")
     if options.draw and not (options.function and options.draw.endswith(".png")):
@@ -78,6 +67,21 @@ def main(words: Sequence[str]) -> int:
     failed = sum(not check.passed for check in checks)
     print(f"{len(checks) - failed} of {len(checks)} passed")
     return 1 if failed else 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="lightning-cifar gradcheck",
+        description="Compare gradients derived by hand and by the tape with central differences. Without options: all.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--function", choices=sorted(FUNCTIONS), help="one of the small functions")
+    parser.add_argument("--layers", action="store_true", help="the hand-made layers")
+    parser.add_argument("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
+    parser.add_argument("--stability", action="store_true", help="the softmax loss of scores of a thousand")
+    parser.add_argument("--draw", metavar="FILE.png", help="draw the graph of --function, with values and gradients")
+    parser.add_argument("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
+    return parser
 
 
 def draw(name: str, path: Path) -> None:

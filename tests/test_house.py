@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lightning_cifar
+from lightning_cifar import cli
 
 PACKAGE = Path(lightning_cifar.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -21,12 +22,22 @@ ALLOWED = {
     "artifacts": set(),
     "configuration": {"duplicates", "errors"},
     "trainer_settings": {"errors"},
-    "cli": {"configuration", "errors", "runs", "regimes", "lr_find", "explain", "studies", "gradcheck", "bench"},
+    "notebook": {"artifacts"},
+    "shipped": set(),
+    "cli": {"configuration", "errors", "runs", "shipped"},  # and its table of commands
+    "export": {"artifacts", "checkpoints", "errors", "export_check", "exported", "exporting", "models", "trained"},
+    "exporting": {"checkpoints", "errors", "exported", "models", "trained"},
+    "exported": {"errors", "models"},
+    "export_check": {"data", "errors", "exported", "models"},
+    "doctor": {"data", "errors", "ext"},
+    "completion": {"callbacks", "cli", "completion_scripts", "data", "errors", "lr_find", "models", "runs"},
+    "completion_scripts": set(),
     "explain": {"errors", "analysis", "explanations", "image_files", "trained"},
     "explanations": {"errors", "artifacts", "plots", "image_files", "trained"},
     "image_files": {"errors"},
     "trained": {"errors", "checkpoints", "data", "models"},
-    "lr_find": {"callbacks", "errors", "runs"},
+    "lr_find": {"callbacks", "errors", "lr_sweep_run"},
+    "lr_sweep_run": {"callbacks", "runs"},
     "regimes": {"errors", "schedules", "plots", "artifacts"},
     "checkpoints": {"configuration", "errors", "integrity"},
     "duplicates": {"errors"},
@@ -50,7 +61,7 @@ ALLOWED = {
         "studies",
         "trained",
     },
-    "studies": {"analysis", "plots", "artifacts", "callbacks", "resume", "duplicates", "errors", "runs"},
+    "studies": {"shipped", "analysis", "plots", "artifacts", "callbacks", "resume", "duplicates", "errors", "runs"},
     "callbacks": {"analysis", "plots", "artifacts", "integrity"},
     "models": {"schedules", "ext", "analysis.modes", "artifacts", "errors"},
     "data": {"image_files"},
@@ -78,7 +89,7 @@ SIBLINGS = {
         "image_tree",
         "decoding",
     },
-    "callbacks": {"lr_sweep", "probe", "snapshots"},
+    "callbacks": {"class_names", "lr_sweep", "probe", "snapshots", "twins"},
     "models": {
         "classifier",
         "feature_cache",
@@ -120,6 +131,7 @@ SIBLINGS = {
         "report_pictures",
         "report_tables",
     },
+    "doctor": {"command", "datasets", "environment", "findings", "inside", "libraries", "machine", "packages"},
     "ext": {"conv_geometry", "_conv_direct", "layers", "tape"},
 }
 FOREIGN = {
@@ -184,3 +196,16 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib() -> None:
 def test_importing_models_data_and_callbacks_loads_no_albumentations() -> None:
     loaded = loaded_by("import lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks")
     assert not loaded & {"albumentations", "pytorch_lightning"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--no_such_option"]], ids=" ".join)
+@pytest.mark.parametrize("command", sorted(cli._MODULES))
+def test_help_and_mistakes_of_our_commands_load_neither_torch_nor_matplotlib(command: str, words: list[str]) -> None:
+    if command == "lr-find" and words != ["--help"]:
+        words = ["--num_steps", "many"]  # options that are not its own are those of fit
+    call = f"from lightning_cifar.cli import main\ntry: main({[command, *words]})\nexcept SystemExit: pass\nprint()"
+    code = f"import sys\n{call}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"usage: lightning-cifar {command}" in done.stdout or "lightning-cifar: error: " in done.stderr
+    slow = {"torch", "lightning", "matplotlib", "scipy", "jsonargparse"}
+    assert not slow & set(done.stdout.splitlines()[-1].split())

@@ -17,7 +17,6 @@ from typing import IO, TYPE_CHECKING
 
 from lightning_cifar.artifacts import write_atomically
 from lightning_cifar.errors import CommandParser, UsageError, innermost
-from lightning_cifar.studies import results
 from lightning_cifar.studies.jobs import ABOUT, Job, Progress, State, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
@@ -61,6 +60,18 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(list(words))
+    for name in ("jobs", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} (={value}) must be at least 1.")
+    if options.seeds is not None and options.seeds < 1:
+        raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
+    _check_executor(options)
+    return options
+
+
+def _parser() -> CommandParser:
     parser = CommandParser(
         prog="lightning-cifar study",
         description="Run every arm of a study with every seed, and say what can be concluded. Run again, it goes on.",
@@ -77,15 +88,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
     parser.add_argument("--address", help="of a Ray cluster: HOST:PORT or auto (default: a Ray is started here)")
     parser.add_argument("--resources", help="""of each run on Ray: '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
-    options = parser.parse_args(list(words))
-    for name in ("jobs", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} (={value}) must be at least 1.")
-    if options.seeds is not None and options.seeds < 1:
-        raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
-    _check_executor(options)
-    return options
+    return parser
 
 
 def _check_executor(options: argparse.Namespace) -> None:
@@ -146,6 +149,8 @@ def _check_arms(study: Study) -> None:
 
 
 def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
+    from lightning_cifar.studies import results  # with SciPy, which takes half a second to load
+
     runs = [results.read_run(job) for job in jobs]
     arms = list(study.arms)
     rows = results.table(runs, arms, study.metric, study.mode, study.target)
