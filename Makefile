@@ -11,7 +11,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test check format bench slow clean lock faults
+.PHONY: demo test check format bench slow clean lock faults gallery dist
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python:
@@ -59,6 +59,15 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training_throughput.py
+
+# Every picture of README and docs, from the real data. Hours; trainings that have ended are not repeated.
+gallery: $(VENV)/.installed
+	$(BIN)/python docs/gallery.py
+
+# A wheel and a source distribution in dist/.
+dist: $(VENV)/.installed
+	rm -rf build/lib* dist
+	$(BIN)/python -c 'from setuptools import build_meta; print(build_meta.build_sdist("dist"), build_meta.build_wheel("dist"))'
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

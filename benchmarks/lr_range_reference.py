@@ -13,6 +13,7 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -40,12 +41,12 @@ class PlainResNet(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), self.lr)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data")
     parser.add_argument("--unofficial", action="store_true", help="read a copy without the official checksums")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     pl.seed_everything(0, verbose=False)

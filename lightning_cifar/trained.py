@@ -32,6 +32,9 @@ class Trained(NamedTuple):
 def load_trained(path: Path) -> Trained:
     """Read a checkpoint of a classifier. Its data need not be there.
 
+    Args:
+        path: Of the checkpoint, such as ``runs/.../checkpoints/best.ckpt``.
+
     Raises:
         UsageError: If the file is no checkpoint of a classifier of this package, or damaged, or its weights are not
             finite.

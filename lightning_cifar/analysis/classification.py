@@ -33,6 +33,11 @@ def confusion_matrix(targets: Tensor, predictions: Tensor, num_classes: int) -> 
     A pair with a value outside ``[0, num_classes)``, such as the ignored label -1, is not counted. There is no
     transfer to the host, so counting does not make a GPU wait.
 
+    Args:
+        targets: (N,), the true classes.
+        predictions: (N,), the predicted ones.
+        num_classes: K.
+
     Raises:
         ValueError: the two differ in shape.
     """
@@ -53,7 +58,11 @@ def accuracy(confusion: Tensor) -> float:
 
 
 def class_table(confusion: Tensor) -> list[ClassScore]:
-    """The scores of each class, from a confusion matrix (K, K) with rows of true classes."""
+    """The scores of each class.
+
+    Args:
+        confusion: (K, K), rows of true classes, as :func:`confusion_matrix` counts them.
+    """
     table = []
     predicted = confusion.sum(dim=0).tolist()
     for index, row in enumerate(confusion.tolist()):

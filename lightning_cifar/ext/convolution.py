@@ -150,7 +150,12 @@ def conv2d_backward(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> tuple[Array, Array, Array]:
-    """The gradients of a loss by x, w and b, given its gradient by y = conv2d(x, w, b). Arguments and errors as there.
+    """The gradients of a loss by x, w and b, given its gradient by y = conv2d(x, w, b).
+
+    Args:
+        grad_y_NKPQ: the gradient by y, of y's shape and type.
+        x_NCHW, w_KCRS: as :func:`conv2d` took them.
+        stride, padding, dilation, groups, backend: likewise.
 
     Returns:
         grad_x (N, C, H, W), grad_w (K, C / groups, R, S), grad_b (K,).

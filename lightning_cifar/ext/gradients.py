@@ -14,6 +14,11 @@ def numeric_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-6) -> 
 
     The error is of order h^2 from the method and of order eps / h from rounding. The default suits float64.
 
+    Args:
+        f: takes an array of x's shape, gives a number.
+        x: any shape, float64; it is changed in between and left as it was.
+        h: the step.
+
     Raises:
         TypeError: x is not float64, in which alone such a small step can be told from rounding.
         ValueError: h is not positive.

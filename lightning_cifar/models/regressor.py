@@ -15,6 +15,7 @@ class Regressor(Trainable):
 
     Logs ``train/loss`` as the mean over an epoch (and every ``log_every_n_steps`` steps as ``train/loss_step``), in
     training mode, so with dropout; ``val/loss`` and ``test/loss`` over the whole split in evaluation mode.
+    Optimizer and regime: see :class:`~lightning_cifar.models.trainable.Trainable`.
     """
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

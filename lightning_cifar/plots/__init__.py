@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from lightning_cifar.plots.inline import show_inline
+
 if TYPE_CHECKING:
     from lightning_cifar.plots.activations import (
         DensityCurve,
@@ -168,6 +170,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
+        show_inline()
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

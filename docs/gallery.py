@@ -1,0 +1,216 @@
+"""Remake the pictures of these pages: all, or those named.
+
+    make gallery                                                # all: hours, most of them DilatedNet's and the studies'
+    python docs/gallery.py weights_lenet.gif regimes.png        # some
+    python docs/gallery.py --list
+
+Trainings are kept in runs/gallery, and one that has ended is not repeated. The real CIFAR-10 and MNIST are downloaded
+into data/ when absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from lightning_cifar.cli import main as lightning_cifar
+
+PAGES = Path(__file__).parent
+RUNS = Path("runs/gallery")
+WITHOUT_FILES = ("dropout_toy",)  # draws its own data
+TRAININGS = {
+    "dilated_net": "--config configs/dilated_net.yaml --trainer.precision bf16-mixed --test_after_fit true",
+    "lenet": "--config configs/lenet.yaml --config configs/callbacks/weight_gif.yaml --config "
+    "configs/callbacks/feature_maps.yaml --config configs/callbacks/prediction_grid.yaml --test_after_fit true",
+    "batchnorm_mnist": "--config configs/batchnorm_mnist.yaml",
+    "dropout_toy": "--config configs/dropout_toy.yaml",
+}
+
+
+class Gallery(NamedTuple):
+    """Where the pictures go, and what is added to each command: another data folder, say, or a shorter training."""
+
+    out: Path = PAGES / "pictures"
+    fit: Sequence[str] = ()
+    study: Sequence[str] = ()
+    bench: Sequence[str] = ()
+    data: Sequence[str] = ()
+
+    def run(self, *words: str) -> None:
+        if code := lightning_cifar(list(words)):
+            sys.exit(code)
+
+    def trained(self, name: str) -> Path:
+        """The folder of a training that has ended."""
+        folder = RUNS / name
+        if not (folder / "result.json").is_file():
+            more = [] if name in WITHOUT_FILES else self.fit
+            self.run("fit", *TRAININGS[name].split(), *more, "--run_dir", str(folder))
+        return folder
+
+    def studied(self, name: str) -> Path:
+        folder = RUNS / "studies" / name
+        if not (folder / "results.csv").is_file():
+            self.run("study", f"configs/studies/{name}.yaml", "--out", str(folder), *self.study)
+        return folder
+
+
+def of_training(name: str, picture: str, width: int | None = None) -> Callable[[Gallery, str], None]:
+    """A picture of a training, as it is or shrunk to a width in pixels."""
+
+    def make(gallery: Gallery, to: str) -> None:
+        found = sorted(gallery.trained(name).glob(f"pictures/{picture}"))
+        if not found:
+            sys.exit(f"{RUNS / name} has no pictures/{picture}: its configuration has changed")
+        if width is None:
+            (gallery.out / to).write_bytes(found[-1].read_bytes())
+        else:
+            shrunk(Image.open(found[-1]), width).save(gallery.out / to)
+
+    return make
+
+
+def of_study(name: str) -> Callable[[Gallery, str], None]:
+    """Loss and accuracy over the epochs beside each other, as its report draws them."""
+
+    def make(gallery: Gallery, to: str) -> None:
+        folder = gallery.studied(name)
+        gallery.run("report", str(folder), "--out", str(folder / "report.html"), "--png")
+        panels = [Image.open(folder / f"report-{panel}.png").convert("RGB") for panel in ("val-loss", "val-accuracy")]
+        height = max(panel.height for panel in panels)
+        sheet = Image.new("RGB", (sum(panel.width for panel in panels), height), "white")
+        left = 0
+        for panel in panels:
+            sheet.paste(panel, (left, 0))
+            left += panel.width
+        shrunk(sheet, 1120).save(gallery.out / to)
+
+    return make
+
+
+def shrunk(picture: Image.Image, width: int) -> Image.Image:
+    height = round(picture.height * width / picture.width)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def regimes(gallery: Gallery, to: str) -> None:
+    gallery.run("regimes", "--out", str(gallery.out))  # all nine at once
+
+
+def graph(gallery: Gallery, to: str) -> None:
+    gallery.run("gradcheck", "--function", "f3", "--draw", str(gallery.out / to))
+
+
+def conv_bench(gallery: Gallery, to: str) -> None:
+    gallery.run("bench", "conv", "--shape", "cifar", "--out", str(gallery.out), *gallery.bench)
+    path = gallery.out / to
+    shrunk(Image.open(path), 1000).save(path)
+
+
+def lr_range(gallery: Gallery, to: str) -> None:
+    """Both pictures of the published range test."""
+    path = PAGES.parent / "benchmarks" / "lr_range_reference.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(["--out", str(gallery.out), *gallery.data])
+
+
+def occlusion(gallery: Gallery, to: str) -> None:
+    """Four test images that DilatedNet gets right, and four that it does not."""
+    import torch
+
+    from lightning_cifar import CIFAR10DataModule, load_trained, occlusion_map, plots
+
+    checkpoint = gallery.trained("dilated_net") / "checkpoints" / "best.ckpt"
+    trained = load_trained(checkpoint)
+    options = dict(zip(gallery.data[::2], gallery.data[1::2], strict=False))
+    data = CIFAR10DataModule(options.get("--root", "data"), verify="--unofficial" not in gallery.data)
+    x, y = next(iter(data.loader("test")))
+    with torch.no_grad():
+        probabilities = trained.model(x).softmax(1)
+    predicted = probabilities.argmax(1)
+    right, wrong = ((predicted == y).nonzero()[:4, 0], (predicted != y).nonzero()[:4, 0])
+    order = [int(i) for pair in zip(right, wrong, strict=False) for i in pair]
+    found = occlusion_map(trained.model, x[order])
+    shown = plots.to_displayable(x[order].numpy(), trained.mean, trained.std)
+    names = trained.class_names
+    rows = [
+        plots.Occlusion(
+            shown[i],
+            found.pixels[i].numpy(),
+            f"true {names[y[k]]}, predicted {names[predicted[k]]} {probabilities[k].max():.2f}",
+            f"map of P({names[predicted[k]]}), {found.clean[i]:.2f} when uncovered",
+            bool(predicted[k] != y[k]),
+        )
+        for i, k in enumerate(order)
+    ]
+    title = "DilatedNet, CIFAR-10 test images: four right, four wrong (window of 8 x 8 pixels, step 1)"
+    figure = plots.draw_occlusion_maps(rows, title=title, label="drop of P(predicted class)", limit=0.5)
+    figure.savefig(gallery.out / to, dpi=120)
+
+
+REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular-cyclic", "warm-restarts")
+STUDIES = ("lr_regimes", "augmentation", "regularisation", "architectures")
+RECIPES: dict[str, Callable[[Gallery, str], None]] = {
+    "regimes.png": regimes,
+    **{f"regime_{name}.png": regimes for name in REGIMES},
+    "graph_f3.png": graph,
+    "conv_bench.png": conv_bench,
+    "dropout_toy.png": of_training("dropout_toy", "fit_curves_moments.png"),
+    "batchnorm_activations.png": of_training("batchnorm_mnist", "activations.png", 708),
+    "batchnorm_ridge.png": of_training("batchnorm_mnist", "activations_ridge.png", 756),
+    "batchnorm_loss_curves.png": of_training("batchnorm_mnist", "loss_curves.png", 900),
+    "weights_lenet.gif": of_training("lenet", "weights.gif"),
+    "feature_maps_lenet.png": of_training("lenet", "feature_maps/network.0/image_0/epoch_*.png"),
+    "feature_maps_over_training_lenet.png": of_training("lenet", "feature_maps/network.0/image_0/over_training.png"),
+    "mistakes_lenet.png": of_training("lenet", "mistakes_test.png"),
+    "lr_range_resnet18.png": lr_range,
+    "lr_range_zoom_resnet18.png": lr_range,
+    "cifar10_samples_train.png": of_training("dilated_net", "samples_train.png"),
+    "dilated_net_curves.png": of_training("dilated_net", "loss_curves.png"),
+    "dilated_net_confusion.png": of_training("dilated_net", "confusion_test.png"),
+    "occlusion_dilated_net.png": occlusion,
+    **{f"study_{name}.png": of_study(name) for name in STUDIES},
+}
+
+
+def remake(names: Sequence[str], gallery: Gallery) -> None:
+    """The pictures of these names, each way of making them once."""
+    gallery.out.mkdir(parents=True, exist_ok=True)
+    made: set[Callable[[Gallery, str], None]] = set()
+    for i, name in enumerate(names, start=1):
+        if RECIPES[name] not in made:
+            print(f"[{i}/{len(names)}] {name}", flush=True)
+            RECIPES[name](gallery, name)
+            made.add(RECIPES[name])
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="PICTURE", help="such as regimes.png (default: all)")
+    parser.add_argument("--list", action="store_true", help="the names, and nothing is made")
+    parser.add_argument("--root", default="data", help="folder of the data (default: data)")
+    parser.add_argument("--unofficial", action="store_true", help="read a copy without the official checksums")
+    options = parser.parse_args(words)
+    if options.list:
+        print(*RECIPES, sep="\n")
+        return
+    if unknown := [name for name in options.names if name not in RECIPES]:
+        parser.error(f"there is no picture {unknown[0]}: --list names them")
+    fit = ["--data.root", options.root] + (["--data.verify", "false"] if options.unofficial else [])
+    study = ["--set", f"data.root={options.root}"] + (["--set", "data.verify=false"] if options.unofficial else [])
+    data = ["--root", options.root] + (["--unofficial"] if options.unofficial else [])
+    remake(options.names or list(RECIPES), Gallery(fit=fit, study=study, data=data))
+
+
+if __name__ == "__main__":
+    main()

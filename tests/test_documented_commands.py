@@ -1,0 +1,206 @@
+"""Every command of README and docs is run: on tiny data, for an epoch. What cannot be is marked with its reason."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lightning_cifar import bench, cli
+from lightning_cifar.data import CIFAR10DataModule, MNISTDataModule
+from lightning_cifar.data.images import LabelledImages
+from lightning_cifar.models import LeNet
+from lightning_cifar.shipped import find_config
+from lightning_cifar.studies import local
+from lightning_cifar.studies.jobs import Job, work
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARK = re.compile(r"<!-- not run by the tests: (.+?) -->\n+```\w*\n(.*?)```", re.DOTALL)
+QUIET = "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.max_epochs 2".split()  # noqa: SIM905
+IMAGES = "--data.num_train 24 --data.num_val 12 --data.batch_size 12".split()  # noqa: SIM905
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
+]
+
+
+def commands_of(page: Path) -> Iterator[str]:
+    """What stands in blocks of code and between backticks and begins with our command."""
+    text = MARK.sub("", page.read_text())
+    for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.match(r"(\.venv/bin/|[A-Z]+=\S+ )?lightning-cifar ", line):
+                yield line
+    for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
+        if code.startswith("lightning-cifar ") and len(code.split()) > 2:
+            yield " ".join(code.split())
+
+
+COMMANDS = [(page, command) for page in PAGES for command in dict.fromkeys(commands_of(page))]
+
+
+def test_the_pages_have_commands() -> None:
+    """Else nothing below would be tested."""
+    assert len(COMMANDS) > 50
+    assert len({command for _, command in COMMANDS}) > 40
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that broke in its second epoch, and with that a checkpoint of its first."""
+    folder = tmp_path_factory.mktemp("broken") / "run"
+    step, count = LeNet.training_step, 0
+
+    def training_step(self: LeNet, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    words = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "12", *IMAGES, *QUIET]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LeNet, "training_step", training_step)
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--run_dir", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def world(tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all that the pages speak of: small data in the place of the real one, a run, photographs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+
+    def load(self: CIFAR10DataModule | MNISTDataModule, part: str) -> LabelledImages:
+        generator = np.random.default_rng(part == "train")
+        size, channels = (28, 1) if isinstance(self, MNISTDataModule) else (32, 3)
+        count = 48 if part == "train" else 20
+        images = generator.integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+        return LabelledImages(images, np.arange(count) % 10)
+
+    for module in (CIFAR10DataModule, MNISTDataModule):
+        monkeypatch.setattr(module, "prepare_data", lambda self: None)
+        monkeypatch.setattr(module, "load", load)
+
+    def run_here(jobs: Sequence[Job], num_jobs: int, watch: local.Watcher) -> None:
+        for job in jobs[:1]:
+            watch(job, work(job, lambda progress: None))
+        for job in jobs[1:]:  # the arms are built by the command before anything runs; their trainings are the same
+            shutil.copytree(jobs[0].path, job.path)
+            watch(job, "done")
+
+    monkeypatch.setattr(local, "run_locally", run_here)
+    monkeypatch.setattr(bench, "CIFAR", bench.CIFAR[-1:])
+    shutil.copytree(broken, tmp_path / "runs" / "...")
+    for name in ("FOLDER", "DIR", "animals"):
+        for kind in ("cat", "dog"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for i in range(12):
+                pixels = np.random.default_rng(i).integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / kind / f"{i}.png")
+    (tmp_path / "my_pipeline.yaml").write_text("- HorizontalFlip: {p: 0.5}\n")
+    return tmp_path
+
+
+def small(words: list[str]) -> list[str]:
+    """The words of a command with what makes it small."""
+    verb = words[0]
+    if verb in ("fit", "validate", "test", "predict", "lr-find"):
+        return words if "help" in " ".join(words) else [*words, *small_training(words)]
+    if verb == "study":
+        seeds = [] if "--seeds" in words else ["--seeds", "2"]
+        changes = ["trainer.max_epochs=1", "data.num_train=24", "data.num_val=12", "data.batch_size=12"]
+        changes += ["data.num_test=12"] if "small" in words[1] else []
+        return [*words, *seeds, "--threads", "1", *(word for change in changes for word in ("--set", change))]
+    if verb == "report" and words[1].startswith("runs/studies/"):
+        name = Path(words[1]).name.removesuffix("-small")
+        path = f"configs/studies/{'small/' if words[1].endswith('-small') else ''}{name}.yaml"
+        assert cli.main(small(["study", path, "--out", words[1]])) == 0
+    if verb == "bench":
+        return [*words, "--rounds", "1"]
+    if verb == "gradcheck" and "--function" not in words:
+        return [*words, "--num", "1"]
+    return words
+
+
+def small_training(words: list[str]) -> list[str]:
+    if "--resume" in words:
+        return []
+    configs = [
+        yaml.safe_load(Path(find_config(b)).read_text()) for a, b in itertools.pairwise(words) if a == "--config"
+    ]
+    model, data = (
+        next((word for name, word in itertools.pairwise(words) if name == f"--{part}"), None)
+        or next((config[part]["class_path"] for config in configs if part in config), "")
+        for part in ("model", "data")
+    )
+    more = list(QUIET) if words[0] != "lr-find" else QUIET[:4]
+    if data.endswith(("CIFAR10DataModule", "MNISTDataModule", "SyntheticDataModule")):
+        more += IMAGES
+    if data.endswith("SyntheticDataModule"):
+        more += ["--data.num_test", "12"]
+    if "Pretrained" in model:  # published weights and 224 pixels are for those who have a network and time
+        more += ["--model.weights", "null"]
+        more += ["--model.input_size", "63" if "AlexNet" in model else "32"] if words[0] == "fit" else []
+        if words[0] == "fit":
+            more += ["--data.batch_size", "6"]
+    if words[0] == "lr-find":
+        more += ["--num_steps", "10", "--seeds", "2"]
+    return more
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page.stem}: {command}" for page, command in COMMANDS])
+def test_it_runs(page: Path, command: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command, comments=True)
+    while "=" in words[0]:
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    assert words.pop(0) in ("lightning-cifar", ".venv/bin/lightning-cifar")
+    best = "runs/.../checkpoints/best.ckpt"
+    words = [{"...": best, "RUN_FOLDER": "runs/...", "RUN": "runs/..."}.get(word, word) for word in words]
+    words = [word.replace("NAME", "augmentation") for word in words]
+    if words[0] == "explain":
+        words = [f"{word}/cat" if word in ("FOLDER", "DIR") else word for word in words]
+    words = [word for run in words for word in ([str(world / "runs/...")] if run == "RUNS..." else [run])]
+    try:
+        code = cli.main(small(words))
+    except SystemExit as end:
+        code = end.code
+    assert not code
+
+
+def test_marks_name_a_reason() -> None:
+    reasons = [reason for page in PAGES for reason, _ in MARK.findall(page.read_text())]
+    assert all(re.search("network|GPU|cluster|hours|shell", reason) for reason in reasons), reasons
+
+
+def test_other_commands_name_what_there_is() -> None:
+    """Targets of make, and benchmarks with their options, which ``make slow`` runs."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text()
+        for words in re.findall(r"(?:^|`)make ((?:[a-z]+ ?)+)(?:`|$| +#)", text, re.MULTILINE):
+            assert set(words.split()) <= targets, f"{page.name}: make {words}"
+        for script, options in re.findall(r"python ((?:benchmarks|examples|docs)/\w+\.py)([^`\n#]*)", text):
+            source = (ROOT / script).read_text()
+            for option in re.findall(r"--[\w-]+", options):
+                assert f'"{option}"' in source, f"{page.name}: {script} {option}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+            if not target.startswith(("http:", "https:")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

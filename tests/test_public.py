@@ -1,0 +1,70 @@
+"""The public names: there, documented as they are, and importable without cost."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_cifar
+
+CALLABLE = [name for name in lightning_cifar.__all__ if callable(getattr(lightning_cifar, name))]
+
+
+def documented(text: str, section: str) -> list[str]:
+    """Names of the entries of a section of a docstring."""
+    found = re.search(rf"^ *{section}:\n((?:^ {{4}}.*\n|^\n)+)", text + "\n\n", re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+(?:, \w+)*):", found[1], re.MULTILINE) if found else []
+    return [name for entry in entries for name in entry.split(", ")]
+
+
+def test_every_name_is_there_and_listed() -> None:
+    assert set(lightning_cifar.__all__) <= set(dir(lightning_cifar))
+    for part in ("models", "data", "callbacks"):
+        known = {*getattr(lightning_cifar, part).__all__} - {"Trainable"}  # which is below Classifier and Regressor
+        assert known <= set(lightning_cifar.__all__), part
+    with pytest.raises(AttributeError, match="LeNett"):
+        lightning_cifar.LeNett  # noqa: B018
+
+
+@pytest.mark.parametrize("name", CALLABLE)
+def test_docstrings_describe_the_arguments_that_there_are(name: str) -> None:
+    value = getattr(lightning_cifar, name)
+    text = inspect.getdoc(value)
+    assert text, name
+    assert len(text.splitlines()[0]) <= 120
+    assert text.splitlines()[0].endswith((".", "?")), "one sentence first"
+    taken = [
+        parameter.name
+        for parameter in inspect.signature(value).parameters.values()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    described = documented(text, "Args")
+    if not hasattr(value, "_fields") and "Trainable`" not in text:  # the fields of a NamedTuple have texts of their own
+        assert [each for each in taken if each not in described] == []
+    assert [each for each in described if each not in taken] == []
+
+
+WITH_EXAMPLES = [path for path in Path(lightning_cifar.__file__).parent.rglob("*.py") if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings(path: Path) -> None:
+    parts = path.relative_to(Path(lightning_cifar.__file__).parents[1]).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_the_import_is_cheap() -> None:
+    """Lower than a tenth of a second of the processor's time, the fastest of five."""
+    code = "import time; t = time.process_time(); import lightning_cifar; print(time.process_time() - t)"
+    words = [sys.executable, "-c", code]
+    seconds = [float(subprocess.run(words, capture_output=True, check=True).stdout) for _ in range(5)]
+    assert min(seconds) < 0.1
