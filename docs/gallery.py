@@ -100,7 +100,8 @@ def shrunk(picture: Image.Image, width: int) -> Image.Image:
 
 
 def regimes(gallery: Gallery, to: str) -> None:
-    gallery.run("regimes", "--out", str(gallery.out))  # all nine at once
+    one = to.removeprefix("regime_").removesuffix(".png")
+    gallery.run("regimes", "--out", str(gallery.out), *(["--name", one] if one in REGIMES else []))
 
 
 def graph(gallery: Gallery, to: str) -> None:
@@ -184,14 +185,14 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
 
 
 def remake(names: Sequence[str], gallery: Gallery) -> None:
-    """The pictures of these names, each way of making them once."""
+    """The pictures of these names."""
     gallery.out.mkdir(parents=True, exist_ok=True)
     made: set[Callable[[Gallery, str], None]] = set()
     for i, name in enumerate(names, start=1):
         if RECIPES[name] not in made:
             print(f"[{i}/{len(names)}] {name}", flush=True)
             RECIPES[name](gallery, name)
-            made.add(RECIPES[name])
+            made |= {RECIPES[name]} & {lr_range}  # which makes both of its pictures
 
 
 def main(words: Sequence[str] | None = None) -> None:

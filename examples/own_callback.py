@@ -19,7 +19,7 @@ class WeightNorms(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, weight in pl_module.named_parameters():
             if weight.ndim > 1:
-                self.norms.setdefault(name, []).append(float(weight.norm()))
+                self.norms.setdefault(name, []).append(weight.detach().norm().item())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figure = Figure(figsize=(7, 4), layout="constrained")  # not pyplot: nothing stays open

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import itertools
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -204,3 +207,33 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
             if not target.startswith(("http:", "https:")):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+def test_the_gallery_remakes_every_picture(world: Path) -> None:
+    """All but the range test of a large network, in their small forms."""
+    gallery = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    names = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert set(gallery["RECIPES"]) == names
+    study = small(["study", "configs/studies/augmentation.yaml"])[2:]
+    made = [name for name in gallery["RECIPES"] if not name.startswith("lr_range")]
+    gallery["remake"](made, gallery["Gallery"](world / "out", [*QUIET, *IMAGES], study, ["--rounds", "1"]))
+    left = names ^ {path.name for path in (world / "out").iterdir()}
+    assert left == {"lr_range_resnet18.png", "lr_range_zoom_resnet18.png"}
+
+
+def test_every_picture_is_shown() -> None:
+    shown = {name for page in PAGES for name in re.findall(r"pictures/([\w.-]+)\)", page.read_text())}
+    assert shown == {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    gallery = (ROOT / "docs" / "gallery.md").read_text()
+    assert [name for name in shown if name not in gallery and not name.startswith("regime_")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_on_the_page_is_valid_and_imports_what_there_is(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        tree = ast.parse(block)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_cifar"):
+                module = importlib.import_module(node.module or "")
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,23 +172,6 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
 
 
-@contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Where Lightning logs to in a new process; here its handlers hold the stream of the test that imported it."""
-    names = ("lightning", "lightning.pytorch", "lightning.fabric")
-    handlers = [
-        each for name in names for each in logging.getLogger(name).handlers if type(each) is logging.StreamHandler
-    ]
-    streams = [handler.stream for handler in handlers]
-    for handler in handlers:
-        handler.stream = sys.stderr
-    try:
-        yield
-    finally:
-        for handler, stream in zip(handlers, streams, strict=True):
-            handler.stream = stream
-
-
 def check(mistake: Mistake, capfd: pytest.CaptureFixture[str]) -> list[str]:
     """What is wrong with the answer to a mistake."""
     if mistake.config is not None:
@@ -199,8 +179,7 @@ def check(mistake: Mistake, capfd: pytest.CaptureFixture[str]) -> list[str]:
     capfd.readouterr()
     before = sorted(Path().rglob("*"))
     try:
-        with log_to_stderr():
-            code: object = cli.main(mistake.words.split())
+        code: object = cli.main(mistake.words.split())
     except SystemExit as stop:
         code = f"exit {stop.code}"
     except BaseException as error:
