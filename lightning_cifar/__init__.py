@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         NoisyLineDataModule,
         SyntheticDataModule,
     )
-    from lightning_cifar.exported import load_safetensors
+    from lightning_cifar.export.reading import load_safetensors
     from lightning_cifar.ext.convolution import conv2d, conv2d_backward
     from lightning_cifar.ext.gradients import numeric_gradient
     from lightning_cifar.models import (
@@ -114,7 +114,7 @@ _NAMES = {  # by the module that has them
         "NoisyLineDataModule",
         "SyntheticDataModule",
     ),
-    "exported": ("load_safetensors",),
+    "export.reading": ("load_safetensors",),
     "ext.convolution": (
         "conv2d",
         "conv2d_backward",

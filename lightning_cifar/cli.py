@@ -15,10 +15,10 @@ from importlib.metadata import version
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.shipped import list_configs, with_found_configs
 
-_MODULES = {  # of our own commands, below lightning_cifar
+MODULES = {  # of our own commands, below lightning_cifar
     "lr-find": "lr_find",
     "explain": "explain",
-    "export": "export",
+    "export": "export.command",
     "study": "studies.command",
     "report": "studies.report_command",
     "gradcheck": "gradcheck",
@@ -27,7 +27,7 @@ _MODULES = {  # of our own commands, below lightning_cifar
     "doctor": "doctor",
     "completion": "completion",
 }
-COMMANDS = ("fit", "validate", "test", "predict", *_MODULES)
+COMMANDS = ("fit", "validate", "test", "predict", *MODULES)
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
@@ -100,9 +100,9 @@ def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
     """One of our own commands, imported when it is called; None for those that Lightning has."""
     if name not in ("report", "gradcheck", "bench", "regimes", "doctor"):
         _quieten()
-    if name not in _MODULES:
+    if name not in MODULES:
         return None
-    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.{_MODULES[name]}").main
+    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.{MODULES[name]}").main
     return verb
 
 

@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import import_module
@@ -22,8 +22,6 @@ from lightning_cifar.completion_scripts import RENDERERS, Group, Kind, Option, T
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from jsonargparse import ArgumentParser
 
 _RESUME = Option(("--resume",), "Go on with a run that broke, to the same bits", "folder")  # taken out before parsing
@@ -82,7 +80,7 @@ def read_table() -> Table:
             groups[name] = Group([option for option in of_runs[name] if option not in shared])
             commands[name] = (name, *common)
             continue
-        module = import_module(f"lightning_cifar.{cli._MODULES[name]}")
+        module = import_module(f"lightning_cifar.{cli.MODULES[name]}")
         groups[name] = _own_group(module._parser())  # each of our commands has one
         commands[name] = (name,)
     groups["fit"].options.append(_RESUME)
@@ -148,23 +146,18 @@ def _run_options() -> dict[str, list[Option]]:
 # ---------------------------------------------------------------- the classes
 
 
-def _classes(module: ModuleType, bases: Iterable[type] = ()) -> dict[str, type]:
-    found = {name: getattr(module, name) for name in module.__all__}
-    return {name: value for name, value in found.items() if isclass(value) and value not in bases}
-
-
 def _class_settings() -> dict[str, dict[str, list[Option]]]:
     """Settings of each public class, by the option that names a class."""
     from lightning.pytorch import callbacks as of_lightning
 
     from lightning_cifar import callbacks, data, models
+    from lightning_cifar.run_parser import choosable_classes
 
-    # Classes to inherit from; a run refuses them.
-    bases = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule, of_lightning.Callback)
     places = {
-        "model": _classes(models, bases),
-        "data": _classes(data, bases),
-        "trainer.callbacks": _classes(callbacks) | _classes(of_lightning, bases),
+        "model": choosable_classes(models),
+        "data": choosable_classes(data),
+        "trainer.callbacks": choosable_classes(callbacks)
+        | choosable_classes(of_lightning, but=[of_lightning.Callback]),
     }
     table: dict[str, dict[str, list[Option]]] = {}
     for place, classes in places.items():

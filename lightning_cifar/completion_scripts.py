@@ -3,6 +3,8 @@
 The words say which *groups* of options there are: that of the command, one that commands share, and one of each class
 that was named (``model:LeNet``; before one is named, ``model:`` with the settings of all). A group says what may
 follow each of its options. Every name and text is quoted for its shell, so that none can be taken for code.
+
+What does not depend on the table stands in completions/: the walk, which bash and zsh share, and a frame of each shell.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -135,18 +138,21 @@ def _commands(table: Table) -> Iterable[tuple[str, tuple[str, tuple[str, ...]]]]
     return table.commands.items()
 
 
-def _fill(template: str, parts: dict[str, str]) -> str:
+def _filled(parts: dict[str, str], *names: str) -> str:
+    """The templates of these names one after the other, with the parts in the places that are named after them."""
+    folder = files("lightning_cifar") / "completions"
+    template = "".join((folder / name).read_text(encoding="utf-8") for name in names)
     return re.sub("@([a-z]+)@", lambda found: parts[found[1]], template)
 
 
 def bash(table: Table) -> str:
     """For bash from 3.2 on."""
-    return _fill(_TABLE + _WALK + _BASH, _cases(table, lambda text, _: quote(text)))
+    return _filled(_cases(table, lambda text, _: quote(text)), "walk.sh", "complete.bash")
 
 
 def zsh(table: Table) -> str:
     """For zsh, with descriptions."""
-    return "#compdef lightning-cifar\n" + _fill(_TABLE + _WALK + _ZSH, _cases(table, _described))
+    return "#compdef lightning-cifar\n" + _filled(_cases(table, _described), "walk.sh", "complete.zsh")
 
 
 def fish(table: Table) -> str:
@@ -167,273 +173,7 @@ def fish(table: Table) -> str:
         ],
         "commands": [_each([Option((name,), text, "any") for name, (text, _) in _commands(table)], described)],
     }
-    return _fill(_FISH, {name: "\n".join(lines) for name, lines in parts.items()})
+    return _filled({name: "\n".join(lines) for name, lines in parts.items()}, "complete.fish")
 
 
 RENDERERS: dict[str, Callable[[Table], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
-
-_TABLE = """\
-# Completes lightning-cifar, without starting it. Written by: lightning-cifar completion
-
-_lightning_cifar_groups() {  # of command $1
-    case $1 in
-@groups@
-    esac
-}
-
-_lightning_cifar_options() {  # of group $1, added to those found
-    case $1 in
-@options@
-    esac
-}
-
-_lightning_cifar_values() {  # what follows option $2 of group $1
-    case "$1 $2" in
-@values@
-    (*) return 1 ;;
-    esac
-}
-"""
-
-# The same for bash and zsh. The variables are those of the function that calls.
-_WALK = """
-_lightning_cifar_look() {  # what follows option $1
-    local group
-    for group in "${groups[@]}"; do
-        _lightning_cifar_values "$group" "$1" && return
-    done
-    kind=any many= found=()
-    return 1
-}
-
-_lightning_cifar_take() {  # option $1 got the value $2: if that is a class, its group takes the place of "all classes"
-    local -a kept=()
-    local group option=${1#--}
-    option=${option%+}
-    for group in "${groups[@]}"; do
-        [[ $group == "$option:"* ]] && group=$option:${2##*.}
-        kept+=("$group")
-    done
-    groups=("${kept[@]}")
-}
-
-_lightning_cifar_walk() {  # through the words before the one that is completed
-    local word
-    for word in "$@"; do
-        if [[ -z $command ]]; then
-            [[ $word == -* ]] && continue
-            command=$word
-            _lightning_cifar_groups "$word"
-            continue
-        fi
-        case $word in
-        (-[0-9]*) ;;
-        (-*=*) _lightning_cifar_take "${word%%=*}" "${word#*=}"; active=; continue ;;
-        (-*)
-            active=$word
-            _lightning_cifar_look "$word"
-            [[ $kind == flag ]] && active=
-            continue ;;
-        esac
-        if [[ -n $active ]]; then
-            _lightning_cifar_take "$active" "$word"
-            [[ -z $many ]] && active=
-        fi
-    done
-}
-
-_lightning_cifar_find() {  # what the word $1 may become: kind and found; head is what it keeps
-    local group
-    head= kind=words found=()
-    if [[ -z $command ]]; then
-        found=(@commands@)
-        _lightning_cifar_options ''
-    elif [[ $1 == -*=* ]]; then
-        head=${1%%=*}=
-        _lightning_cifar_look "${1%%=*}"
-    elif [[ -n $active && ! ( -n $many && $1 == -* ) ]]; then
-        _lightning_cifar_look "$active"
-    elif [[ $1 == -* ]] || ! _lightning_cifar_look ''; then
-        kind=words found=()
-        for group in "${groups[@]}"; do
-            _lightning_cifar_options "$group"
-        done
-    fi
-}
-"""
-
-_BASH = """
-_lightning_cifar() {
-    local -a line=() groups=() found=()
-    local i word cur command= active= kind= many= head= glue=
-    # bash cuts words at "=" and hands on the pieces.
-    for ((i = 1; i <= COMP_CWORD; i++)); do
-        word=${COMP_WORDS[i]}
-        if [[ ${#line[@]} -gt 0 && ( -n $glue || $word == =* ) ]]; then
-            line[${#line[@]} - 1]+=$word
-        else
-            line+=("$word")
-        fi
-        [[ $word == = && -z $glue ]] && glue=yes || glue=
-    done
-    i=$((${#line[@]} - 1))
-    cur=${line[i]}
-    _lightning_cifar_walk "${line[@]:0:i}"
-    _lightning_cifar_find "$cur"
-    cur=${cur#"$head"}
-    [[ $COMP_WORDBREAKS == *=* ]] && head=
-    COMPREPLY=()
-    case $kind in
-    (words)
-        for word in "${found[@]}"; do
-            [[ $word == "$cur"* ]] && printf -v word %q "$word" && COMPREPLY+=("$head$word")
-        done ;;
-    (file|yaml|folder)
-        compopt -o filenames 2>/dev/null
-        [[ $kind == folder ]] && i=-d || i=-f
-        while IFS= read -r word; do
-            if [[ $kind != yaml || $word == *.yaml || $word == *.yml || -d ${word/#\\~/$HOME} ]]; then
-                COMPREPLY+=("$head$word")
-            fi
-        done < <(compgen "$i" -- "$cur") ;;
-    esac
-}
-
-complete -F _lightning_cifar lightning-cifar
-"""
-
-_ZSH = """
-_lightning-cifar() {
-    local -a groups found
-    local command= active= kind= many= head=
-    _lightning_cifar_walk "${(@Q)words[2,CURRENT-1]}"
-    _lightning_cifar_find "$PREFIX"
-    [[ -n $head ]] && compset -P 1 '*='
-    case $kind in
-    (words) _describe -t lightning-cifar 'lightning-cifar' found ;;
-    (file) _files ;;
-    (folder) _files -/ ;;
-    (yaml) _files -g '*.(yaml|yml)' ;;
-    esac
-}
-
-if [[ ${funcstack[1]} == _lightning-cifar ]]; then
-    _lightning-cifar "$@"
-else
-    compdef _lightning-cifar lightning-cifar
-fi
-"""
-
-_FISH = """\
-# Completes lightning-cifar, without starting it. Written by: lightning-cifar completion
-
-function __lightning_cifar_groups --description 'of command 1'
-    switch $argv[1]
-@groups@
-    end
-end
-
-function __lightning_cifar_options --description 'of group 1'
-    switch $argv[1]
-@options@
-    end
-end
-
-function __lightning_cifar_values --description 'what follows option 2 of group 1: kind, whether many, words'
-    switch "$argv[1] $argv[2]"
-@values@
-        case '*'
-            return 1
-    end
-end
-
-function __lightning_cifar_look --description 'the same of option 1 in the groups that follow'
-    for group in $argv[2..-1]
-        __lightning_cifar_values "$group" "$argv[1]"; and return
-    end
-    printf '%s\\n' any no
-    return 1
-end
-
-function __lightning_cifar_offer --description 'words, or paths, of kind 2 that complete 3, after the head 1'
-    set -l found
-    switch $argv[2]
-        case words
-            set found $argv[4..-1]
-        case file
-            set found (__fish_complete_path "$argv[3]")
-        case folder
-            set found (__fish_complete_directories "$argv[3]")
-        case yaml
-            set found (__fish_complete_path "$argv[3]" | string match --regex '^[^\\t]*(?:/|\\.ya?ml)(?:\\t.*)?$')
-    end
-    for each in $found
-        printf '%s%s\\n' $argv[1] $each
-    end
-end
-
-function __lightning_cifar
-    set -l cur (commandline --current-token)
-    set -l words (commandline --cut-at-cursor --current-process --tokenize)
-    set -l command
-    set -l active
-    set -l look any no
-    set -l groups
-    for word in $words[2..-1]
-        if test -z "$command"
-            string match --quiet -- '-*' $word; and continue
-            set command $word
-            set groups (__lightning_cifar_groups $word)
-            continue
-        end
-        set -l option $active
-        set -l value $word
-        if string match --quiet --regex -- '^-[^0-9]' $word
-            set active
-            if string match --quiet -- '*=*' $word
-                set option (string replace --regex '=.*' '' -- $word)
-                set value (string replace --regex '^[^=]*=' '' -- $word)
-            else
-                set look (__lightning_cifar_look $word $groups)
-                test "$look[1]" != flag; and set active $word
-                continue
-            end
-        else if test "$look[2]" = no
-            set active
-        end
-        # A class: its group takes the place of that of all classes.
-        set -l place (string replace --regex -- '^--(.*?)\\+?$' '$1' "$option"):
-        set -l kept
-        for group in $groups
-            if string match --quiet -- "$place*" $group
-                set -a kept $place(string replace --regex -- '.*\\.' '' $value)
-            else
-                set -a kept $group
-            end
-        end
-        set groups $kept
-    end
-    if test -z "$command"
-        printf '%s\\n' @commands@
-        __lightning_cifar_options ''
-    else if string match --quiet --regex -- '^-.*=' $cur
-        set -l head (string replace --regex '=.*' '' -- $cur)
-        set look (__lightning_cifar_look $head $groups)
-        __lightning_cifar_offer $head= $look[1] (string replace --regex '^[^=]*=' '' -- $cur) $look[3..-1]
-    else if test -n "$active"; and not begin; test "$look[2]" = yes; and string match --quiet -- '-*' $cur; end
-        set look (__lightning_cifar_look $active $groups)
-        __lightning_cifar_offer '' $look[1] "$cur" $look[3..-1]
-    else
-        set look (__lightning_cifar_look '' $groups)
-        if string match --quiet -- '-*' $cur; or test "$look[1]" = any
-            for group in $groups
-                __lightning_cifar_options $group
-            end
-        else
-            __lightning_cifar_offer '' $look[1] "$cur" $look[3..-1]
-        end
-    end
-end
-
-complete --command lightning-cifar --no-files --arguments '(__lightning_cifar)'
-"""

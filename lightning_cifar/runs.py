@@ -7,47 +7,31 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, data, models
 from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints import read_checkpoint, with_checkpoint_config
-from lightning_cifar.errors import UsageError, explain_parser_error, one_line
+from lightning_cifar.default_callbacks import default_callbacks
+from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.expected_warnings import expected_warnings_ignored
 from lightning_cifar.resume import FolderLock, remove_parts, with_resume
+from lightning_cifar.run_parser import Parser
 from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
 from lightning_cifar.trainer_settings import check_trainer
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
-
-
-class Parser(LightningArgumentParser):
-    """Tells each mistake in one line. Abbreviated options are mistakes: a typo must not choose another option."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        options = [option.lstrip("-") for action in self._actions for option in action.option_strings]
-        for subparsers in (action.choices for action in self._actions if isinstance(action.choices, dict)):
-            for subparser in subparsers.values():
-                options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
-        known = [value for module in (models, data, callbacks) for value in vars(module).values()]
-        bases = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)
-        classes = [value for value in known if isinstance(value, type) and value not in bases]
-        raise UsageError(explain_parser_error(message, options=options, classes=classes)) from ex
 
 
 class RunCLI(LightningCLI):
@@ -65,27 +49,7 @@ class RunCLI(LightningCLI):
         started_by_a_run = RUN_DIR_VARIABLE in os.environ
         cls.made, cls.record = [], None
         try:
-            with warnings.catch_warnings():
-                # The words are passed on as an argument: our command line is the process's own.
-                warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-                # Inside Lightning, and nothing a user can mend.
-                warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-                # The folder is ours and new: it holds config.yaml.
-                warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-                # Steps are logged where there are enough; the epoch's means always are.
-                warnings.filterwarnings(
-                    "ignore", message="The number of training batches .* is smaller than the logging"
-                )
-                # It holds those from which the run goes on.
-                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-                # num_val 0 asks for no validation.
-                warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
-                # A resumed run has a folder of its own.
-                warnings.filterwarnings("ignore", message="The dirpath has changed")
-                # That callback puts a schedule of its own, stepped each epoch, in place of the regime.
-                warnings.filterwarnings("ignore", message="SWA is currently only supported every epoch")
-                # An evaluation has no use for the state of the training's callbacks.
-                warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+            with expected_warnings_ignored():
                 words, cls.resumes = with_resume(words)
                 cls._run(words)
         except Exception:
@@ -222,7 +186,8 @@ class RunCLI(LightningCLI):
         if isinstance(given, Callback):
             given = [given]
         kinds = tuple(type(callback) for callback in given)
-        defaults = (callback for callback in self._default_callbacks(config) if not isinstance(callback, kinds))
+        chosen = default_callbacks(self.model, self.datamodule, self.subcommand, config, self.run_dir / "checkpoints")
+        defaults = (callback for callback in chosen if not isinstance(callback, kinds))
         config["callbacks"] = [*given, *defaults]
         # First: what the others do at the start of an epoch comes after the state that is saved there.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
@@ -240,41 +205,6 @@ class RunCLI(LightningCLI):
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
         return pl.Trainer(**config)
-
-    def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
-        """Those that have something to show for this model and these data."""
-        chosen: list[Callback] = []
-        shows_images = isinstance(self.datamodule, data.ImageDataModule)
-        if isinstance(self.model, models.Classifier):
-            chosen.append(callbacks.ClassAccuracy())
-        if shows_images:
-            chosen.append(callbacks.SampleGrid())
-        if self.subcommand == "predict" and isinstance(self.datamodule, data.ImageFolderDataModule):
-            chosen.append(callbacks.PredictionTable())
-        if self.subcommand != "fit":
-            return chosen
-        if config["enable_checkpointing"] is not False:
-            chosen.append(callbacks.ExactResume())
-        chosen.append(callbacks.NonFiniteGuard())
-        chosen.append(callbacks.LayerTable())
-        if isinstance(self.model, models.Trainable | models.SideBySide):
-            chosen.append(callbacks.LossCurves())
-        if shows_images:
-            chosen.append(callbacks.Throughput())
-        if config["logger"] is not False:
-            chosen.append(LearningRateMonitor())
-        if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-            # A model says by what it is judged; without validation, or without a word, the last checkpoint counts.
-            validates = getattr(self.datamodule, "num_val", 1) > 0
-            metric, mode = getattr(self.model, "monitor", (None, "min")) if validates else (None, "min")
-            save = partial(ModelCheckpoint, self.run_dir / "checkpoints", enable_version_counter=False)
-            if metric is None:
-                chosen.append(save("best", save_last=True))  # one: Lightning cannot tell two without a metric apart
-            else:
-                # Two, since save_last=True writes last.ckpt only when the best one changes.
-                chosen.append(save("best", monitor=metric, mode=mode))
-                chosen.append(save("last", save_on_train_epoch_end=True))
-        return chosen
 
     def before_fit(self) -> None:
         self._claim_run_dir("fit")

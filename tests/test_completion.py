@@ -146,8 +146,8 @@ def test_every_option_of_every_command_is_offered(
     assert command in complete("")
     offered = set(complete(command, "-"))
     assert {"--help"} <= offered
-    if command in cli._MODULES:
-        parser = import_module(f"lightning_cifar.{cli._MODULES[command]}")._parser()
+    if command in cli.MODULES:
+        parser = import_module(f"lightning_cifar.{cli.MODULES[command]}")._parser()
         assert set(parser._option_string_actions) <= offered
     else:
         options = {name for option in table.groups["run"].options for name in option.names}

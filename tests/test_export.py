@@ -18,12 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_cifar import artifacts, cli, export, exporting, models
+from lightning_cifar import artifacts, cli, export, models
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.errors import UsageError
-from lightning_cifar.export_check import compare, run_on
-from lightning_cifar.exported import Format, Portable, load_safetensors, open_file
-from lightning_cifar.exporting import write
+from lightning_cifar.export import command as export_command
+from lightning_cifar.export import writing
+from lightning_cifar.export.checking import compare, run_on
+from lightning_cifar.export.reading import Format, Portable, load_safetensors, open_file
+from lightning_cifar.export.writing import write
 
 pytest.importorskip("safetensors")
 pytest.importorskip("onnxscript")
@@ -301,7 +303,7 @@ def test_a_file_that_computes_something_else_is_not_written(
                 return write(format, other) if whole else stamp_out(format, write(format, other))
 
             with monkeypatch.context() as patch:
-                patch.setattr(exporting, "write", spoilt)
+                patch.setattr(writing, "write", spoilt)
                 said = error_of(capsys, run, "--format", format, code=1)
             assert f"export/best.{format} is not written: in " in said
             assert "predictions differ from the network's, and logits by up to" in said
@@ -314,7 +316,7 @@ def test_what_was_there_survives_a_file_that_is_not_written(
     path.parent.mkdir()
     path.write_text("of before")
     assert f"{path} exists: pass another --out, or --overwrite" in error_of(capsys, run, "--format", "pt2")
-    monkeypatch.setattr(exporting, "write", lambda *_: b"no archive")
+    monkeypatch.setattr(writing, "write", lambda *_: b"no archive")
     assert "torch cannot run it" in error_of(capsys, run, "--format", "pt2", "--overwrite", code=1)
 
     def full(path: Path, *_: object, **__: object) -> None:
@@ -457,13 +459,15 @@ def test_checkpoints_that_are_no_classifier(run: Path, tmp_path: Path, capsys: p
 def test_packages_that_are_not_installed(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = export.find_spec
+    find = export_command.find_spec
     for absent, format in (("onnxscript", "onnx"), ("safetensors", "safetensors")):
-        monkeypatch.setattr(export, "find_spec", lambda name, absent=absent: None if name == absent else find(name))
+        monkeypatch.setattr(
+            export_command, "find_spec", lambda name, absent=absent: None if name == absent else find(name)
+        )
         said = error_of(capsys, run, "--format", format)
         assert f"--format {format} needs {absent}: pip install 'lightning-cifar[export]'" in said
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
-    monkeypatch.setattr(exporting, "write", lambda *_: b"as it came")
+    monkeypatch.setattr(export_command, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    monkeypatch.setattr(writing, "write", lambda *_: b"as it came")
     capsys.readouterr()
     assert cli.main(["export", str(run), "--format", "onnx"]) == 0
     assert "not checked: pip install onnxruntime" in capsys.readouterr().out

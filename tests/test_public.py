@@ -51,7 +51,11 @@ def test_docstrings_describe_the_arguments_that_there_are(name: str) -> None:
     assert [each for each in described if each not in taken] == []
 
 
-WITH_EXAMPLES = [path for path in Path(lightning_cifar.__file__).parent.rglob("*.py") if ">>> " in path.read_text()]
+WITH_EXAMPLES = [
+    path
+    for path in Path(lightning_cifar.__file__).parent.rglob("*.py")
+    if re.search(r"^ *>>> ", path.read_text(), re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cifar.data import ImageDataModule
 from lightning_cifar.errors import one_line
-from lightning_cifar.exported import Run
+from lightning_cifar.export.reading import Run
 from lightning_cifar.models import Classifier
 
 # Of the largest logit. Other orders of summation change a millionth of it, what is computed wrongly far more.

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 
 if TYPE_CHECKING:
-    from lightning_cifar.export_check import Sample
-    from lightning_cifar.exported import Format, Portable
+    from lightning_cifar.export.checking import Sample
+    from lightning_cifar.export.reading import Format, Portable
 
 PACKAGES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript"), "pt2": ()}  # that write a format
 RUNTIMES = {"safetensors": "safetensors", "onnx": "onnxruntime", "pt2": "torch"}  # that read it
 USE = {
-    "safetensors": ("network = lightning_cifar.exported.load_safetensors({path!r})", "logits = network(images)"),
+    "safetensors": ("network = lightning_cifar.export.reading.load_safetensors({path!r})", "logits = network(images)"),
     "onnx": (
         "session = onnxruntime.InferenceSession({path!r})",
         'logits = session.run(["logits"], {{"images": images}})[0]',
@@ -66,9 +66,9 @@ def main(words: Sequence[str]) -> int:
 
     # From here on torch is needed, which takes seconds to load.
     from lightning_cifar.checkpoints import read_checkpoint
-    from lightning_cifar.export_check import draw_sample
-    from lightning_cifar.exported import Portable
-    from lightning_cifar.exporting import accuracies_of, facts_of, resize_of
+    from lightning_cifar.export.checking import draw_sample
+    from lightning_cifar.export.reading import Portable
+    from lightning_cifar.export.writing import accuracies_of, facts_of, resize_of
     from lightning_cifar.trained import load_trained, trained_with
 
     content = read_checkpoint(source.checkpoint)
@@ -100,7 +100,7 @@ def main(words: Sequence[str]) -> int:
 def _export(format: Format, network: Portable, sample: Sample, path: Path) -> int:
     """Write one file, under a name of its own until it is found to be right."""
     from lightning_cifar.artifacts import write_atomically
-    from lightning_cifar.exporting import write
+    from lightning_cifar.export.writing import write
 
     content = write(format, network)
     is_new = not path.parent.exists()
@@ -129,8 +129,8 @@ def _export(format: Format, network: Portable, sample: Sample, path: Path) -> in
 
 def _check(format: Format, network: Portable, sample: Sample, path: Path) -> tuple[str, str]:
     """What is wrong with a file, and, where nothing is, what was found."""
-    from lightning_cifar.export_check import compare, run_on
-    from lightning_cifar.exported import open_file
+    from lightning_cifar.export.checking import compare, run_on
+    from lightning_cifar.export.reading import open_file
     from lightning_cifar.models import Classifier
 
     name = RUNTIMES[format]

@@ -19,7 +19,7 @@ from torch import nn
 
 from lightning_cifar.checkpoints import CONFIG_KEY
 from lightning_cifar.errors import UsageError, one_line
-from lightning_cifar.exported import Format, Portable, Run, quiet
+from lightning_cifar.export.reading import Format, Portable, Run, quiet
 from lightning_cifar.models.hand_made import HandConv2d, HandLinear, HandPool2d, HandReLU
 from lightning_cifar.trained import Trained
 
