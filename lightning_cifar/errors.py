@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 
@@ -21,7 +20,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
             names = [option.lstrip("-") for option in self._option_string_actions]
-            raise UsageError(explain_parser_error(message, options=names, classes=()))
+            raise UsageError(explain_parser_error(message, options=names))
         raise UsageError(one_line(message))
 
 
@@ -49,13 +48,20 @@ def innermost(message: object) -> str:
     return found[1] if found else text
 
 
-def explain_parser_error(message: str, *, options: Iterable[str], classes: Iterable[type]) -> str:
+def explain_parser_error(
+    message: str,
+    *,
+    options: Iterable[str],
+    classes: Iterable[type] = (),
+    settings_of: Callable[[type], Iterable[str]] = dir,
+) -> str:
     """What a message of the argument parser means, in one line.
 
     Args:
         message: Of jsonargparse, often many lines.
         options: Names of the options that there are, such as ``trainer.max_epochs``.
         classes: Classes that can be named in a configuration.
+        settings_of: Names of what such a class can be given.
     """
     options, classes = list(options), list(classes)
     by_name = {known.__name__: known for known in classes}
@@ -70,10 +76,10 @@ def explain_parser_error(message: str, *, options: Iterable[str], classes: Itera
     if found := re.search(r"does not accept option '([^']+)'", message):
         return _unknown(found[1], options)
     if found := re.search(r"Option '([^']+)' is not accepted", message):
-        having = [known.__name__ for known in classes if found[1] in _parameters(known)]
+        having = [known.__name__ for known in classes if found[1] in settings_of(known)]
         if having:
             return f"there is no option {found[1]} here: it is one of {', '.join(having)}. (--help lists them)"
-        return _unknown(found[1], [name for known in classes for name in _parameters(known)])
+        return _unknown(found[1], [name for known in classes for name in settings_of(known)])
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         name = found[1].rsplit(".", 1)[-1]
         return f"there is no class {found[1]!r}.{did_you_mean(name, by_name)} {_available(message, by_name)}"
@@ -130,17 +136,3 @@ def _available(message: str, by_name: dict[str, type]) -> str:
         if issubclass(known, base) and not known.__module__.startswith("lightning.")
     )
     return f"There are {', '.join(names)}." if names else ""
-
-
-def _parameters(known: type) -> list[str]:
-    """Names that a class takes, those that it hands on to its bases included."""
-    names: list[str] = []
-    for base in inspect.getmro(known):
-        if "__init__" in vars(base) and base is not object:
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            names += [
-                p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
-            ]
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-    return names

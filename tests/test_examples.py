@@ -30,6 +30,8 @@ SAYS = {
 SMALLER = {  # as many steps as a test needs
     r"num_train([=: ]+)\d{4}": r"num_train\g<1>320",
     r"max_epochs=10": "max_epochs=3",
+    r"max_epochs: 4": "max_epochs: 1",
+    r"seeds: 3": "seeds: 2",
     r"global_step == 50": "global_step == 8",
     r"every_n_steps=50": "every_n_steps=5",
 }
@@ -76,6 +78,7 @@ def test_it_runs_and_says_what_it_promises(
         assert picture.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_study_runs(tmp_path: Path) -> None:
     """In a process of its own: its runs are processes that import the file again."""
     words = [sys.executable, str(copy_smaller("study", tmp_path))]
