@@ -1,6 +1,6 @@
 """What an import and the help of each command cost, beside a bare Python: wall time, median of n.
 
-    python benchmarks/start_up.py [--rounds 5]
+python benchmarks/start_up.py [--rounds 5]
 """
 
 from __future__ import annotations

@@ -80,9 +80,11 @@ def main(args: Sequence[str] | None = None) -> int:
         from lightning_cifar.runs import RunCLI
 
         RunCLI.start(words)
-    except KeyboardInterrupt:
-        print("lightning-cifar: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"lightning-cifar: interrupted{': ' if str(error) else ''}{error}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (UsageError, ValueError, TypeError, OSError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -155,4 +157,10 @@ def _quieten() -> None:
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)

@@ -20,7 +20,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
             names = [option.lstrip("-") for option in self._option_string_actions]
-            raise UsageError(explain_parser_error(message, options=names))
+            raise UsageError(explain_parser_error(message, options=names, classes=(), settings_of=lambda _: ()))
         raise UsageError(one_line(message))
 
 
@@ -52,8 +52,8 @@ def explain_parser_error(
     message: str,
     *,
     options: Iterable[str],
-    classes: Iterable[type] = (),
-    settings_of: Callable[[type], Iterable[str]] = dir,
+    classes: Iterable[type],
+    settings_of: Callable[[type], Iterable[str]],
 ) -> str:
     """What a message of the argument parser means, in one line.
 

@@ -7,6 +7,7 @@ from inspect import isclass
 from types import ModuleType
 from typing import Any, NoReturn
 
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar import callbacks, data, models
@@ -33,4 +34,10 @@ class Parser(LightningArgumentParser):
             for subparser in subparsers.values():
                 options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]
-        raise UsageError(explain_parser_error(message, options=options, classes=classes)) from ex
+        told = explain_parser_error(message, options=options, classes=classes, settings_of=_settings_of)
+        raise UsageError(told) from ex
+
+
+def _settings_of(known: type) -> list[str]:
+    """Names that the parser takes for a class; not those that it fixes as it hands the others on to its base."""
+    return [str(name) for name in ArgumentParser().add_class_arguments(known, fail_untyped=False)]

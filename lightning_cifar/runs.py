@@ -25,7 +25,7 @@ from lightning_cifar.checkpoints import read_checkpoint, with_checkpoint_config
 from lightning_cifar.default_callbacks import default_callbacks
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.expected_warnings import expected_warnings_ignored
-from lightning_cifar.resume import FolderLock, remove_parts, with_resume
+from lightning_cifar.resume import FolderLock, can_resume, remove_parts, with_resume
 from lightning_cifar.run_parser import Parser
 from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
@@ -52,6 +52,14 @@ class RunCLI(LightningCLI):
             with expected_warnings_ignored():
                 words, cls.resumes = with_resume(words)
                 cls._run(words)
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            # Lightning has put the training away in order, and would leave with 1.
+            folder = Path(os.environ.get(RUN_DIR_VARIABLE, ""))
+            raise KeyboardInterrupt(
+                f"go on with: lightning-cifar fit --resume {folder}" if can_resume(folder) else ""
+            ) from stop
         except Exception:
             cls._leave_nothing()
             raise

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +262,6 @@ def test_every_shipped_configuration_builds(path: Path, tmp_path: Path, monkeypa
     if yaml.safe_load(path.read_text())["data"]["class_path"] != "NoisyLineDataModule":  # numbers are no images
         words += ["--data", "SyntheticDataModule", "--data.num_train", "70", "--data.num_val", "10"]
         words += ["--data.num_test", "10"]
-    words += ["--trainer.check_val_every_n_epoch", "1"]  # there is only one
     assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
     assert path.read_text().startswith("#")
 
@@ -427,6 +428,13 @@ def test_a_regression_runs_like_the_rest(tmp_path: Path, capsys: pytest.CaptureF
 
 # It looks before the module has logged its first epoch.
 @pytest.mark.filterwarnings("ignore:LossCurves found none")
+def test_the_last_checkpoint_does_not_wait_for_a_validation(tmp_path: Path) -> None:
+    words = [*FIT, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--run_dir", "run"]
+    assert cli.main(words) == 0
+    best, last = (torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["global_step"], last["global_step"]) == (6, 9)
+
+
 def test_without_validation_the_last_checkpoint_counts(tmp_path: Path) -> None:
     words = [*FIT, "--data.num_val", "0", "--run_dir", "run", "--test_after_fit", "true"]
     assert cli.main(words) == 0
@@ -473,3 +481,14 @@ def test_mistakes_with_networks_and_data_of_other_kinds(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in error_of(capsys, ["fit", *words])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["gradcheck", "--function", "f1"]])
+def test_a_reader_that_goes_away_is_no_error(words: list[str]) -> None:
+    """As in ``lightning-cifar --help | head -0``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "lightning_cifar", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -79,7 +79,7 @@ def test_exit_code_0_without_anything_to_fix(
     assert "\x1b" not in output.out, "colours are for terminals"
 
 
-def test_json_holds_the_same(quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_the_same(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (quick / "runs").write_text("a file")
     assert main(["doctor", "--json"]) == 1
     content = json.loads(capsys.readouterr().out)

@@ -44,5 +44,7 @@ def test_all_else_is_left_to_the_parser(tmp_path: Path, text: str) -> None:
 
 
 def test_the_shipped_configurations_have_none() -> None:
-    for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml"):
+    paths = list((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+    assert paths
+    for path in paths:
         refuse_duplicates(path)

@@ -357,9 +357,7 @@ def test_what_counts_as_equal() -> None:
         compare(expected, expected[:2])
 
 
-def test_without_the_data_images_are_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_data_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = models.LeNet(in_channels=1, image_size=28)
     content = {
         "state_dict": model.state_dict(),
@@ -439,7 +437,7 @@ def test_which_checkpoint_is_taken(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert "test/accuracy" not in facts["accuracy"], "it is the best one that was tested"
 
 
-def test_checkpoints_that_are_no_classifier(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_that_are_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     member = {"class_path": "LeNet", "init_args": {}}
     several = models.SideBySide({"plain": member, "other": member})
     content = {
@@ -489,7 +487,7 @@ def rewritten(path: Path, to: Path, **changes: object) -> Path:
     return to
 
 
-def test_a_network_out_of_its_safetensors_file(exported: Exported, tmp_path: Path) -> None:
+def test_a_network_out_of_its_safetensors_file(exported: Exported) -> None:
     network = load_safetensors(str(exported.files["safetensors"]))
     assert network.class_names == NAMES
     assert isinstance(network.classifier, models.ConvNet)

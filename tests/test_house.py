@@ -146,6 +146,7 @@ SIBLINGS = {
         "report_tables",
     },
     "doctor": {"command", "datasets", "environment", "findings", "inside", "libraries", "machine", "packages"},
+    "plots": {"lr_range_view"},
     "ext": {"conv_geometry", "_conv_direct", "layers", "tape"},
 }
 FOREIGN = {

@@ -251,7 +251,7 @@ def test_images_in_all_folders_are_found_in_their_order(tmp_path: Path) -> None:
     images, others = find_images(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in images] == ["a/b/c.gif", "a/z.png", "b.JPG"]
     assert [path.name for path in others] == ["notes.txt", "c.tif"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         find_images(tmp_path / "nowhere")
 
 

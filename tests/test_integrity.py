@@ -91,6 +91,7 @@ def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "replace", watched_replace)
     for content in (b"one", b"two", b"three"):
         write_verified(path, content)
+        assert beside(path).read_text() == f"{hashlib.sha256(content).hexdigest()}  a\n"
     move_verified(path, moved)
     write_verified(path, b"four")
     move_verified(path, moved)
@@ -115,8 +116,10 @@ def test_a_full_disk_leaves_the_former_content(tmp_path: Path, monkeypatch: pyte
         write_verified(path, b"two")
     assert read_verified(path) == b"one"
     assert len(beside(path).read_text().splitlines()) == 1
+    remove_verified(path)
     with pytest.raises(OSError, match="No space left"):
-        write_verified(path.with_name("b").parent / "a", b"three")
+        write_verified(path, b"three")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_has_neither_digest_nor_check_sums_is_left_to_its_reader(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_several_callbacks_of_that_kind_are_not_made(root: Path) -> None:
         (["--data.max_memory", "1e-9"], "9 images of 32 x 32 pixels need 1 MB, more than max_memory"),
         (["--data.damaged", "mend"], "damaged (=mend) must be one of refuse, skip"),
         (["--data.val_share", "2"], "val_share (=2.0) must lie between 0 and 1."),
-        (["--data.num_val", "5"], "there is no option num_val."),
+        (["--data.num_val", "5"], "no option num_val here: it is one of CIFAR10DataModule, FashionMNIST"),
         (["--data.class_names", "null"], "class_names (=None) leaves no classes to train or test"),
     ],
 )

@@ -164,3 +164,20 @@ def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     os.close(read)
     os.close(write)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        step = LeNet.training_step
+        patch.setattr(
+            LeNet, "training_step", lambda self, *args: interrupted() if self.current_epoch else step(self, *args)
+        )
+        assert main([*ARGS, "--run_dir", str(tmp_path / "run")]) == 130
+    hint = f"lightning-cifar: interrupted: go on with: lightning-cifar fit --resume {tmp_path / 'run'}"
+    assert capsys.readouterr().err.splitlines()[-1] == hint
+    run("--resume", str(tmp_path / "run"))

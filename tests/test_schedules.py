@@ -81,6 +81,14 @@ def test_warm_restarts_equal_torch(cycles: int, mult: int, first: int) -> None:
     assert ours == pytest.approx(theirs, abs=1e-9)
 
 
+@pytest.mark.parametrize(("warmup", "steps", "drop", "factor"), [(0.2, 10, 6, 0.1), (0.3, 200, 165, 0.01)])
+def test_a_drop_comes_at_its_step_although_numbers_are_rounded(
+    warmup: float, steps: int, drop: int, factor: float
+) -> None:
+    before, at = (lr_factor(step / steps, schedule="step", warmup=warmup) for step in (drop - 1, drop))
+    assert (before, at) == pytest.approx((10 * factor, factor))
+
+
 def test_cycles_of_one_two_and_four_epochs_start_at_the_peak() -> None:
     starts = [epoch for epoch in range(7) if lr_factor(epoch / 7, schedule="cosine", cycles=3, cycle_mult=2) == 1]
     assert starts == [0, 1, 3]

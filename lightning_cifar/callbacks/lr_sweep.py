@@ -82,7 +82,7 @@ def sweep(
                 losses.append(_mean_over_ranks(total / trainer.accumulate_grad_batches, trainer))
                 if not math.isfinite(losses[-1]) or stop(losses):
                     break
-                _step(trainer, model, optimizer, scaler)
+                _step(trainer, optimizer, scaler)
                 on_step()
         finally:
             model.trainer = None
@@ -162,7 +162,7 @@ def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, 
     return float(loss.detach())
 
 
-def _step(trainer: Trainer, model: LightningModule, optimizer: Optimizer, scaler: Any) -> None:
+def _step(trainer: Trainer, optimizer: Optimizer, scaler: Any) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if trainer.world_size > 1:
         for parameter in parameters:

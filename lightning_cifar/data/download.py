@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
+from urllib.response import addinfourl
 
 logger = logging.getLogger(__name__)
 
@@ -111,16 +112,9 @@ def _receive(
     offset = part.stat().st_size if resumable and part.exists() else 0
     if offset and offset == size:
         return True
-    headers = {"User-Agent": "lightning-cifar"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=timeout)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and offset:  # nothing beyond: complete, or wrong, which the checksum will tell
-            return True
-        raise _MirrorError(f"HTTP {error.code}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise _MirrorError(error.reason if isinstance(error, URLError) else error) from error
+    response = _ask(url, offset, timeout)
+    if response is None:
+        return True
     with response:
         resumed = bool(response.status == 206)
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
@@ -150,6 +144,21 @@ def _receive(
     if total is not None and received < total:
         raise _MirrorError(f"ended after {received:,} of {total:,} bytes", again=received > start)
     return resumed
+
+
+def _ask(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | None:
+    """The answer to a request for all but the first `offset` bytes; None where a server has no more than those."""
+    headers = {"User-Agent": "lightning-cifar"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        response: HTTPResponse | addinfourl = urlopen(Request(url, headers=headers), timeout=timeout)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416 and offset:  # nothing beyond: complete, or wrong, which the checksum will tell
+            return None
+        raise _MirrorError(f"HTTP {error.code}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _MirrorError(error.reason if isinstance(error, URLError) else error) from error
+    return response
 
 
 def _mismatch(path: Path, md5: str | None, size: int | None) -> str | None:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     )
     from lightning_cifar.plots.graph import GraphNode, draw_graph
     from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
-    from lightning_cifar.plots.lr_range import LRCurve, draw_lr_range, lr_range_html
+    from lightning_cifar.plots.lr_range import draw_lr_range
+    from lightning_cifar.plots.lr_range_page import lr_range_html
+    from lightning_cifar.plots.lr_range_view import LRCurve
     from lightning_cifar.plots.occlusion import Occlusion, draw_explanation, draw_occlusion_maps, to_percent
     from lightning_cifar.plots.prediction_table import PredictedPhotograph, draw_photographs
     from lightning_cifar.plots.predictions import draw_predictions
@@ -64,7 +66,7 @@ _HOME = {
     "FitPicture": "fit_curves",
     "FitPoints": "fit_curves",
     "GIFEncoder": "animation",
-    "LRCurve": "lr_range",
+    "LRCurve": "lr_range_view",
     "MomentCurve": "activations",
     "MomentPanel": "activations",
     "Occlusion": "occlusion",
@@ -96,7 +98,7 @@ _HOME = {
     "draw_regimes": "regimes",
     "draw_ridges": "activations",
     "explain_html": "explain_page",
-    "lr_range_html": "lr_range",
+    "lr_range_html": "lr_range_page",
     "to_displayable": "image_grid",
     "to_frames": "rendering",
     "to_percent": "occlusion",

@@ -99,20 +99,9 @@ def draw_occlusion_maps(
     axes = figure.add_axes((_EDGE / total[0], _EDGE / total[1], width / total[0], height / total[1]))
     axes.set_axis_off()
     for index, (row, (image, drops)) in enumerate(zip(rows, checked, strict=True)):
-        left, top = (index % columns) * step_x, height - (index // columns) * step_y
-        for y, text, fitting, size, color in (
-            (top, row.title, 47, 9.0, _MISTAKE_COLOR if row.mistake else "black"),
-            (top - _LINE, row.note, 56, 7.5, "0.3"),
-        ):
-            text = _shorten(text, round(1.6 * fitting))
-            size *= min(1, fitting / max(1, len(text)))  # smaller letters for long names
-            axes.text(left, y, text, size=size, color=color, va="top", parse_math=False)
-        top -= _WORDS
-        panels = (image, lay_over(image, drops, limit), _colors(drops, limit)[..., :3])
-        for column, pixels in enumerate(panels):
-            x = left + column * (_PANEL + _GAP)
-            extent = (x, x + _PANEL, top - heights[index], top)
-            axes.imshow(pixels, extent=extent, interpolation="nearest", aspect="auto")
+        corner = (index % columns) * step_x, height - (index // columns) * step_y
+        panels = image, lay_over(image, drops, limit), _colors(drops, limit)[..., :3]
+        _draw_panels(axes, row, panels, (*corner, heights[index]))
     axes.set(xlim=(0, width), ylim=(0, height))
 
     tall = min(height - _WORDS, 4.0)
@@ -125,6 +114,22 @@ def draw_occlusion_maps(
     legend = f"{LEGEND}; {_UNCOVERED}" if gaps else LEGEND
     figure.text(x, 1 - 0.34 / total[1], legend, size=7.5, va="top", color="0.3")
     return figure
+
+
+def _draw_panels(axes: Axes, row: Occlusion, panels: Sequence[Array], place: tuple[float, float, float]) -> None:
+    """Side by side below their words; left and top of these, and the height of a panel, are their place."""
+    left, top, tall = place
+    for y, text, fitting, size, color in (
+        (top, row.title, 47, 9.0, _MISTAKE_COLOR if row.mistake else "black"),
+        (top - _LINE, row.note, 56, 7.5, "0.3"),
+    ):
+        text = _shorten(text, round(1.6 * fitting))
+        size *= min(1, fitting / max(1, len(text)))  # smaller letters for long names
+        axes.text(left, y, text, size=size, color=color, va="top", parse_math=False)
+    top -= _WORDS
+    for column, pixels in enumerate(panels):
+        x = left + column * (_PANEL + _GAP)
+        axes.imshow(pixels, extent=(x, x + _PANEL, top - tall, top), interpolation="nearest", aspect="auto")
 
 
 def draw_explanation(

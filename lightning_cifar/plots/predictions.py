@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 # Sizes in inches, see plots/feature_maps.py.
 _TILE = 1.15
@@ -73,40 +74,59 @@ def draw_predictions(
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     for index, image in enumerate(pixels):
-        x, y = _EDGE + index % columns * (_TILE + _GAP), top + index // columns * step
-        right = predicted[index] == true[index]
-        color = _RIGHT if right else _WRONG
-        axes.imshow(
-            image[:, :, 0] if image.shape[-1] == 1 else image,
-            extent=(x, x + _TILE, y + tall, y),
-            interpolation="nearest" if image.shape[1] <= 120 else "auto",
-            aspect="auto",
-            cmap="gray",
-            vmin=0,
-            vmax=255 if pixels.dtype == np.uint8 else 1,
-        )
-        if not right:
-            frame = Rectangle((x, y), _TILE, tall, fill=False, edgecolor=_WRONG, linewidth=2.5, clip_on=False)
-            axes.add_patch(frame)
-        share = f" {_percent(shares[index])} %"
-        mark = "" if right else "\N{BALLOT X} "
-        said = mark + _shorten(predicted[index], _LONGEST - len(mark) - len(share)) + share
-        texts = [said, "" if right else "is " + _shorten(true[index], _LONGEST - 3)]
+        place = _EDGE + index % columns * (_TILE + _GAP), top + index // columns * step, tall
+        said = _words(predicted[index], true[index], float(shares[index]))
         if numbers is not None:
-            texts.append(f"image {numbers[index]}")
-        for row, text in enumerate(filter(None, texts)):
-            axes.text(
-                x + _TILE / 2,
-                y + tall + 0.05 + (row + 0.5) * _TEXT,
-                text,
-                ha="center",
-                va="center",
-                size=7.5,
-                color=color if row < 2 else "0.4",
-            )
+            said.append(f"image {numbers[index]}")
+        _draw_one(axes, image, said, place, right=predicted[index] == true[index])
     # The images have moved the limits.
     axes.set(xlim=(0, width), ylim=(height, 0))
     return figure
+
+
+def _words(predicted: str, true: str, share: float) -> list[str]:
+    """The prediction, and the truth where that is another."""
+    likely = f" {_percent(share)} %"
+    if predicted == true:
+        return [_shorten(predicted, _LONGEST - len(likely)) + likely]
+    cross = "\N{BALLOT X} "
+    return [
+        cross + _shorten(predicted, _LONGEST - len(cross) - len(likely)) + likely,
+        "is " + _shorten(true, _LONGEST - 3),
+    ]
+
+
+def _draw_one(
+    axes: Axes,
+    image: NDArray[np.generic],
+    lines: Sequence[str],
+    place: tuple[float, float, float],
+    *,
+    right: bool,
+) -> None:
+    """Left, top and height of the image are its place; the lines stand below."""
+    x, y, tall = place
+    axes.imshow(
+        image[:, :, 0] if image.shape[-1] == 1 else image,
+        extent=(x, x + _TILE, y + tall, y),
+        interpolation="nearest" if image.shape[1] <= 120 else "auto",
+        aspect="auto",
+        cmap="gray",
+        vmin=0,
+        vmax=255 if image.dtype == np.uint8 else 1,
+    )
+    if not right:
+        axes.add_patch(Rectangle((x, y), _TILE, tall, fill=False, edgecolor=_WRONG, linewidth=2.5, clip_on=False))
+    for row, text in enumerate(lines):
+        axes.text(
+            x + _TILE / 2,
+            y + tall + 0.05 + (row + 0.5) * _TEXT,
+            text,
+            ha="center",
+            va="center",
+            size=7.5,
+            color="0.4" if row == 2 else _RIGHT if right else _WRONG,
+        )
 
 
 def _percent(share: float) -> str:

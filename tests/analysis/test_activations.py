@@ -274,7 +274,7 @@ def test_what_is_observed_is_what_passes() -> None:
 
 def test_no_hook_stays() -> None:
     model = Net()
-    with pytest.raises(RuntimeError), observed(model, ["conv", "norm"]):
+    with pytest.raises(RuntimeError, match="channels"), observed(model, ["conv", "norm"]):
         model(torch.zeros(1, 5, 6, 6))
     with pytest.raises(ValueError, match="no layer 'nowhere'"), observed(model, ["conv", "nowhere"]):
         pass

@@ -63,7 +63,7 @@ def test_the_model_is_left_as_it_was(network: nn.Sequential, fails: bool) -> Non
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
     if fails:  # after the layers that draw and count
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             feature_maps(network, torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(0)), ["0"])
     else:
         feature_maps(network, torch.ones(2, 3, 6, 6), ["0"])

@@ -40,7 +40,7 @@ def test_tapped_sees_through_work_in_place() -> None:
 
 def test_tapped_leaves_no_hook() -> None:
     model = network()
-    with pytest.raises(RuntimeError), tapped(model, ["0", "2"]):
+    with pytest.raises(RuntimeError, match="channels"), tapped(model, ["0", "2"]):
         model(torch.zeros(1, 5, 6, 6))
     with pytest.raises(ValueError, match="no layer"), tapped(model, ["0", "nowhere"]):
         pass

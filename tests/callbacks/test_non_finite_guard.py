@@ -87,8 +87,15 @@ def test_a_skipped_step_leaves_weights_and_optimizer(tmp_path: Path) -> None:
 
 
 def test_too_many_in_a_row_stop(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match="3 steps in a row were skipped"):
+    with pytest.raises(NonFiniteError, match=r"at step 7 .* 3 steps in a row were skipped"):
         fit(Net(dict.fromkeys(range(4, 20), "loss")), NonFiniteGuard("skip", 3), tmp_path)
+
+
+def test_a_good_step_ends_the_row(tmp_path: Path) -> None:
+    guard = NonFiniteGuard("skip", 3)
+    with pytest.warns(UserWarning, match="6 steps were skipped"):
+        fit(Net(dict.fromkeys((4, 5, 6, 8, 9, 10), "loss")), guard, tmp_path)
+    assert guard.num_skipped == 6
 
 
 def test_spoilt_running_statistics_cannot_be_skipped(tmp_path: Path) -> None:

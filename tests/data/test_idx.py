@@ -100,7 +100,8 @@ def test_a_pixel_is_at_its_row_and_column(tmp_path: Path) -> None:
 def test_an_unpacked_file_goes_before_the_packed_one(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(b"never read")
-    read_labelled(tmp_path, tiny_source(), "train")
+    _, found = read_labelled(tmp_path, tiny_source(), "train")
+    assert found.tolist() == labels("train").tolist()
 
 
 def test_a_missing_file_names_the_cure(tmp_path: Path) -> None:

@@ -340,8 +340,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         mirror.ranges.append(asked)
         content, start = CONTENT, 0
-        if behaviour in {"missing", "busy"}:
-            self.send_error(404 if behaviour == "missing" else 503)
+        if behaviour in {"missing", "busy", "refusing"}:
+            self.send_error({"missing": 404, "busy": 503, "refusing": 416}[behaviour])
             return
         if behaviour == "altered":
             content = CONTENT[:-1] + b"?"
@@ -496,14 +496,14 @@ def test_a_slow_mirror_is_taken_where_no_other_delivers(mirror: Mirror, dest: Pa
 def test_all_failing_is_one_line_with_every_reason(mirror: Mirror, dest: Path, tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9/nobody"
     absent = (tmp_path / "absent").as_uri()
-    urls = [mirror.url("missing"), mirror.url("altered"), mirror.url("page"), closed, absent]
+    urls = [mirror.url(kind) for kind in ("missing", "refusing", "altered", "page")] + [closed, absent]
     cure = rf"put file\.bin \(md5 {MD5}\) into {dest.parent} yourself, or pass --data\.url URL"
     with pytest.raises(ConnectionError, match=rf"file\.bin could not be downloaded \[.*\]: {cure}") as info:
         fetch_quietly(urls, dest)
     message = str(info.value)
     assert "\n" not in message
     for url, reason in zip(
-        urls, ["HTTP 404", "wrong checksum (md5 ", "offers 26 bytes", "[Errno ", "[Errno 2]"], strict=True
+        urls, ["HTTP 404", "HTTP 416", "wrong checksum (md5 ", "offers 26 bytes", "[Errno ", "[Errno 2]"], strict=True
     ):
         assert f"{url}: {reason}" in message
     assert list(dest.parent.iterdir()) == []

@@ -1,0 +1,121 @@
+"""What is to be seen of a sweep of the learning-rate range finder: its curves, its marks, and the ends of the axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LRCurve: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
+"""One sweep: learning rates, losses and smoothed losses, each (N,), in the order of the steps."""
+
+CUT = 5
+"""The vertical axis ends at most this many falls above the best smoothed loss; a fall is its start minus its best."""
+
+SWEEP_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
+SUGGESTION_COLOR = "#d62728"
+OWN_COLOR = "#000000"
+RULE_COLOR = "#555555"
+
+
+class View(NamedTuple):
+    """Ends of both axes, and what they leave out."""
+
+    lrs: tuple[float, float]
+    losses: tuple[float, float]
+    is_cut: bool
+    notes: list[str]
+
+
+class Mark(NamedTuple):
+    """A vertical line. ``lr`` is NaN where a logarithmic axis has no place for it."""
+
+    label: str
+    lr: float
+    is_inside: bool
+    color: str
+
+
+def to_sweeps(curves: Sequence[LRCurve], seeds: Sequence[int]) -> list[tuple[int, NDArray[np.float64]]]:
+    """Seed and points (3, N) of each sweep; what cannot be drawn is NaN."""
+    if not curves:
+        raise ValueError("curves (=()) must hold at least one sweep.")
+    if seeds and len(seeds) != len(curves):
+        raise ValueError(f"{len(seeds)} seeds do not go with {len(curves)} curves.")
+    sweeps = []
+    for seed, curve in zip(seeds or range(len(curves)), curves, strict=True):
+        lengths = [np.shape(part) for part in curve]
+        if len(lengths) != 3 or len(set(lengths)) != 1 or len(lengths[0]) != 1 or not lengths[0][0]:
+            raise ValueError(f"a curve must be three arrays (N,) with N > 0, the one of seed {seed} is {lengths}.")
+        points = np.array([np.asarray(part, dtype=float) for part in curve])
+        points[~np.isfinite(points)] = np.nan
+        points[0, ~(points[0] > 0)] = np.nan  # has no place on a logarithmic axis
+        sweeps.append((int(seed), points))
+    return sweeps
+
+
+def to_marks(suggestion: float | None, marks: Mapping[str, float], own_lr: float | None, view: View) -> list[Mark]:
+    wanted = [] if suggestion is None else [("suggestion", suggestion, SUGGESTION_COLOR)]
+    wanted += [(name, lr, RULE_COLOR) for name, lr in marks.items()]
+    wanted += [] if own_lr is None else [("own --model.lr", own_lr, OWN_COLOR)]
+    found = []
+    for name, lr, color in wanted:
+        if not math.isfinite(lr):
+            found.append(Mark(f"{name}: none", math.nan, False, color))
+        elif not view.lrs[0] <= lr <= view.lrs[1]:
+            found.append(Mark(f"{name} {lr:.3g} (outside)", lr if lr > 0 else math.nan, False, color))
+        else:
+            found.append(Mark(f"{name} {lr:.3g}", lr, True, color))
+    return found
+
+
+def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> View:
+    """All learning rates, and the losses as far as the fall of the smoothed ones stays readable."""
+    lrs = np.concatenate([points[0] for _, points in sweeps])
+    lrs = lrs[np.isfinite(lrs)]
+    if not lrs.size:
+        raise ValueError("curves must hold a learning rate above 0.")
+    margin = max((lrs.max() / lrs.min()) ** 0.02, 1.01)
+    ends = float(lrs.min() / margin), float(lrs.max() * margin)
+    notes = _not_finite(sweeps)
+    smoothed = [points[2][np.isfinite(points[2])] for _, points in sweeps]
+    smoothed = [values for values in smoothed if values.size]
+    if not smoothed:
+        return View(ends, (0.0, 1.0), False, notes)
+    losses = np.concatenate([points[1:].ravel() for _, points in sweeps])
+    lowest, highest = float(np.nanmin(losses)), float(np.nanmax(losses))
+    best = min(float(values.min()) for values in smoothed)
+    start = max(float(np.median(values[: max(1, len(values) // 10)])) for values in smoothed)
+    cut = best + CUT * max(start - best, 0.1 * abs(best), 1e-12)
+    if highest > cut:
+        notes.insert(0, f"cut off at {cut:.3g}: the loss reaches {highest:.3g}")
+        return View(ends, (lowest - 0.04 * (cut - lowest), cut), True, notes)
+    margin = 0.04 * (highest - lowest) or 0.5
+    return View(ends, (lowest - margin, highest + margin), False, notes)
+
+
+def zoomed_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], zoom: tuple[float, float]) -> View:
+    """The window, and the range of the smoothed losses inside."""
+    low, high = zoom
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"zoom (={zoom}) must be two learning rates, 0 < low < high.")
+    # The ends belong to the window, also where the sweep met them within rounding.
+    inside = [points[2][(points[0] >= low * (1 - 1e-9)) & (points[0] <= high * (1 + 1e-9))] for _, points in sweeps]
+    losses = np.concatenate(inside)
+    losses = losses[np.isfinite(losses)]
+    if not losses.size:
+        raise ValueError(f"zoom (={zoom}) holds no point of a sweep with a finite loss.")
+    bottom, top = float(losses.min()), float(losses.max())
+    if bottom == top:  # an axis needs a length
+        bottom, top = bottom - 0.5 * (abs(bottom) or 1), top + 0.5 * (abs(top) or 1)
+    return View((low, high), (bottom, top), False, _not_finite(sweeps))
+
+
+def _not_finite(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> list[str]:
+    broken = [points[0, ~np.isfinite(points[1:]).all(axis=0)] for _, points in sweeps]
+    lrs = np.concatenate(broken)
+    lrs = lrs[np.isfinite(lrs)]
+    return [f"not finite from learning rate {lrs.min():.3g}"] if lrs.size else []
