@@ -166,7 +166,7 @@ def small_training(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page.stem}: {command}" for page, command in COMMANDS])
 def test_it_runs(page: Path, command: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(command, comments=True)
+    words = shlex.split(re.sub(r"> \S+", "", command), comments=True)
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     assert words.pop(0) in ("lightning-cifar", ".venv/bin/lightning-cifar")
