@@ -1,6 +1,6 @@
 """Take a trained network elsewhere: as ONNX, run without torch and without this package.
 
-python examples/export.py       (needs: pip install 'lightning-cifar[export]' onnxruntime)
+python examples/export.py       (needs: pip install '.[export]')
 """
 
 import json
@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from lightning_cifar import SyntheticDataModule
 from lightning_cifar.cli import main as lightning_cifar
 
 
 def main() -> None:
+    try:
+        import onnxruntime
+    except ImportError:
+        sys.exit("this example needs: pip install 'lightning-cifar[export]'")
     run = Path("runs/examples/export")
     if not run.exists():
         words = (

@@ -18,7 +18,6 @@ from lightning_cifar.doctor.findings import Fact, Finding, Level, Told, command
 GROUP = "versions"
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "jsonargparse", "matplotlib", "tensorboard")
 EXTRAS = ("albumentations", "ray", "safetensors", "onnx", "onnxscript", "onnxruntime", "cython", "captum")
-MINOR_DISTANCE = 15  # torch 2.N and torchvision 0.(N + 15) are published together, since torch 2.0
 INDEX = "https://download.pytorch.org/whl"
 
 
@@ -68,7 +67,7 @@ def requirements() -> Iterator[Told]:
 
 
 def pair() -> Iterator[Told]:
-    """Whether torch and torchvision fit: what torchvision asks for, what is published together, and the builds."""
+    """Whether torch and torchvision fit: what torchvision asks for, and the builds. Whether it loads is tried apart."""
     torch, vision = installed("torch"), installed("torchvision")
     if not (torch and vision):
         return  # told of already
@@ -83,9 +82,6 @@ def judge_pair(torch: str, vision: str, asks: Requirement | None) -> Finding:
     if asks is not None and not asks.specifier.contains(ours, prereleases=True):
         what = f"torchvision {vision} does not fit torch {torch}, since it asks for torch {asks.specifier}"
         return Finding("pair", "fix", what, "no command that trains starts", fix)
-    if ours.major == 2 and theirs.major == 0 and theirs.minor != ours.minor + MINOR_DISTANCE:
-        what = f"{both} were not published together"
-        return Finding("pair", "note", what, "operators may be missing", fix)
     if ours.local != theirs.local:
         what = f"{both} are from different indexes"
         return Finding("pair", "note", what, "operators may be missing", fix)
@@ -95,8 +91,7 @@ def judge_pair(torch: str, vision: str, asks: Requirement | None) -> Finding:
 def reinstall(torch: str) -> str:
     """The command that installs torch and its torchvision from one index."""
     of = Version(torch)
-    names = [f"torch=={of.major}.{of.minor}.*"]
-    names.append(f"torchvision==0.{of.minor + MINOR_DISTANCE}.*" if of.major == 2 else "torchvision")
+    names = [f"torch=={of.major}.{of.minor}.*", "torchvision"]  # pip takes the one that asks for that torch
     index = ["--index-url", f"{INDEX}/{of.local}"] if of.local else []
     return command("python", "-m", "pip", "install", "--force-reinstall", *names, *index)
 
