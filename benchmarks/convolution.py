@@ -158,7 +158,7 @@ def keep_memory() -> None:
     """Let the process keep what it frees, as a training does, whose heap is large.
 
     glibc gives back what lies free at the end of the heap beyond twice the largest block that was mapped and freed
-    (up to 32 MB). Else torch, whose NCHW path holds two arrays of the output's size at once, gets 17 MB of new pages with
+    (up to 32 MB). Else torch, whose NCHW path holds two arrays of the output's size at once, gets 17 MB of new pages in
     each call of the first shape: measured as 8.8x in place of 1.7x.
     """
     block = torch.empty(2**25 - 2**16, dtype=torch.uint8)
