@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"{error}{_good_ones(path)}") from error
     except Exception as error:  # torch raises what its reader of the day raises
         detail = one_line(error).split(". ", 1)[0][:160]
+        if not path.stat().st_size:
+            detail = "the file is empty"
         raise UsageError(f"{path} is not a readable checkpoint, or is damaged: {detail}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UsageError(f"{path} is not a checkpoint of a LightningModule.")
     return content
+
+
+def progress_of(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """How many ``epochs`` and ``steps`` were trained; what a checkpoint does not say is left out."""
+    done = {"steps": checkpoint.get("global_step")}
+    with suppress(KeyError, TypeError):
+        # Those that count when it is loaded: the epoch in which the validation found it best is among them.
+        done = {"epochs": checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], **done}
+    return {unit: number for unit, number in done.items() if isinstance(number, int)}
 
 
 def _good_ones(path: Path) -> str:

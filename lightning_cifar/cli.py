@@ -28,6 +28,7 @@ MODULES = {  # of our own commands, below lightning_cifar
     "completion": "completion",
 }
 COMMANDS = ("fit", "validate", "test", "predict", *MODULES)
+CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")  # in a folder
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
@@ -45,7 +46,7 @@ What a training choice does to a convolutional network on CIFAR-10.
   explain     what a trained network says of your images, and why: --ckpt_path ... --images DIR
   export      a trained network as one file for elsewhere: runs/... --format safetensors, onnx or pt2
   study       compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
-  report      one page on a study, or on runs, that opens offline: runs/studies/lr_regimes --out report.html
+  report      one page on a study, or on runs, that opens offline: runs/studies/lr_regimes
   gradcheck   compare the hand-made gradients with central differences: --layers, --function f3
   bench       race the hand-made convolutions against the library's: conv --shape cifar
   regimes     draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
@@ -119,6 +120,8 @@ def _check_words(words: list[str]) -> None:
         hint = did_you_mean(words[0], COMMANDS)
         raise UsageError(f"there is no command {words[0]!r}.{hint} There are {', '.join(COMMANDS)}.")
     for option, value in _pairs(words):
+        if option in ("-c", "--config", "--ckpt_path") and os.path.isdir(value):
+            _refuse_folder(value, ("config.yaml",) if option != "--ckpt_path" else CHECKPOINTS)
         if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
             hint = did_you_mean(value, list_configs())
             raise UsageError(f"there is no configuration {value}: pass an existing YAML file.{hint}")
@@ -128,6 +131,14 @@ def _check_words(words: list[str]) -> None:
             check_configuration(value)
         if option == "--ckpt_path" and value != "null" and not os.path.isfile(value):
             raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
+
+
+def _refuse_folder(folder: str, names: Sequence[str]) -> None:
+    """Name the file in it that was meant."""
+    meant = next((path for name in names if os.path.isfile(path := os.path.join(folder, name))), None)
+    if meant is not None:
+        kind = "run's folder" if os.path.isfile(os.path.join(folder, "config.yaml")) else "folder"
+        raise UsageError(f"{folder} is a {kind}: pass {meant}.")
 
 
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
@@ -157,6 +168,8 @@ def _quieten() -> None:
 
 def console() -> None:
     """Entry point of the console script."""
+    sys.path.append(os.getcwd())  # a model of one's own beside; at the end, so that it hides no library
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which `!lightning-cifar` inherits, may not be importable here
     try:
         code = main()
         sys.stdout.flush()

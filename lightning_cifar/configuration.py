@@ -41,6 +41,8 @@ def check_text(path: str | Path, text: str) -> None:
     except (yaml.YAMLError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
         reason = "nested too deeply" if deep else one_line(error).replace("<unicode string>", str(path))
+        if r"'\t'" in reason:
+            reason += ": indent with spaces, not tabs"
         raise UsageError(f"{path} is not valid YAML: {reason}") from error
     if node is None:
         raise UsageError(f"{path} is empty: it must hold settings, {_EXAMPLE}.")

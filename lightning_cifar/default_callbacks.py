@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from lightning_cifar import callbacks, data, models
+from lightning_cifar.run_notes import EpochLines
 
 
 def default_callbacks(
@@ -47,6 +48,7 @@ def default_callbacks(
         chosen.append(callbacks.LossCurves())
     if shows_images:
         chosen.append(callbacks.Throughput())
+    chosen.append(EpochLines())  # after all that logs at the end of an epoch
     if config["logger"] is not False:
         chosen.append(LearningRateMonitor())
     if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:

@@ -45,6 +45,8 @@ def innermost(message: object) -> str:
     found = re.search(
         r"Errors: - (?:Problem with given class_path '[^']*': )?(.*?)\s*- (?:Expected a|Not a valid)", text
     )
+    if "No supported gpu backend" in text or "can not run on your system" in text:  # Lightning's
+        return f"{text.rstrip('.!')}: leave --trainer.accelerator out, or pass cpu."
     return found[1] if found else text
 
 
@@ -84,9 +86,7 @@ def explain_parser_error(
         name = found[1].rsplit(".", 1)[-1]
         return f"there is no class {found[1]!r}.{did_you_mean(name, by_name)} {_available(message, by_name)}"
     if found := re.search(r"the following arguments are required: (.*)", message):
-        names = [name.strip().split(".", 1)[-1] for name in found[1].split(",")]
-        given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
-        return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
+        return _missing(found[1])
     if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
         return f"there is no file {found[1]}."
     if found := re.search(r"Problems parsing config: (.*)", message, flags=re.DOTALL):
@@ -96,9 +96,20 @@ def explain_parser_error(
     return one_line(message)
 
 
+def _missing(message: str) -> str:
+    """Names such as ``test.data, test.model``."""
+    required = [name.strip() for name in message.split(",")]
+    names = [name.split(".", 1)[-1] for name in required]
+    given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
+    if required[0].split(".")[0] in ("validate", "test", "predict"):  # what was trained says all of it
+        given = f"--ckpt_path runs/.../checkpoints/best.ckpt, or {given}"
+    return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
+
+
 def _unknown(name: str, known: list[str], prefix: str = "") -> str:
     last = {option.rsplit(".", 1)[-1]: option for option in known}
     hint = did_you_mean(name, known) or did_you_mean(name.rsplit(".", 1)[-1], last)
+    hint = hint.replace("mean ", f"mean {prefix}", 1)
     return f"there is no option {prefix}{name}.{hint} (--help lists them)"
 
 

@@ -39,6 +39,7 @@ class LRFindCLI(RunCLI):
         value = f"{found.value:.2g}"
         spread = f"({found.low:.2g} to {found.high:.2g} over {self.finder.num_sweeps} sweeps)"
         lines = ["", f"learning rate: {value}   {spread}"]
+        lines += [f"  {self.finder.doubt}"] if self.finder.doubt else []
         lines += [f"  {name:<16} {lr:.2g}" for name, lr in found.rules.items()]
         if self.finder.own_lr is not None:
             lines.append(f"  {'configured':<16} {self.finder.own_lr:.2g}")

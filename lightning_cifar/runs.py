@@ -21,15 +21,17 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, data, models
 from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints import read_checkpoint, with_checkpoint_config
+from lightning_cifar.checkpoints import progress_of, read_checkpoint, with_checkpoint_config
 from lightning_cifar.default_callbacks import default_callbacks
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.expected_warnings import expected_warnings_ignored
+from lightning_cifar.full_disk import is_full, no_space, silent_writers
 from lightning_cifar.resume import FolderLock, can_resume, remove_parts, with_resume
+from lightning_cifar.run_notes import FewSteps
 from lightning_cifar.run_parser import Parser
 from lightning_cifar.run_record import RunRecord
 from lightning_cifar.trained import trained_with
-from lightning_cifar.trainer_settings import check_trainer
+from lightning_cifar.trainer_settings import check_goes_on, check_trainer
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
 
@@ -49,7 +51,7 @@ class RunCLI(LightningCLI):
         started_by_a_run = RUN_DIR_VARIABLE in os.environ
         cls.made, cls.record = [], None
         try:
-            with expected_warnings_ignored():
+            with expected_warnings_ignored(), silent_writers():
                 words, cls.resumes = with_resume(words)
                 cls._run(words)
         except SystemExit as stop:
@@ -60,8 +62,10 @@ class RunCLI(LightningCLI):
             raise KeyboardInterrupt(
                 f"go on with: lightning-cifar fit --resume {folder}" if can_resume(folder) else ""
             ) from stop
-        except Exception:
+        except Exception as error:
             cls._leave_nothing()
+            if is_full(error) and RUN_DIR_VARIABLE in os.environ:
+                raise no_space(Path(os.environ[RUN_DIR_VARIABLE]), resumes=cls is RunCLI) from error
             raise
         finally:
             cls.resumes = None
@@ -138,6 +142,8 @@ class RunCLI(LightningCLI):
             if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
                 held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
                 raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+            if self.subcommand == "fit":
+                check_goes_on(vars(self._get(self.config, "trainer")), progress_of(read_checkpoint(Path(path))))
             self._show_as_trained(Path(path))
 
     def _show_as_trained(self, path: Path) -> None:
@@ -201,6 +207,8 @@ class RunCLI(LightningCLI):
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
         type(self).record = RunRecord(self.subcommand, self._config_text())
         config["callbacks"].append(type(self).record)
+        if type(self) is RunCLI and self.subcommand == "fit":  # those of a study know what they do
+            config["callbacks"].append(FewSteps())
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.

@@ -14,6 +14,7 @@ _LOWEST = {
     "log_every_n_steps": (0, "must be at least 1, or 0 to log no steps"),
     "gradient_clip_val": (0, "must not be negative"),
 }
+_LIMITS = {"epochs": "max_epochs", "steps": "max_steps"}
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
@@ -38,3 +39,24 @@ def check_trainer(settings: Mapping[str, object]) -> None:
         raise UsageError(
             f"trainer.max_time (={duration}) must look like DD:HH:MM:SS, such as 00:12:00:00 for 12 hours."
         )
+
+
+def check_goes_on(settings: Mapping[str, object], done: Mapping[str, int]) -> None:
+    """Refuse to go on from a checkpoint that leaves nothing to train.
+
+    Args:
+        settings: Of the section ``trainer`` of a configuration.
+        done: ``epochs`` and ``steps`` that the checkpoint has seen.
+
+    Raises:
+        UsageError: With how to train on.
+    """
+    if settings.get("fast_dev_run"):
+        return  # which has a limit of its own
+    for unit, number in done.items():
+        limit = settings.get(_LIMITS[unit])
+        if isinstance(limit, int) and 0 < limit <= number:
+            raise UsageError(
+                f"the checkpoint has done {number} of {limit} {unit}: "
+                f"to train on, add --trainer.{_LIMITS[unit]} {2 * number}."
+            )

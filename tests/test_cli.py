@@ -161,7 +161,7 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["fti"], "there is no command 'fti'. Did you mean fit?"),
-        ([*FIT, "--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean trainer.max_epochs?"),
+        ([*FIT, "--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean --trainer.max_epochs?"),
         ([*FIT, "--lr", "3"], "there is no option --lr"),
         ([*FIT, "--model.hiden", "[3]"], "there is no option hiden. Did you mean hidden?"),
         ([*FIT, "--model.lable_smoothing", "0.1"], "Did you mean label_smoothing?"),
@@ -323,7 +323,7 @@ def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: 
         ([*FIND, "--num_steps", "5"], "num_steps (=5) must be at least 10"),
         ([*FIND, "--zoom", "1e-9", "1"], "zoom (=[1e-09, 1.0]) must be two rising learning rates within"),
         ([*FIND, "--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
-        ([*FIND, "--trainer.max_epoch", "3"], "Did you mean trainer.max_epochs?"),
+        ([*FIND, "--trainer.max_epoch", "3"], "Did you mean --trainer.max_epochs?"),
     ],
 )
 def test_mistakes_of_lr_find(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +379,7 @@ def test_the_line_holds_nothing_but_the_mistake(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--trainer.accelerator", "gpu"], "gpu"),
+        (["--trainer.accelerator", "gpu"], "gpu backend found: leave --trainer.accelerator out, or pass cpu"),
         (["--trainer.devices", "0"], "devices"),
         (["--ckpt_path", "last"], "there is no checkpoint last"),
     ],

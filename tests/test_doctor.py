@@ -110,7 +110,7 @@ def test_a_terminal_that_cannot_show_a_name(quick: Path, monkeypatch: pytest.Mon
 
 def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--jsn"]) == 2
-    assert "there is no option --jsn. Did you mean json?" in capsys.readouterr().err
+    assert "there is no option --jsn. Did you mean --json?" in capsys.readouterr().err
 
 
 def test_the_whole_of_it_here_names_neither_user_nor_host(

@@ -257,7 +257,7 @@ def test_options_that_are_wrong(checkpoint: Path, images: Path, capsys: pytest.C
     for words, said in (
         (("--ckpt_path", checkpoint), "the following arguments are required: --images"),
         (("--ckpt_path", "no.ckpt", "--images", images), "there is no checkpoint no.ckpt"),
-        ((*good, "--windwo", 3), "there is no option --windwo. Did you mean window?"),
+        ((*good, "--windwo", 3), "there is no option --windwo. Did you mean --window?"),
         ((*good, "--window", "-1"), "argument --window: '-1' must be a whole number, at least 1"),
         ((*good, "--window", 33), "--window (=33) does not fit into 32 x 32 pixels"),
         ((*good, "--stride", 1.5), "argument --stride: '1.5' must be a whole number"),

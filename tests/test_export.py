@@ -407,7 +407,7 @@ def test_options_that_are_wrong(run: Path, tmp_path: Path, capsys: pytest.Captur
         ((run,), "--format is missing: safetensors, onnx, pt2"),
         (("--format", "pt2", "onnx"), "RUN is missing: pass the folder of a run"),
         ((run, "--format", "onxx"), "--format (=onxx) must be one of safetensors, onnx, pt2. Did you mean onnx?"),
-        ((run, "--format", "pt2", "--chekc", 3), "there is no option --chekc. Did you mean check?"),
+        ((run, "--format", "pt2", "--chekc", 3), "there is no option --chekc. Did you mean --check?"),
         ((run, "--format", "pt2", "--check", 0), "argument --check: '0' must be a whole number, at least 1"),
         ((run, run, "--format", "pt2"), "are several runs: export one at a time"),
         (("nowhere", "--format", "pt2"), "there is no run or checkpoint nowhere"),

@@ -55,9 +55,12 @@ ALLOWED = {
     "gradcheck": {"errors", "ext", "artifacts", "plots"},
     "run_parser": {"callbacks", "data", "errors", "models"},
     "run_record": {"artifacts", "checkpoints"},
-    "default_callbacks": {"callbacks", "data", "models"},
+    "default_callbacks": {"callbacks", "data", "models", "run_notes"},
     "expected_warnings": set(),
+    "full_disk": {"errors", "resume"},
     "runs": {
+        "full_disk",
+        "run_notes",
         "run_parser",
         "run_record",
         "default_callbacks",

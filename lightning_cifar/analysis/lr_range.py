@@ -30,6 +30,7 @@ MIN_STEPS = 10
 # a third to a twentieth of the upturn. Tried: a tenth of where the loss is all the way back, which fails where a
 # BatchNorm keeps it low up to the end of the sweep.
 UPTURN_RATIO = 8.0
+_FALLEN = 0.02  # of the loss at the start: less is no learning
 
 
 class Sweep(NamedTuple):
@@ -161,11 +162,15 @@ def upturn_eighth(lrs: ArrayLike, losses: ArrayLike) -> float:
         ValueError: As :func:`steepest`.
     """
     curve = _read(lrs, losses)
+    upturn = _upturn(curve)
+    return max(curve.lr_at(-1 if upturn is None else upturn) / UPTURN_RATIO, curve.lr_at(0))
+
+
+def _upturn(curve: _Curve) -> int | None:
+    """The place of the upturn, None where the loss does not rise back."""
     lowest = int(curve.losses.argmin())
-    drop = max(0.0, -curve.losses[lowest] - curve.noise / 2)
-    risen = np.flatnonzero(curve.losses[lowest:] > 1.5 * curve.noise - drop / 2)
-    upturn = max(lowest + int(risen[0]) - 1, 0) if len(risen) else -1
-    return max(curve.lr_at(upturn) / UPTURN_RATIO, curve.lr_at(0))
+    risen = np.flatnonzero(curve.losses[lowest:] > 1.5 * curve.noise - curve.drop / 2)
+    return max(lowest + int(risen[0]) - 1, 0) if len(risen) else None
 
 
 RULES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
@@ -190,6 +195,27 @@ def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
     return Suggestion(rules["upturn_eighth"], low, high, rules)
 
 
+def doubt(sweeps: Sequence[Sweep]) -> str:
+    """Why the suggestion is to be taken with care, in a sentence without a capital; empty where nothing is known.
+
+    The loss counts as fallen if it was lower than its start by 2 % and more than the noise explains, in at least half
+    of the sweeps.
+
+    Raises:
+        ValueError: A sweep is too short, see :func:`steepest`.
+    """
+    curves = [_read(sweep.lrs, sweep.losses) for sweep in sweeps]
+    fallen = [curve.drop > _FALLEN * abs(curve.start) for curve in curves]
+    if 2 * sum(fallen) >= len(curves):
+        return ""
+    if any(_upturn(curve) is not None for curve in curves):
+        return (
+            "the loss never fell below its start, so this rests on the divergence alone: take it with care, or sweep "
+            "longer (--num_steps)"
+        )
+    return "the loss neither fell nor rose, so this says nothing: sweep longer (--num_steps) or further (--max_lr)"
+
+
 class _Curve(NamedTuple):
     """A sweep made fit for the rules: evenly spaced by log10(lr), smoothed, cut where it diverged."""
 
@@ -198,6 +224,13 @@ class _Curve(NamedTuple):
     """Above the start: the start is 0."""
     noise: float
     """Standard deviation of a raw loss."""
+    start: float
+    """The loss there."""
+
+    @property
+    def drop(self) -> float:
+        """How far the loss fell below its start, without what is noise."""
+        return float(max(0.0, -self.losses.min() - self.noise / 2))
 
     def lr_at(self, index: int | np.intp) -> float:
         return float(10 ** self.log_lrs[index])
@@ -209,7 +242,8 @@ def _read(lrs: ArrayLike, losses: ArrayLike) -> _Curve:
     noise = 1.4826 * float(np.median(np.abs(np.diff(losses, 2)))) / 6**0.5
     log_lrs = np.linspace(np.log10(lrs[0]), np.log10(lrs[-1]), len(lrs))
     losses = np.interp(log_lrs, np.log10(lrs), losses)
-    losses = losses - np.median(losses[: max(3, len(losses) // 10)])  # the start, by log10(lr)
+    start = np.median(losses[: max(3, len(losses) // 10)])  # by log10(lr)
+    losses = losses - start
     # A divergence reaches 1e13: all above the cap is equally bad, or it would leak into its neighbours.
     width = len(lrs) / 64
     drop = max(0.0, -float(gaussian_filter1d(np.minimum(losses, 6 * noise), width).min()))
@@ -220,7 +254,7 @@ def _read(lrs: ArrayLike, losses: ArrayLike) -> _Curve:
     # What comes after a divergence says nothing: a dead network's loss is low and calm again.
     over = np.flatnonzero(smoothed > 0.9 * cap)
     end = len(lrs) if cap == 0 or not len(over) else max(int(over[0]) + 1, 2)
-    return _Curve(log_lrs[:end], smoothed[:end], noise)
+    return _Curve(log_lrs[:end], smoothed[:end], noise, float(start))
 
 
 def _check(lrs: ArrayLike, losses: ArrayLike) -> tuple[Array, Array]:

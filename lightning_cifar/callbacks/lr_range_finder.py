@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lightning_cifar import artifacts
-from lightning_cifar.analysis.lr_range import Suggestion, Sweep, has_diverged, smooth, suggest, sweep_lrs
+from lightning_cifar.analysis.lr_range import Suggestion, Sweep, doubt, has_diverged, smooth, suggest, sweep_lrs
 from lightning_cifar.callbacks.lr_sweep import sweep
 
 LR_NAMES = ("lr", "learning_rate")
@@ -73,6 +73,7 @@ class LRRangeFinder(Callback):
         self.milestones, self.zoom = tuple(milestones), None if zoom is None else (float(zoom[0]), float(zoom[1]))
         self.sweeps: list[Sweep] = []
         self.suggestion: Suggestion | None = None
+        self.doubt = ""  # why it is to be taken with care
         self.own_lr: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,13 +96,15 @@ class LRRangeFinder(Callback):
     def find(self, trainer: Trainer, pl_module: LightningModule, suffix: str = "") -> Suggestion:
         """Sweep, suggest, tell and write."""
         self.sweeps = list(self._sweep(trainer, pl_module))
-        self.suggestion = suggest(self.sweeps)
+        self.suggestion, self.doubt = suggest(self.sweeps), doubt(self.sweeps)
         low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
         num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
         if num_diverged:
             rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which end there.")
         where = suffix.replace("_", " ")
         rank_zero_info(f"found lr{where}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
+        if self.doubt:
+            rank_zero_info(f"found lr{where}: {self.doubt}")
         if trainer.is_global_zero:
             self._write(trainer, f"lr_range{suffix}")
         return self.suggestion

@@ -20,7 +20,7 @@ class CIFAR10DataModule(ImageDataModule):
         **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
 
     Raises:
-        FileNotFoundError: In ``prepare_data``, if there is no data and ``download`` is off.
+        FileNotFoundError: In ``setup``, if there is no data and ``download`` is off.
         ValueError: In ``setup``, if a file is truncated, altered or not what it claims to be.
     """
 

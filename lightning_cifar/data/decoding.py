@@ -23,7 +23,25 @@ logger = logging.getLogger(__name__)
 Damaged = Literal["refuse", "skip"]
 
 _PATIENCE = 1.0  # seconds before a progress bar appears
+_PORTION = 256  # files that are in memory at once where they are only checked
 _MOST_TOLD = 20  # damaged files that are named one by one
+
+
+class DamagedFilesError(ValueError):
+    """Files cannot be read, and the rule is to refuse them.
+
+    Attributes:
+        told: name and reason of each.
+        total: number of files that were read.
+    """
+
+    def __init__(self, root: Path, told: Sequence[str], total: int) -> None:
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        super().__init__(
+            f"{len(told)} of {total} files in {root} cannot be read, {', '.join(told[:3])}{more}: "
+            "mend or remove them, or pass --data.damaged skip."
+        )
+        self.told, self.total = list(told), total
 
 
 class Reader(NamedTuple):
@@ -53,7 +71,7 @@ class Reader(NamedTuple):
             The images (M, size, size, channels) of those that can be read, and their positions among the files.
 
         Raises:
-            ValueError: Files are damaged, and the rule is to refuse them.
+            DamagedFilesError: Files are damaged, and the rule is to refuse them.
         """
         with ExitStack() as stack:
             views, reasons = read_views(
@@ -68,11 +86,26 @@ class Reader(NamedTuple):
         kept = [i for i in range(len(files)) if i not in reasons]
         return (views[kept] if reasons else views), kept
 
+    def find_damaged(self, files: Sequence[Path], *, task: str | None = None) -> list[str]:
+        """Name and reason of each file that cannot be read; the images are read, and not kept."""
+        told = []
+        with ExitStack() as stack:
+            show = _progress(stack, task, len(files))
+            for start in range(0, len(files), _PORTION):
+                part = files[start : start + _PORTION]
+                _, reasons = read_views(part, self.size, self.channels, self.fit, threads=self.threads)
+                told += self._told(part, reasons)
+                show(start + len(part))
+        return told
+
+    def _told(self, files: Sequence[Path], reasons: Mapping[int, str]) -> list[str]:
+        return [f"{self.name(files[i])} ({reasons[i]})" for i in sorted(reasons)]
+
     def check(self, files: Sequence[Path]) -> list[Path]:
         """Those files that begin as images do; their pixels are not read.
 
         Raises:
-            ValueError: Others are among them, and the rule is to refuse them.
+            DamagedFilesError: Others are among them, and the rule is to refuse them.
         """
         reasons = {}
         for i, path in enumerate(files):
@@ -85,13 +118,9 @@ class Reader(NamedTuple):
 
     def _judge(self, files: Sequence[Path], reasons: Mapping[int, str]) -> None:
         """Refuse files, or tell that they are left out."""
-        told = [f"{self.name(files[i])} ({reason})" for i, reason in reasons.items()]
+        told = self._told(files, reasons)
         if told and self.damaged == "refuse":
-            more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-            raise ValueError(
-                f"{len(told)} of {len(files)} files in {self.root} cannot be read, {', '.join(told[:3])}{more}: "
-                "mend or remove them, or pass --data.damaged skip."
-            )
+            raise DamagedFilesError(self.root, told, len(files))
         for line in told[:_MOST_TOLD]:
             logger.warning("left out: %s", line)
         if len(told) > _MOST_TOLD:

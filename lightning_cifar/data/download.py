@@ -3,12 +3,14 @@
 Knows neither torch nor Lightning.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -28,6 +30,9 @@ def fetch(
     *,
     md5: str | None,
     size: int | None = None,
+    name: str = "",
+    also: str = "",
+    instead: str = "pass --data.url URL",
     progress: bool = True,
     timeout: float = 30.0,
     min_rate: float = 200e3,
@@ -44,20 +49,24 @@ def fetch(
         dest: where to put it. A file that is there already and is right is not downloaded again.
         md5: hexadecimal digest, or None.
         size: bytes, or None.
+        name: what the file is of, for the message; empty for the file's own name.
+        also: what else has to be put beside the file, for the message.
+        instead: what can be done in place of putting the file there, for the message.
         progress: show bytes, speed and remaining time on stderr.
         timeout: seconds without an answer after which a mirror is given up.
         min_rate: bytes per second below which another mirror, where there is one, gets a turn.
         patience: seconds before the rate is judged.
 
     Raises:
-        ConnectionError: no mirror delivered the file; the message gives each one's reason.
+        ConnectionError: no mirror delivered the file; the message gives the fix and the last reason, its notes each
+            mirror's.
         OSError: the file cannot be written.
         ValueError: `urls` is empty or holds another kind of address.
     """
     if not urls or not all(url.startswith(("http://", "https://", "file://")) for url in urls):
         raise ValueError(f"a download needs addresses with http://, https:// or file:// (got {', '.join(urls)!r})")
     part = dest.with_name(dest.name + ".part")
-    reasons: dict[str, str] = {}
+    problems: dict[str, _MirrorError] = {}
     queue = deque((url, 1) for url in urls)
     try:
         if dest.is_file() and _mismatch(dest, md5, size) is None:
@@ -77,25 +86,38 @@ def fetch(
                     # A wrong beginning may have come from elsewhere: the mirror may try again from zero.
                     raise _MirrorError(mismatch, again=resumed)
                 except _MirrorError as error:
-                    reasons[url] = str(error)
+                    problems[url] = error
                     if error.again and turn < _TURNS:
                         queue.append((url, turn + 1))
     except OSError as error:
         raise OSError(f"cannot write {part}: {error.strerror or error}; choose another folder") from error
-    listing = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
     checksum = f" (md5 {md5})" if md5 else ""
-    raise ConnectionError(
-        f"{dest.name} could not be downloaded [{listing}]: put {dest.name}{checksum} into {dest.parent} yourself, "
-        "or pass --data.url URL"
-    )
+    cure = f"put {dest.name}{checksum}{also} into {dest.parent}{os.sep}, or {instead}"
+    raise _nobody_delivers(name or dest.name, cure, problems)
+
+
+def _nobody_delivers(name: str, cure: str, problems: Mapping[str, _MirrorError]) -> ConnectionError:
+    """The error in one line, fix first: many mirrors mostly say the same. What each one said is in its notes."""
+    guess = " (no network?)" if all(problem.unreachable for problem in problems.values()) else ""
+    *_, last = problems.values()
+    tried = "1 address tried" if len(problems) == 1 else f"{len(problems)} mirrors tried, the last"
+    error = ConnectionError(f"{name} could not be downloaded{guess}: {cure} [{tried}: {last}]")
+    for url, problem in problems.items():
+        error.add_note(f"{url}: {problem}")
+    return error
 
 
 class _MirrorError(Exception):
-    """One mirror did not deliver; `again` says whether it deserves another turn."""
+    """One mirror did not deliver.
 
-    def __init__(self, reason: object, *, again: bool = False) -> None:
+    Attributes:
+        again: whether it deserves another turn.
+        unreachable: whether it gave no answer at all.
+    """
+
+    def __init__(self, reason: object, *, again: bool = False, unreachable: bool = False) -> None:
         super().__init__(" ".join(str(reason).split())[:200])
-        self.again = again
+        self.again, self.unreachable = again, unreachable
 
 
 def _receive(
@@ -157,7 +179,8 @@ def _ask(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | N
             return None
         raise _MirrorError(f"HTTP {error.code}") from error
     except (OSError, HTTPException, ValueError) as error:
-        raise _MirrorError(error.reason if isinstance(error, URLError) else error) from error
+        reason = error.reason if isinstance(error, URLError) else error
+        raise _MirrorError(reason, unreachable=not url.startswith("file://")) from error
     return response
 
 

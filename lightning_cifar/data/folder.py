@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_cifar.data.augment import build
-from lightning_cifar.data.decoding import Damaged, FileBatches, Reader, check_memory, mean_and_std
+from lightning_cifar.data.decoding import Damaged, DamagedFilesError, FileBatches, Reader, check_memory, mean_and_std
 from lightning_cifar.data.draws import permutation
 from lightning_cifar.data.geometry import Crop, Flip
 from lightning_cifar.data.image_tree import (
@@ -177,9 +177,23 @@ class ImageFolderDataModule(ImageDataModule):
         if wanted:
             self._check_memory([*self._arrays, *wanted])
         for split in wanted:
-            self._arrays[split] = self.load(split)
+            try:
+                self._arrays[split] = self.load(split)
+            except DamagedFilesError as error:
+                raise self._with_other_splits(error, split) from None
         if "train" in wanted and self._own_statistics:
             self._measure()
+
+    def _with_other_splits(self, error: DamagedFilesError, found_in: Split) -> DamagedFilesError:
+        """The same for all files: the reader of the message mends them once, and not split after split."""
+        told, total = error.told, error.total
+        for split, (files, _) in self._split().items():
+            if split == found_in:
+                continue
+            total += len(files)
+            if split not in self._arrays:
+                told = told + self._reader.find_damaged(files, task=f"checking {split} images")
+        return DamagedFilesError(self.root, told, total)
 
     def load(self, part: Split) -> LabelledImages:
         """Read the images of a split, in the order of their classes and names."""

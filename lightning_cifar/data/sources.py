@@ -257,6 +257,8 @@ def _decode_names(content: bytes, path: str) -> tuple[str, ...]:
 
 # ---------------------------------------------------------------- downloading
 
+_INSTEAD = "try --data SyntheticDataModule"  # where there is no network, another --data.url would not help
+
 
 def download_cifar10(root: Path, *, url: str | None = None, progress: bool = True) -> Path:
     """Fetch the official archive into `root`, from the mirrors or only from `url`, and return its path.
@@ -266,7 +268,15 @@ def download_cifar10(root: Path, *, url: str | None = None, progress: bool = Tru
         ValueError: `url` is no http, https or file address.
     """
     urls = MIRRORS if url is None else (url,)
-    return fetch(urls, root / ARCHIVE, md5=ARCHIVE_MD5, size=ARCHIVE_SIZE, progress=progress)
+    return fetch(
+        urls,
+        root / ARCHIVE,
+        md5=ARCHIVE_MD5,
+        size=ARCHIVE_SIZE,
+        name="CIFAR-10",
+        instead=_INSTEAD,
+        progress=progress,
+    )
 
 
 def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progress: bool = True) -> None:
@@ -283,8 +293,14 @@ def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progr
         ValueError: `url` is no http, https or file address.
     """
     folders = source.mirrors if url is None else (url.rstrip("/"),)
+    missing = []
     for file in source.files:
         packed = source.folder(root) / f"{file.name}.gz"
         if not packed.is_file() and not packed.with_suffix("").is_file():
-            urls = [f"{folder}/{packed.name}" for folder in folders]
-            fetch(urls, packed, md5=file.md5, size=file.size, progress=progress)
+            missing.append((file, packed))
+    for i, (file, packed) in enumerate(missing):
+        urls = [f"{folder}/{packed.name}" for folder in folders]
+        others = [path.name for _, path in missing[i + 1 :]]
+        also = f" and {', '.join(others)}" if others else ""
+        name = source.name
+        fetch(urls, packed, md5=file.md5, size=file.size, name=name, also=also, instead=_INSTEAD, progress=progress)

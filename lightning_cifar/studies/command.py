@@ -8,19 +8,21 @@ import fcntl
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lightning_cifar.artifacts import write_atomically
 from lightning_cifar.errors import CommandParser, UsageError, innermost
-from lightning_cifar.studies.jobs import ABOUT, Job, Progress, State, prepare, state_of
+from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, list_jobs, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
 if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
     from rich.table import Table
 
 
@@ -28,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     """Run the command; 0 if every run ended, 1 if one failed.
 
     Raises:
-        UsageError: The study, an arm or an option is wrong: found before anything runs.
+        UsageError: The study, an arm or an option is wrong, or the data cannot be had: found before anything runs.
     """
     options = _parse(words)
     study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
@@ -37,19 +39,22 @@ def main(words: Sequence[str]) -> int:
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
     )
-    _check_arms(study)
+    modules = _check_arms(study)
+    planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
+    if options.address is None:  # the data of other machines are theirs
+        _prepare_data(study, {arm: modules[arm] for arm in planned})
     jobs = prepare(study, folder, threads=threads)
     with _Lock(folder):
         about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
         write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
         board = Board(jobs, study)
-        todo = [job for job in jobs if state_of(job) not in ("done", "diverged")]
+        todo = [job for job in jobs if state_of(job) not in ENDED]
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
         try:
             _run(options, todo, board)
         except KeyboardInterrupt:
-            left = sum(state_of(job) not in ("done", "diverged") for job in jobs)
+            left = sum(state_of(job) not in ENDED for job in jobs)
             print(
                 f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command goes on", file=sys.stderr
             )
@@ -135,17 +140,39 @@ def _setting(text: str) -> tuple[str, object]:
     return key, yaml.safe_load(value)
 
 
-def _check_arms(study: Study) -> None:
-    """Refuse what one arm could not start with, before any arm starts."""
+def _check_arms(study: Study) -> dict[str, LightningDataModule]:
+    """Refuse what one arm could not start with, before any arm starts; the data of each arm."""
     import yaml
 
     from lightning_cifar.studies.run import check
 
+    modules = {}
     for name, config in study.arms.items():
         try:
-            check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
+            modules[name] = check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
         except (UsageError, ValueError, TypeError) as error:
             raise UsageError(f"arm {name}: {innermost(error)}") from error
+    return modules
+
+
+def _prepare_data(study: Study, modules: Mapping[str, LightningDataModule]) -> None:
+    """Have the data there before the first run: downloaded once, or missed once, and not by every run."""
+    by_data = {json.dumps(study.arms[arm]["data"], sort_keys=True, default=str): arm for arm in modules}
+    for arm in by_data.values():
+        try:
+            modules[arm].prepare_data()
+        except (OSError, ValueError) as error:
+            raise UsageError(_as_settings(str(error))) from error
+
+
+def _as_settings(message: str) -> str:
+    """A message with the options of a run as what a study takes instead.
+
+    >>> _as_settings("pass --data.download true, or --data SyntheticDataModule")
+    'pass --set data.download=true, or --set data.class_path=SyntheticDataModule'
+    """
+    message = re.sub(r"--data\.(\w+) (\w+)", r"--set data.\1=\2", message)
+    return re.sub(r"--data (\w+)", r"--set data.class_path=\1", message)
 
 
 def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
@@ -162,12 +189,18 @@ def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     writer.writerow(results.CSV_HEADER)
     writer.writerows(results.csv_rows(runs, study.metric, study.mode, study.target))
     write_atomically(folder / "results.csv", table.getvalue().encode())
-    print(f"\n{study.question or study.name}\n\n{text}")
-    failed = [run for run in runs if run.state not in ("done", "diverged")]
-    for run in failed[:3]:
-        error = run.error or f"the process broke off; its last words are in {run.folder}.log"
-        print(f"failed: {run.arm}, seed {run.seed}: {error}", file=sys.stderr)
-    print(f"results: {folder}/results.md and results.csv; lightning-cifar report {folder} --out report.html")
+    failed = [run for run in runs if run.state not in ENDED]
+    if len(failed) < len(runs):
+        print(f"\n{study.question or study.name}\n\n{text}")
+    else:
+        print("\nno run ended: there is nothing to compare\n")
+    by_error: dict[str, list[results.RunResult]] = {}
+    for run in failed:
+        by_error.setdefault(run.error or "the process broke off", []).append(run)
+    for error, (run, *others) in list(by_error.items())[:3]:
+        more = f" and {len(others)} more" if others else ""
+        print(f"failed: {run.arm}, seed {run.seed}{more}: {error} (log: {run.folder}.log)", file=sys.stderr)
+    print(f"results: {folder}/results.md and results.csv; lightning-cifar report {shlex.quote(str(folder))}")
     return 1 if failed else 0
 
 

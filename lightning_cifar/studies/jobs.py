@@ -28,6 +28,7 @@ from lightning_cifar.resume import can_resume
 from lightning_cifar.studies.spec import Study
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
+ENDED: tuple[State, ...] = ("done", "diverged")
 DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
 
 
@@ -60,29 +61,39 @@ class Progress:
     value: float
 
 
-def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
-    """Make the study's folder, or accept that of the same study, and list its jobs: seed by seed, arm by arm.
+def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
+    """The jobs of a study, seed by seed, arm by arm; nothing is written.
 
     Raises:
         UsageError: The folder belongs to another study, or is something else.
     """
-    marker, text = folder / STUDY, study.to_json()
+    marker = folder / STUDY
     if marker.is_file():
-        if marker.read_text() != text:
+        if marker.read_text() != study.to_json():
             raise UsageError(
                 f"{folder} belongs to another study, or to this one before it was changed: pass another --out."
             )
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is not a study's folder: pass another --out.")
-    write_atomically(marker, text.encode())
     jobs = []
-    for arm, config in study.arms.items():
-        path = folder / arm / "config.yaml"
-        write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     for seed in study.seeds:
         for arm in study.arms:
             run = folder / arm / f"seed-{seed}"
             jobs.append(Job(arm, seed, str(run), str(folder / arm / "config.yaml"), study.metric, threads))
+    return jobs
+
+
+def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
+    """Make the study's folder, or accept that of the same study, and list its jobs.
+
+    Raises:
+        UsageError: See :func:`list_jobs`.
+    """
+    jobs = list_jobs(study, folder, threads=threads)
+    write_atomically(folder / STUDY, study.to_json().encode())
+    for arm, config in study.arms.items():
+        path = folder / arm / "config.yaml"
+        write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     return jobs
 
 

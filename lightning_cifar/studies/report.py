@@ -92,8 +92,21 @@ def compare(
         raise UsageError(f"{studies[0]} is a study: pass it alone, or run folders such as {studies[0]}/*/seed-*/.")
     found = _read_study(folders[0]) if studies else _read_runs(folders)
     if not found.metrics:
-        raise UsageError(f"no run in {', '.join(map(str, folders[:3]))} has written metrics yet: look again later.")
+        raise UsageError(_why_nothing(found.runs, ", ".join(map(str, folders[:3]))))
     return _choose(found, metric, mode, target, baseline)
+
+
+def _why_nothing(runs: Sequence[RunResult], where: str) -> str:
+    """What to say where no run has a single metric."""
+    failed = [run for run in runs if run.state == "failed"]
+    if not failed:
+        return f"no run in {where} has written metrics yet: look again later."
+    first = failed[0]
+    count = f"all {len(runs)} runs" if len(failed) == len(runs) else f"{len(failed)} of {len(runs)} runs"
+    return (
+        f"{count} in {where} failed before they wrote a metric, the first ({first.arm}, seed {first.seed}) with: "
+        f"{first.error or 'no message'}; the whole story is in {first.folder}.log."
+    )
 
 
 def _choose(

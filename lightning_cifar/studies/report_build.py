@@ -63,7 +63,7 @@ def build(compared: Compared, command: str) -> Report:
         curves=curves,
         curve_notes=_curve_notes(curves["decimated"]),
         results=results_table(compared, rows),
-        result_notes=_result_notes(compared),
+        result_notes=_result_notes(compared, rows),
         differences=differences,
         intervals=intervals,
         difference_notes=_difference_notes(compared, len(found)),
@@ -111,13 +111,15 @@ def _curve_notes(decimated: object) -> list[str]:
     return notes
 
 
-def _result_notes(compared: Compared) -> list[str]:
+def _result_notes(compared: Compared, rows: Sequence[results.ArmRow]) -> list[str]:
     notes = [
         "Mean ± standard deviation over the finished runs, and the 95 % interval of the mean. The best value of a run "
         "is picked on the very data it is measured on, and so is a little too good; compare final values."
     ]
     if compared.target is not None:
         notes.append("Epochs and seconds to the target are means over the runs that reached it.")
+    if results.is_cut([interval for row in rows for interval in (row.final, row.best)], compared.metric):
+        notes.append(results.CUT_NOTE.lstrip("\\"))
     return notes
 
 
@@ -139,7 +141,7 @@ def _csv(compared: Compared) -> str:
 
 def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
     """The findings of the page stand where the table has its own sentences: they hold these and more."""
-    rows = table.partition("\n\n")[0]
+    rows = table.partition("\n\n- ")[0].rstrip("\n")
     parts = [
         f"# {page.title}",
         *page.summary,

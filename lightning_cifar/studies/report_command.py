@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> int:
         OSError: A file could not be written.
     """
     options = _parser().parse_args(list(words))
-    out = _checked(options.out)
+    out = _checked(options.out or _place(options.runs))
 
     # What has been refused so far needed neither NumPy nor SciPy, which take a second to load.
     from lightning_cifar.artifacts import write_atomically
@@ -58,13 +58,22 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     runs_help = "folder of a study, or folders of runs: those that differ by the seed alone are one arm"
     add("runs", type=Path, nargs="+", metavar="RUNS", help=runs_help)
-    add("--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s); .csv and .md beside it")
+    out_help = (
+        "the page (default: report.html in the study's or run's folder, of several runs in this one); .csv and .md"
+    )
+    add("--out", type=Path, help=f"{out_help} beside it")
     add("--metric", help="that is compared (default: the study's, or val/accuracy)")
     add("--mode", choices=("max", "min"), help="whether more of it is better (default: the study's, or by its name)")
     add("--target", type=float, help="value whose reaching is timed, such as 0.6 (default: the study's)")
     add("--baseline", metavar="ARM", help="arm that the others are compared with (default: the study's, or the first)")
     add("--png", action="store_true", help="also each panel as a picture for a paper, beside the page")
     return parser
+
+
+def _place(folders: Sequence[Path]) -> Path:
+    """Where the page goes if nothing is said: to what it is about. Of a folder that is missing, another will tell."""
+    alone = folders[0] if len(folders) == 1 and folders[0].is_dir() else Path()
+    return alone / "report.html"
 
 
 def _checked(out: Path) -> Path:

@@ -21,6 +21,7 @@ from lightning_cifar.studies.results import (
     number_text,
     p_text,
     range_text,
+    share_range_text,
     spread_text,
 )
 
@@ -113,7 +114,8 @@ def results_table(compared: Compared, rows: Sequence[ArmRow]) -> Table:
         count += f" + {row.failed} failed" if row.failed else ""
         line = [row.arm, count]
         for mean, std, low, high in (row.final, row.best):
-            line += [spread_text(scale * mean, scale * std), range_text(scale * low, scale * high)]
+            interval = (share_range_text if unit else range_text)(scale * low, scale * high)
+            line += [spread_text(scale * mean, scale * std), interval]
         if compared.target is not None:
             line += [number_text(row.epochs_to_target), number_text(row.seconds_to_target), f"{row.reached} of {row.n}"]
         cells.append([*line, number_text(row.seconds)])

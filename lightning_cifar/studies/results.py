@@ -14,6 +14,8 @@ from lightning_cifar.analysis.statistics import Difference, conclude, first_reac
 from lightning_cifar.studies.curves import Curve, read_curves
 from lightning_cifar.studies.jobs import Job, State, error_of, state_of
 
+_ROUNDING = 1e-9  # percent: runs that all reach 100 % have an interval that ends there
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -156,7 +158,7 @@ def markdown(
             row.arm,
             count,
             spread_text(mean, std),
-            range_text(low, high),
+            share_range_text(low, high) if unit else range_text(low, high),
             spread_text(*(scale * x for x in row.best[:2])),
         ]
         difference = by_arm.get(row.arm)
@@ -175,6 +177,7 @@ def markdown(
                 f"{row.reached} of {row.n}",
             ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", CUT_NOTE] if is_cut([row.final for row in rows], metric) else []
     return "\n".join([*lines, "", *(f"- {line}" for line in conclusions(found, metric, mode)), ""])
 
 
@@ -216,6 +219,30 @@ def spread_text(mean: float, std: float) -> str:
 def range_text(low: float, high: float, *, sign: bool = False) -> str:
     """An interval; a dash where there is none."""
     return f"{number_text(low, sign=sign)} to {number_text(high, sign=sign)}" if math.isfinite(low) else "-"
+
+
+CUT_NOTE = (
+    "\\* The computed interval goes on beyond 0 or 100 %, where no share can lie: cut in the text. Runs so few, or so "
+    "uneven, bound the mean on the other side alone; more seeds would on both."
+)
+
+
+def share_range_text(low: float, high: float) -> str:
+    """An interval in percent, cut where no share can lie, with a star where it is (see ``CUT_NOTE``).
+
+    >>> share_range_text(17.72, 103.21)
+    '17.72 to 100*'
+    """
+    if not math.isfinite(low):
+        return "-"
+    return (
+        f"{'0*' if low < -_ROUNDING else number_text(low)} to {'100*' if high > 100 + _ROUNDING else number_text(high)}"
+    )
+
+
+def is_cut(intervals: Iterable[tuple[float, float, float, float]], metric: str) -> bool:
+    """Whether one of the intervals (mean, deviation, low, high) of a metric is told cut."""
+    return is_share(metric) and any("*" in share_range_text(100 * low, 100 * high) for _, _, low, high in intervals)
 
 
 def p_text(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -71,11 +72,14 @@ class StudyRunCLI(RunCLI):
 class CheckCLI(RunCLI):
     """Parse, and build model and data, as a run would; then stop."""
 
+    built: ClassVar[pl.LightningDataModule]
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         return pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=0)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: everything that can be refused without data was accepted."""
+        """Keep the data alone: everything that can be refused without them was accepted."""
+        CheckCLI.built = self.datamodule
 
 
 def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
@@ -88,10 +92,16 @@ def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
     return StudyRunCLI.watch.metrics
 
 
-def check(words: list[str]) -> None:
-    """Refuse a ``fit`` that could not start, without starting it.
+def check(words: list[str]) -> pl.LightningDataModule:
+    """Refuse a ``fit`` that could not start, without starting it; its data as they are before they are prepared.
 
     Raises:
         UsageError: In the words of the command line.
     """
-    CheckCLI.start(words)
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # seed and devices, which each run tells in its log
+    try:
+        CheckCLI.start(words)
+    finally:
+        logging.disable(before)
+    return CheckCLI.built

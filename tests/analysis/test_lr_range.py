@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lightning_cifar.analysis.lr_range import (
     RULES,
     Sweep,
+    doubt,
     has_diverged,
     minimum_tenth,
     smooth,
@@ -236,3 +237,25 @@ def test_one_bad_sweep_of_three_does_not_move_the_suggestion_far() -> None:
 def test_no_sweep_no_suggestion() -> None:
     with pytest.raises(ValueError, match="`sweeps` is empty"):
         suggest([])
+
+
+def test_a_suggestion_without_a_fall_is_doubted() -> None:
+    rng = np.random.default_rng(0)
+    for draw in range(20):
+        flat = np.log(10) + 0.02 * rng.standard_normal(200)
+        diverging = flat.copy()
+        diverging[160:] += np.exp(np.minimum(np.arange(40), 30))
+        rests = doubt([make_sweep(diverging)] * 3)
+        assert rests.startswith("the loss never fell below its start, so this rests on the divergence alone: take it")
+        assert doubt([make_sweep(flat)]).startswith("the loss neither fell nor rose, so this says nothing")
+        falling = [make_sweep(curve(0.05, 0.1, seed=draw))]
+        assert doubt(falling) == ""
+        assert doubt([*falling, *falling, make_sweep(diverging)]) == ""
+        assert doubt([*falling, make_sweep(diverging), make_sweep(diverging)]) == rests
+
+
+@pytest.mark.parametrize(("depth", "doubted"), [(0.01, True), (0.03, False)])
+def test_a_fall_is_two_percent_of_the_start(depth: float, doubted: bool) -> None:
+    for scale in (1.0, 1000.0):
+        losses = scale * np.interp(X, [-4, -2, -1, 0, 1], [1.0, 1.0, 1.0 - depth, 1.0, 3.0])
+        assert bool(doubt([make_sweep(losses)])) is doubted

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import random
 import subprocess
@@ -166,6 +167,29 @@ def test_a_nan_ends_the_sweep_with_a_message(tmp_path: Path) -> None:
     assert len(finder.sweeps[0].losses) == 35
     assert finder.sweeps[0].diverged
     assert model.calls == 0
+
+
+class Rising(Stranger):
+    """Learns nothing: its loss is 1 until the rate is 1, and grows from there on."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.calls += 1
+        zero = 0 * self.net(batch[0]).sum()
+        return zero + 1 + 0.2 * max(0, self.calls - 32)
+
+
+def test_a_value_that_rests_on_the_divergence_alone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    finder = LRRangeFinder(num_steps=40, num_sweeps=1)
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        make_trainer(tmp_path, finder, max_epochs=0).fit(Rising(), loader())
+    assert finder.suggestion is not None
+    told = [line for line in caplog.messages if line.startswith("found lr")]
+    assert told == [
+        f"found lr: {finder.suggestion.value:.3g} ({finder.suggestion.low:.2g} to "
+        f"{finder.suggestion.high:.2g}, 1 sweeps)",
+        f"found lr: {finder.doubt}",
+    ]
+    assert "rests on the divergence alone" in finder.doubt
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

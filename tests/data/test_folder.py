@@ -229,6 +229,25 @@ def test_damaged_files_are_refused_or_left_out(root: Path, caplog: pytest.LogCap
         make(root, damaged="skip").setup("predict")
 
 
+def test_damaged_files_of_all_splits_are_told_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_cifar.data.decoding._PORTION", 3)
+    data = make(root)
+    files = {split: each.files for split, each in data._split().items()}
+    whole = files["train"][0].read_bytes()
+    for split in files:
+        files[split][-1].write_bytes(b"hello")
+    total = sum(map(len, files.values()))
+    with pytest.raises(ValueError, match=f"^3 of {total} files in ") as info:
+        data.setup("fit")
+    for split in files:
+        assert files[split][-1].relative_to(root).as_posix() in str(info.value)
+    with pytest.raises(ValueError, match=f"^3 of {total} files in "):
+        make(root).setup("test")
+    for split in ("train", "val"):
+        files[split][-1].write_bytes(whole)
+    make(root).setup("fit")  # which needs no test image
+
+
 def test_too_large_an_image_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     with pytest.raises(ValueError, match=r"cannot be read, cat/04.png \(it has more than 0 million pixels: make it"):

@@ -287,10 +287,11 @@ def test_an_altered_copy_loses_its_turn_to_the_next_mirror(tmp_path: Path) -> No
 
 def test_no_mirror_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    cure = rf"put {IMAGES}\.gz \(md5 \w+\) into {tmp_path}/here/Tiny/raw yourself, or pass --data\.url URL"
+    files = rf"{IMAGES}\.gz \(md5 \w+\) and {LABELS}\.gz, .*\.gz"
+    cure = rf"put {files} into {tmp_path}/here/Tiny/raw/, or try --data SyntheticDataModule"
     with (
         serve(tmp_path / "empty") as (address, _),
-        pytest.raises(ConnectionError, match=rf"{IMAGES}\.gz could not be .*HTTP 404\]: {cure}") as info,
+        pytest.raises(ConnectionError, match=rf"^Tiny could not be downloaded: {cure} \[.*HTTP 404\]") as info,
     ):
         download_idx(tmp_path / "here", tiny_source(address), progress=False)
     assert "\n" not in str(info.value)

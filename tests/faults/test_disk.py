@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,9 @@ import torch
 from lightning_cifar import cli
 from lightning_cifar.artifacts import write_atomically
 from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
+from lightning_cifar.full_disk import silent_writers
 from lightning_cifar.integrity import read_verified
+from lightning_cifar.models import LeNet
 
 
 @pytest.fixture
@@ -46,18 +51,72 @@ def test_a_checkpoint_that_does_not_fit(small_disk: Path) -> None:
     assert files(small_disk) == {"resume.ckpt", "resume.ckpt.sha256"}
 
 
-@pytest.mark.filterwarnings("ignore:GPU available but not used")
-@pytest.mark.filterwarnings("ignore:.*No space left on device")
-def test_a_run_on_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = """fit --model LeNet --data SyntheticDataModule --data.num_train 64 --data.num_val 32 --trainer.max_epochs 4
+RUN = """fit --model LeNet --data SyntheticDataModule --data.num_train 64 --data.num_val 32 --trainer.max_epochs 4
     --trainer.enable_progress_bar false --trainer.accelerator cpu --run_dir""".split()  # noqa: SIM905
-    assert cli.main([*words, str(small_disk / "run")]) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_a_run_on_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.excepthook, sys.unraisablehook
+    assert cli.main([*RUN, str(small_disk / "run")]) == 2
+    captured = capsys.readouterr().err
+    said = [line for line in captured.splitlines() if "error" in line.lower()]
     assert len(said) == 1
-    assert "No space left on device" in said[0]
+    assert f"error: no space is left in {small_disk / 'run'}: free some, then " in said[0]
+    assert "Traceback" not in captured
+    assert (threading.excepthook, sys.unraisablehook) == before
     assert not list(small_disk.rglob("*.part"))
     for path in small_disk.rglob("*.ckpt"):
         read_verified(path)
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_the_line_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    step = LeNet.training_step
+
+    def training_step(self: LeNet, *args: object, **kwargs: object) -> object:
+        if self.trainer.current_epoch < 2:
+            return step(self, *args, **kwargs)
+        thread = threading.Thread(target=full)  # as TensorBoard's
+        thread.start()
+        thread.join()
+        return full()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LeNet, "training_step", training_step)
+        assert cli.main([*RUN, "run"]) == 2
+    said = capfd.readouterr().err
+    advice = "lightning-cifar fit --resume run"
+    assert (
+        said.splitlines()[-1] == f"lightning-cifar: error: no space is left in run: free some, then go on with {advice}"
+    )
+    assert "Traceback" not in said
+    assert cli.main(advice.split()[1:]) == 0
+    assert (folder / "result.json").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_other_errors_of_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    other = OSError(errno.EACCES, "not yours")
+    with silent_writers():
+        for error in (OSError(errno.ENOSPC, "full"), other):
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert told == [other]
 
 
 def test_read_only(small_disk: Path) -> None:

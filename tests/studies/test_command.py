@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lightning_cifar.cli import main
+from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
 from lightning_cifar.studies.jobs import Job, prepare, state_of, words_of
 from lightning_cifar.studies.spec import read_study
 
@@ -106,6 +107,47 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.
     assert "--set: there is no setting 'dta.root'. Did you mean data?" in error(
         {"a": {"model.lr": 1.0}}, "--set", "dta.root=x"
     )
+
+
+def test_missing_data_stop_a_study_before_its_first_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: CIFAR10DataModule) -> None:
+        tried.append(str(self.root))
+        raise ConnectionError("CIFAR-10 could not be downloaded: try --data SyntheticDataModule or --data.url URL")
+
+    tried: list[str] = []
+    monkeypatch.setattr(CIFAR10DataModule, "prepare_data", refuse)
+    arms = {"a": {"model.lr": 0.1}, "b": {"model.lr": 0.2}}
+    words = ["study", write(tmp_path, arms), "--out", "out", "--set", "data.class_path=CIFAR10DataModule"]
+    assert main([*words, "--set", "data.root=absent"]) == 2
+    told = capfd.readouterr()
+    hint = "try --set data.class_path=SyntheticDataModule or --set data.url=URL"
+    assert told.err == f"lightning-cifar: error: CIFAR-10 could not be downloaded: {hint}\n"
+    assert told.out.count("\n") == 1
+    assert "Seed set to" not in told.out
+    assert tried == ["absent"]  # once for both arms
+    assert not Path("out").exists()
+
+
+def test_each_different_data_of_unfinished_arms_is_prepared_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda self: prepared.append(self.split_seed))
+    monkeypatch.setattr("lightning_cifar.studies.local.run_locally", lambda *_: None)
+    path = write(
+        tmp_path, {"a": {"model.lr": 1.0}, "b": {"data.split_seed": 5}, "c": {"model.lr": 2.0}, "d": {"model.lr": 3.0}}
+    )
+    assert main(["study", path, "--out", "out"]) == 1
+    assert sorted(prepared) == [0, 5]
+    for job in prepare(read_study(Path(path)), Path("out"), threads=1):
+        if job.arm == "b":
+            job.path.mkdir()
+            (job.path / "done.json").write_text('{"state": "done"}')
+    prepared.clear()
+    assert main(["study", path, "--out", "out"]) == 1
+    assert prepared == [0]
 
 
 def test_the_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

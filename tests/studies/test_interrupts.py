@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lightning_cifar.cli import main
+from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.studies import command, run
 from lightning_cifar.studies.jobs import error_of, prepare, state_of, work
 from lightning_cifar.studies.spec import read_study
@@ -83,7 +84,7 @@ def test_a_full_disk_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "write_atomically", full)
-    monkeypatch.setattr(command, "_check_arms", lambda study: None)
+    monkeypatch.setattr(command, "_check_arms", lambda study: dict.fromkeys(study.arms, SyntheticDataModule()))
     assert main(["study", write(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

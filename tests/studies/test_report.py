@@ -162,6 +162,53 @@ def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run)
     assert compare([tmp_path / "wild"]).runs[0].state == "diverged"
 
 
+def test_an_interval_of_a_share_is_told_cut(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", {"plain": 0.0, "wild": 0.1}, seeds=2)
+    path = folder / "wild/seed-1/metrics.csv"
+    path.write_text(re.sub(r",0\.[67]\d*(,0\.[5-9]\d*,0\.[78]\d*,0\.\d+)", r",0.2\1", path.read_text()))
+    compared = compare([folder])
+    row = results.table(compared.runs, list(compared.arms), "val/accuracy", "max")[1]
+    assert row.final[2] < 0
+    assert row.final[3] > 1  # the statistics stay as they are
+    built = build(compared, "x")
+    page = report_html(built.page)
+    assert cells(page, "results")[1][3] == "0* to 100*"
+    assert "*" not in cells(page, "results")[0][3]
+    note = "The computed interval goes on beyond 0 or 100 %"
+    assert f"* {note}" in page
+    assert note in built.text
+    assert "\\*" not in page
+    folder = write_study(tmp_path / "calm", {"plain": 0.0}, seeds=3)
+    built = build(compare([folder]), "x")
+    assert note not in built.text + report_html(built.page)
+    assert results.share_range_text(17.724, 103.21) == "17.72 to 100*"
+    assert results.share_range_text(-3.0, 40.1) == "0* to 40.10"
+    assert results.share_range_text(100.0, 100.0 + 1e-13) == "100.00 to 100.00"
+    assert results.share_range_text(math.nan, math.nan) == "-"
+
+
+def test_without_out_the_page_goes_to_what_it_is_about(
+    tmp_path: Path, write_study: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = ["report.csv", "report.html", "report.md"]
+    folder = write_study(tmp_path / "s", ARMS, seeds=2)
+    run = folder / "plain/seed-0"
+    for alone in (folder, run):
+        assert main(["report", str(alone)]) == 0
+        assert f"report: {alone}/report.html (" in capsys.readouterr().out
+        assert sorted(path.name for path in alone.glob("report.*")) == names
+    assert not list(Path().iterdir())
+    first = (folder / "report.csv").read_bytes()
+    assert main(["report", str(folder)]) == 0  # what lies there now is no run, and no reason to refuse
+    assert (folder / "report.csv").read_bytes() == first
+    assert main(["report", str(run), str(folder / "better/seed-0")]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == names
+    capsys.readouterr()
+    assert "there is no folder nowhere: pass the folder of a study" in error(["nowhere"], capsys)
+
+
 def test_mistakes_are_told_in_one_line(
     tmp_path: Path, write_study: Study, write_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,12 +225,16 @@ def test_mistakes_are_told_in_one_line(
     said = error([str(folder), *out, "--metric", "val/acuracy"], capsys)
     assert "no run has the metric 'val/acuracy'. Did you mean val/accuracy?" in said
     assert "--baseline (=b) must be one of the arms a" in error([str(folder), *out, "--baseline", "b"], capsys)
-    assert "there is no option --metrik. Did you mean metric?" in error([str(folder), "--metrik", "x"], capsys)
+    assert "there is no option --metrik. Did you mean --metric?" in error([str(folder), "--metrik", "x"], capsys)
     assert "must end in .html" in error([str(folder), "--out", str(tmp_path / "r.csv")], capsys)
     assert "is a folder: name a file in it" in error([str(folder), "--out", str(tmp_path)], capsys)
     assert "there is no folder" in error([str(folder), "--out", str(tmp_path / "x/r.html")], capsys)
     (folder / "a/seed-0/metrics.csv").unlink()
     assert "has written metrics yet" in error([str(folder), *out], capsys)
+    (folder / "a/seed-0/done.json").write_text('{"state": "failed", "error": "no data"}')
+    said = error([str(folder), *out], capsys)
+    assert f"all 1 runs in {folder} failed before they wrote a metric, the first (a, seed 0) with: no data; " in said
+    assert f"is in {folder}/a/seed-0.log." in said
     assert not list(tmp_path.glob("r.*"))
 
 

@@ -128,6 +128,22 @@ class Page:
         element.click()
 
 
+def test_a_table_is_never_cut_off(page: Page) -> None:
+    """It fits into a wide page; in a narrow one it scrolls inside its box, and the page does not."""
+    wide = "document.querySelector('#results').parentElement"
+    try:
+        page.browser.set_window_size(1300, 900)
+        page.wait_until("innerWidth <= 1300")
+        assert page.ask(f"{wide}.scrollWidth - {wide}.clientWidth") == 0
+        page.browser.set_window_size(600, 900)
+        page.wait_until("innerWidth <= 600")
+        assert page.ask(f"{wide}.scrollWidth > {wide}.clientWidth")
+        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert page.ask(f"getComputedStyle({wide}).overflowX") == "auto"
+    finally:
+        page.browser.set_window_size(*WINDOW)
+
+
 def test_it_shows_the_panels_and_the_bands_of_the_statistics(page: Page, folder: Path) -> None:
     assert page.ask("report.panels.map(panel => panel.metric.name)") == list(PANELS)
     assert page.ask("document.documentElement.scrollWidth <= innerWidth"), "nothing reaches out of the page"

@@ -1,0 +1,100 @@
+"""What a training says of itself where no progress bar is seen: a line an epoch, and a word on too few steps."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sized
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+FEW_STEPS = 100  # in all: with fewer, hardly any network learns anything
+_MOST = 4  # networks trained side by side, in a line
+
+
+class EpochLines(Callback):
+    """Prints a line for each epoch where the output goes into a file, in which a progress bar shows nothing.
+
+    There is none in a terminal, nor where the progress bar was put off.
+    """
+
+    def __init__(self) -> None:
+        self._begin = 0.0
+        self._validated = False
+        self._ended: tuple[str, float] | None = None  # which epoch, and its seconds
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._say(trainer)
+        self._begin, self._validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The module's own hook, which logs the loss of the epoch, comes after those of all callbacks.
+        self._ended = _place(trainer), time.perf_counter() - self._begin
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._say(trainer)
+
+    def _say(self, trainer: pl.Trainer) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None or trainer.progress_bar_callback is None:
+            return
+        place, seconds = ended
+        numbers = _numbers(trainer.callback_metrics, self._validated)  # on all ranks: they may wait for one another
+        if trainer.is_global_zero and not sys.stdout.isatty():
+            sys.stdout.write("  ".join([place, *numbers, f"{seconds:.0f} s"]) + "\n")
+            sys.stdout.flush()
+
+
+def _place(trainer: pl.Trainer) -> str:
+    epoch = f"epoch {trainer.current_epoch + 1}"
+    if trainer.max_steps > 0:  # whichever of the two comes first; the steps were asked for
+        return f"{epoch}  step {trainer.global_step}/{trainer.max_steps}"
+    return epoch if trainer.max_epochs in (None, -1) else f"{epoch}/{trainer.max_epochs}"
+
+
+def _numbers(metrics: Mapping[str, Tensor], validated: bool) -> list[str]:
+    """The loss of the training, what the validation found in this epoch, and the speed."""
+    found = _logged(metrics, "train/loss")
+    if validated:
+        found += _logged(metrics, "val/accuracy") or _logged(metrics, "val/loss")
+    parts = []
+    for name in found:
+        value = float(metrics[name])
+        parts.append(f"{name} {100 * value:.1f} %" if name.startswith("val/accuracy") else f"{name} {value:.3g}")
+    if "train/images_per_s" in metrics:
+        parts.append(f"{float(metrics['train/images_per_s']):,.0f} images/s")
+    return parts
+
+
+def _logged(metrics: Mapping[str, Tensor], name: str) -> list[str]:
+    """A number of the network, or else of each of several that train side by side."""
+    return [name] if name in metrics else [each for each in metrics if each.startswith(f"{name}/")][:_MOST]
+
+
+class FewSteps(Callback):
+    """Says, in one line, when a training is over before it can have learned anything.
+
+    A training that was cut short on purpose, by its steps or batches, is let be.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        limit = trainer.limit_train_batches  # an integer is a number of batches, be it 1
+        cut = trainer.fast_dev_run or trainer.overfit_batches or isinstance(limit, int) or limit < 1  # type: ignore[attr-defined]
+        if cut or trainer.max_steps != -1 or not trainer.is_global_zero:
+            return
+        planned = trainer.estimated_stepping_batches
+        if not 0 < planned < FEW_STEPS:
+            return
+        each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        steps = f"{each} step{'s' * (each != 1)} an epoch, {planned} in all"
+        loader = trainer.train_dataloader
+        held, size = getattr(loader, "labels", getattr(loader, "dataset", None)), getattr(loader, "batch_size", None)
+        if isinstance(held, Sized) and size:
+            steps = f"{len(held)} training images in batches of {size}: {steps}"
+        sys.stderr.write(f"{steps}: pass a smaller --data.batch_size or more --trainer.max_epochs\n")
