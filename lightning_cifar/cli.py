@@ -168,7 +168,7 @@ def _quieten() -> None:
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.path.append(os.getcwd())  # a model of one's own beside; at the end, so that it hides no library
+    sys.path.append("")  # the current folder, for a model of one's own; at the end, so that it hides no library
     os.environ["MPLBACKEND"] = "agg"  # a notebook's, which `!lightning-cifar` inherits, may not be importable here
     try:
         code = main()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -136,22 +137,22 @@ class RunCLI(LightningCLI):
         check_trainer(vars(self._get(self.config, "trainer")))
         path = self._get(self.config, "ckpt_path")
         if path and Path(path).is_file():
-            held = read_checkpoint(Path(path)).get("class_path")
-            wanted = self._get(self.config, "model")["class_path"]
-            self._check_optimizer(Path(path))
+            content = read_checkpoint(Path(path))
+            held, wanted = content.get("class_path"), self._get(self.config, "model")["class_path"]
+            self._check_optimizer(Path(path), content)
             if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
                 held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
                 raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
             if self.subcommand == "fit":
-                check_goes_on(vars(self._get(self.config, "trainer")), progress_of(read_checkpoint(Path(path))))
-            self._show_as_trained(Path(path))
+                check_goes_on(vars(self._get(self.config, "trainer")), progress_of(content))
+            self._show_as_trained(Path(path), content)
 
-    def _show_as_trained(self, path: Path) -> None:
+    def _show_as_trained(self, path: Path, content: Mapping[str, Any]) -> None:
         """Bring one's own images to the size and normalisation of the training, and give outputs their names."""
         section = self._get(self.config, "data")
         if self.subcommand == "fit" or section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
             return
-        source, settings = trained_with(path, read_checkpoint(path), []), section["init_args"]
+        source, settings = trained_with(path, content, []), section["init_args"]
         for name in ("image_size", "in_channels", "mean", "std"):
             if settings[name] is None:
                 value = getattr(source, name)
@@ -159,9 +160,9 @@ class RunCLI(LightningCLI):
         if settings["class_names"] == "folders":
             settings["class_names"] = list(source.class_names)
 
-    def _check_optimizer(self, path: Path) -> None:
+    def _check_optimizer(self, path: Path, content: Mapping[str, Any]) -> None:
         """Another optimizer cannot go on from this one's state."""
-        held = read_checkpoint(path).get("hyper_parameters", {})
+        held = content.get("hyper_parameters", {})
         settings = self._get(self.config, "model").get("init_args", {})
         for name in ("optimizer", "decay_norm_and_bias") if self.subcommand == "fit" else ():
             if name in held and settings.get(name, held[name]) != held[name]:

@@ -29,17 +29,18 @@ class Trained(NamedTuple):
     """What had to be assumed."""
 
 
-def load_trained(path: Path) -> Trained:
+def load_trained(path: Path, content: Mapping[str, Any] | None = None) -> Trained:
     """Read a checkpoint of a classifier. Its data need not be there.
 
     Args:
         path: Of the checkpoint, such as ``runs/.../checkpoints/best.ckpt``.
+        content: Of the checkpoint, where it was read already.
 
     Raises:
         UsageError: If the file is no checkpoint of a classifier of this package, or damaged, or its weights are not
             finite.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path) if content is None else content
     model = _load_model(path, content)
     broken = next((name for name, value in model.state_dict().items() if not torch.isfinite(value).all()), None)
     if broken:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -199,3 +201,47 @@ def test_the_configuration_for_ones_own_images_learns_from_few() -> None:
     path = Path(__file__).parent.parent / "configs/own_images.yaml"
     assert cli.main(["fit", "--config", str(path), "--trainer.accelerator", "cpu", "--run_dir", "run"]) == 0
     assert json.loads(Path("run/result.json").read_text())["best"] >= 0.6  # chance: 0.33
+
+
+OWN = """\
+from typing import Any
+
+from torch import nn
+
+from lightning_cifar import Classifier
+
+
+class Small(Classifier):
+    def __init__(self, width: int = 4, **training: Any) -> None:
+        super().__init__(**training)
+        self.save_hyperparameters()
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Linear(width, self.num_classes))
+"""
+
+
+def test_a_model_beside_is_found_with_the_environment_of_a_notebook(tmp_path: Path) -> None:
+    """By the console script, as -P leaves the current folder out; a notebook's backend is not installed everywhere."""
+    (tmp_path / "small.py").write_text(OWN)
+    (tmp_path / "random.py").write_text("raise RuntimeError('hides a library')")
+    words = [
+        "fit",
+        "--model",
+        "small.Small",
+        "--model.width",
+        "5",
+        *SMALL,
+        "--trainer.max_epochs",
+        "1",
+        "--run_dir",
+        "run",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "lightning_cifar", *words],
+        env={**os.environ, "MPLBACKEND": "module://not_there"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "width: 5" in Path("run/config.yaml").read_text()
+    assert Path("run/pictures/loss_curves.png").is_file()

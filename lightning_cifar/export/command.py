@@ -73,7 +73,7 @@ def main(words: Sequence[str]) -> int:
 
     content = read_checkpoint(source.checkpoint)
     _refuse_several(source.checkpoint, content)
-    trained = load_trained(source.checkpoint)
+    trained = load_trained(source.checkpoint, content)
     model = trained.model.cpu()  # a file must not ask for a GPU
     data = trained_with(source.checkpoint, content, [])
     known = {
