@@ -222,7 +222,7 @@ class Small(Classifier):
 def test_a_model_beside_is_found_with_the_environment_of_a_notebook(tmp_path: Path) -> None:
     """By the console script, as -P leaves the current folder out; a notebook's backend is not installed everywhere."""
     (tmp_path / "small.py").write_text(OWN)
-    (tmp_path / "random.py").write_text("raise RuntimeError('hides a library')")
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('hides a library')")
     words = [
         "fit",
         "--model",
@@ -237,7 +237,7 @@ def test_a_model_beside_is_found_with_the_environment_of_a_notebook(tmp_path: Pa
     ]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "lightning_cifar", *words],
-        env={**os.environ, "MPLBACKEND": "module://not_there"},
+        env={**os.environ, "MPLBACKEND": "not_there"},
         capture_output=True,
         text=True,
         check=False,
