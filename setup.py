@@ -62,7 +62,7 @@ def compiled_modules() -> list[Extension]:
 
 
 class BuildWithConfigs(build_py):
-    """Puts configs/ into the package, where lightning_cifar.shipped looks for it; a checkout has it beside."""
+    """Puts configs/ into the package, where lightning_cifar.configuration looks for it; a checkout has it beside."""
 
     def run(self) -> None:
         super().run()

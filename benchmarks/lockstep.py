@@ -31,7 +31,7 @@ import torch
 
 from lightning_cifar import models
 from lightning_cifar.data import NoisyLineDataModule
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.models import SideBySide
 
 NUM_EPOCHS = 4

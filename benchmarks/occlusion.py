@@ -23,7 +23,7 @@ from captum.attr import Occlusion
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from lightning_cifar.analysis.occlusion import occlusion_map
+from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
 from lightning_cifar.models import DilatedNet
 

@@ -33,7 +33,7 @@ import torch
 import torchvision
 
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.models import PretrainedResNet
 
 

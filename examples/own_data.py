@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_cifar import ImageDataModule, ImageFolderDataModule, LeNet
-from lightning_cifar.data.images import LabelledImages
+from lightning_cifar.data.image_datamodule import LabelledImages
 
 
 class Stripes(ImageDataModule):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_cifar.analysis.classification import class_table, confusion_matrix
     from lightning_cifar.analysis.feature_maps import feature_maps
     from lightning_cifar.analysis.layers import list_layers
-    from lightning_cifar.analysis.occlusion import occlusion_map
+    from lightning_cifar.analysis.occlusion.maps import occlusion_map
     from lightning_cifar.analysis.statistics import mean_interval, paired_differences
     from lightning_cifar.callbacks import (
         ActivationSnapshots,
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         Throughput,
         WeightGIF,
     )
-    from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
+    from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
+    from lightning_cifar.checkpoints.trained import Trained, load_trained
+    from lightning_cifar.commands.export.reading import load_safetensors
     from lightning_cifar.data import (
         CIFAR10DataModule,
         FashionMNISTDataModule,
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
         NoisyLineDataModule,
         SyntheticDataModule,
     )
-    from lightning_cifar.export.reading import load_safetensors
     from lightning_cifar.ext.convolution import conv2d, conv2d_backward
     from lightning_cifar.ext.gradients import numeric_gradient
     from lightning_cifar.models import (
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     )
     from lightning_cifar.notebook import show
     from lightning_cifar.schedules import lr_factor
-    from lightning_cifar.trained import Trained, load_trained
 
 __version__ = "0.1.0"
 
@@ -104,7 +104,7 @@ _NAMES = {  # by the module that has them
         "Throughput",
         "WeightGIF",
     ),
-    "checkpoint_io": ("VerifiedCheckpointIO",),
+    "checkpoints.io": ("VerifiedCheckpointIO",),
     "data": (
         "CIFAR10DataModule",
         "FashionMNISTDataModule",
@@ -114,7 +114,7 @@ _NAMES = {  # by the module that has them
         "NoisyLineDataModule",
         "SyntheticDataModule",
     ),
-    "export.reading": ("load_safetensors",),
+    "commands.export.reading": ("load_safetensors",),
     "ext.convolution": (
         "conv2d",
         "conv2d_backward",
@@ -140,7 +140,7 @@ _NAMES = {  # by the module that has them
     ),
     "notebook": ("show",),
     "schedules": ("lr_factor",),
-    "trained": (
+    "checkpoints.trained": (
         "Trained",
         "load_trained",
     ),

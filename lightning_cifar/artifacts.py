@@ -10,14 +10,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+
+from lightning_cifar.files.atomic import appearing, write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -124,7 +126,7 @@ def stream_animation(
         return []
     paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in encoders}
     with ExitStack() as stack:
-        parts = {suffix: stack.enter_context(_appearing(path)) for suffix, path in paths.items()}
+        parts = {suffix: stack.enter_context(appearing(path)) for suffix, path in paths.items()}
         files = {suffix: stack.enter_context(part.open("wb")) for suffix, part in parts.items()}
         active = [encoders[suffix](file) for suffix, file in files.items()]
         for frame in frames:
@@ -214,42 +216,6 @@ def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
     path = run_folder(trainer) / f"{name}.html"
     write_atomically(path, html.encode())
     return path
-
-
-def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
-
-    Args:
-        path: of the file; its folder is made.
-        content: of the file.
-        durable: wait until it is on the disk, so that a power cut leaves the old content or the new one too.
-
-    Raises:
-        OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
-    """
-    with _appearing(path) as part, part.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A name to write to; afterwards the file has its own, or, on any error, is gone."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        if (error.strerror or "").startswith("could not write"):
-            raise  # another file's, which was open at the same time
-        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from None
 
 
 def _show_gif(trainer: Trainer, name: str, path: Path, step: int | None) -> None:

@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from lightning_cifar.configuration import list_configs, with_found_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
-from lightning_cifar.shipped import list_configs, with_found_configs
 
 MODULES = {  # of our own commands, below lightning_cifar
-    "lr-find": "lr_find",
-    "explain": "explain",
-    "export": "export.command",
-    "study": "studies.command",
-    "report": "studies.report_command",
-    "gradcheck": "gradcheck",
-    "bench": "bench",
-    "regimes": "regimes",
-    "doctor": "doctor",
-    "completion": "completion",
+    "lr-find": "commands.lr_find",
+    "explain": "commands.explain.command",
+    "export": "commands.export.command",
+    "study": "commands.study",
+    "report": "commands.report",
+    "gradcheck": "commands.gradcheck",
+    "bench": "commands.bench",
+    "regimes": "commands.regimes",
+    "doctor": "commands.doctor.command",
+    "completion": "commands.completion.command",
 }
 COMMANDS = ("fit", "validate", "test", "predict", *MODULES)
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")  # in a folder
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
         verb = _own_verb(words[0])
         if verb is not None:
             return verb(words[1:]) or 0
-        from lightning_cifar.runs import RunCLI
+        from lightning_cifar.runs.cli import RunCLI
 
         RunCLI.start(words)
     except KeyboardInterrupt as error:

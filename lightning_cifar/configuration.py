@@ -1,17 +1,43 @@
-"""What can be said of a configuration file before torch is loaded."""
+"""Configuration files: found in ``configs/``, and checked before torch is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
-from lightning_cifar.duplicates import refuse_duplicates
 from lightning_cifar.errors import UsageError, one_line
 
 _SECTIONS = ("trainer", "model", "data")
 _MOST = 1_000_000  # values in a file
 _EXAMPLE = "such as model: {class_path: LeNet}"
+_PACKAGE = Path(__file__).parent
+_ROOTS = (_PACKAGE, _PACKAGE.parent)  # inside an installed package, and beside it in a checkout
+
+
+def find_config(path: str) -> str:
+    """The path itself where there is such a file, or does not begin with ``configs/``; else that of the package's."""
+    if not path.startswith("configs/") or Path(path).exists():
+        return path
+    return next((str(root / path) for root in _ROOTS if (root / path).is_file()), path)
+
+
+def list_configs() -> list[str]:
+    """``configs/demo.yaml`` and so on, in order."""
+    return sorted({file.relative_to(root).as_posix() for root in _ROOTS for file in (root / "configs").rglob("*.yaml")})
+
+
+def with_found_configs(words: Sequence[str]) -> list[str]:
+    """The words of a command line with the paths after ``--config`` and ``-c`` replaced by those of existing files."""
+    found = list(words)
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in ("-c", "--config") and equals:
+            found[i] = f"{option}={find_config(value)}"
+        elif word in ("-c", "--config") and i + 1 < len(words):
+            found[i + 1] = find_config(words[i + 1])
+    return found
 
 
 def check_configuration(path: str | Path) -> None:
@@ -95,3 +121,33 @@ def _check_classes(path: str | Path, name: str, node: yaml.Node) -> None:
             line = value.start_mark.line + 1
             raise UsageError(f"{path}, line {line}: {name}.class_path{found} must be the name of a class.")
         _check_classes(path, f"{name}.{key.value}", value)
+
+
+def refuse_duplicates(path: str | Path) -> None:
+    """Refuse a YAML file in which a name stands twice beside each other: two members called ``plain``, say.
+
+    What is not YAML is left to the parser, which tells more of it.
+
+    Raises:
+        UsageError: naming the file, the line and the name.
+    """
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return
+    for name, line in _duplicates(root, ""):
+        raise UsageError(f"{path}, line {line}: {name} is given a second time, and only one would count: rename it.")
+
+
+def _duplicates(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _duplicates(item, f"{prefix}{i}.")
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if name in seen:
+                yield name, key.start_mark.line + 1
+            seen.add(name)
+            yield from _duplicates(value, f"{name}.")

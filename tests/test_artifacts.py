@@ -25,6 +25,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_cifar import artifacts
+from lightning_cifar.files import atomic
 from lightning_cifar.plots import GIFEncoder
 
 
@@ -235,7 +236,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = tmp_path / "f.csv"
-    artifacts.write_atomically(path, b"old")
+    atomic.write_atomically(path, b"old")
 
     def fail(self: Path, *args: object) -> None:
         with open(self, "wb") as file:
@@ -244,7 +245,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(
 
     monkeypatch.setattr(Path, moment, fail)
     with pytest.raises(OSError, match="could not write") as caught:
-        artifacts.write_atomically(path, b"new")
+        atomic.write_atomically(path, b"new")
     monkeypatch.undo()
     assert str(path) in str(caught.value)
     assert "No space left" in str(caught.value)

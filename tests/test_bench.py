@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar.bench import REFERENCE, TORCH, TORCH_LAST, race, read_shapes
 from lightning_cifar.cli import main
+from lightning_cifar.commands.bench import REFERENCE, TORCH, TORCH_LAST, race, read_shapes
 from lightning_cifar.ext.convolution import BACKENDS
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import cli
-from lightning_cifar.completion import _short, read_table
-from lightning_cifar.completion_scripts import RENDERERS, Group, Option, Table
+from lightning_cifar.commands.completion.command import _short, read_table
+from lightning_cifar.commands.completion.scripts import RENDERERS, Group, Option, Table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's parser, as it is built
 
@@ -156,7 +156,7 @@ def test_every_option_of_every_command_is_offered(
 
 def test_the_parser_of_fit_is_the_one_that_runs(table: Table) -> None:
     """What is completed is what ``fit --help`` shows."""
-    from lightning_cifar.completion import _run_options
+    from lightning_cifar.commands.completion.command import _run_options
 
     for command, options in _run_options().items():
         groups = [table.groups[name] for name in table.commands[command][1][:2]]
@@ -285,7 +285,7 @@ def test_odd_names_in_fish(odd: Table, tmp_path: Path) -> None:
 def test_the_command_prints_the_script(
     shell: str, table: Table, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_cifar.completion.read_table", lambda: table)
+    monkeypatch.setattr("lightning_cifar.commands.completion.command.read_table", lambda: table)
     assert cli.main(["completion", shell]) == 0
     output = capsys.readouterr().out
     assert output == RENDERERS[shell](table)

@@ -14,17 +14,18 @@ import pytest
 from packaging.requirements import Requirement
 
 from lightning_cifar.cli import main
-from lightning_cifar.doctor import datasets, environment, findings, inside, machine, packages
-from lightning_cifar.doctor.findings import Fact, Finding, Told, guarded, redact
-from lightning_cifar.doctor.inside import Card, judge_convolutions, judge_cuda
-from lightning_cifar.doctor.libraries import broke_off, libraries
+from lightning_cifar.commands.doctor import datasets, environment, findings, machine, packages
+from lightning_cifar.commands.doctor import library_checks as inside
+from lightning_cifar.commands.doctor.findings import Fact, Finding, Told, guarded, redact
+from lightning_cifar.commands.doctor.library_checks import Card, judge_convolutions, judge_cuda
+from lightning_cifar.commands.doctor.library_process import broke_off, libraries
 from lightning_cifar.errors import UsageError
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder of one's own, in which the doctor loads no library."""
-    monkeypatch.setattr("lightning_cifar.doctor.libraries.libraries", lambda roots: iter(()))
+    monkeypatch.setattr("lightning_cifar.commands.doctor.library_process.libraries", lambda roots: iter(()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -149,8 +150,8 @@ def test_a_probe_that_breaks_is_a_finding_and_the_others_go_on(
         raise OSError(5, "Input/output\nerror")
 
     monkeypatch.setattr(machine, "processor", broken)
-    monkeypatch.delattr("lightning_cifar.doctor.packages")
-    monkeypatch.setitem(sys.modules, "lightning_cifar.doctor.packages", None)  # as if packaging were missing
+    monkeypatch.delattr("lightning_cifar.commands.doctor.packages")
+    monkeypatch.setitem(sys.modules, "lightning_cifar.commands.doctor.packages", None)  # as if packaging were missing
     main(["doctor"])
     text = " ".join(capsys.readouterr().out.split())
     assert "the processor could not be looked at (OSError: [Errno 5] Input/output error)" in text
@@ -516,7 +517,7 @@ def test_an_archive_cut_short(tmp_path: Path) -> None:
 
 
 def test_the_parser_refuses_words() -> None:
-    from lightning_cifar.doctor import main as doctor
+    from lightning_cifar.commands.doctor.command import main as doctor
 
     with pytest.raises(UsageError, match="everything"):
         doctor(["everything"])

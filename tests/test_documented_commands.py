@@ -18,13 +18,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from lightning_cifar import bench, cli
+from lightning_cifar import cli
+from lightning_cifar.commands import bench
+from lightning_cifar.configuration import find_config
 from lightning_cifar.data import CIFAR10DataModule, MNISTDataModule
-from lightning_cifar.data.images import LabelledImages
+from lightning_cifar.data.image_datamodule import LabelledImages
 from lightning_cifar.models import LeNet
-from lightning_cifar.shipped import find_config
 from lightning_cifar.studies import local
-from lightning_cifar.studies.jobs import Job, work
+from lightning_cifar.studies.jobs import Job
+from lightning_cifar.studies.run import work
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

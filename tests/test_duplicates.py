@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar.duplicates import refuse_duplicates
+from lightning_cifar.configuration import refuse_duplicates
 from lightning_cifar.errors import UsageError
 
 

@@ -17,7 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_cifar import cli, explain, plots
+from lightning_cifar import cli, plots
+from lightning_cifar.commands.explain import command as explain
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 

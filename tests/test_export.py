@@ -18,14 +18,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_cifar import artifacts, cli, export, models
+from lightning_cifar import artifacts, cli, models
+from lightning_cifar.commands import export
+from lightning_cifar.commands.export import command as export_command
+from lightning_cifar.commands.export import writing
+from lightning_cifar.commands.export.checking import compare, run_on
+from lightning_cifar.commands.export.reading import Format, Portable, load_safetensors, open_file
+from lightning_cifar.commands.export.writing import write
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.errors import UsageError
-from lightning_cifar.export import command as export_command
-from lightning_cifar.export import writing
-from lightning_cifar.export.checking import compare, run_on
-from lightning_cifar.export.reading import Format, Portable, load_safetensors, open_file
-from lightning_cifar.export.writing import write
 
 pytest.importorskip("safetensors")
 pytest.importorskip("onnxscript")
@@ -443,7 +444,7 @@ def test_checkpoints_that_are_no_classifier(tmp_path: Path, capsys: pytest.Captu
     content = {
         "state_dict": several.state_dict(),
         "hyper_parameters": dict(several.hparams),
-        "class_path": "lightning_cifar.models.side_by_side.SideBySide",
+        "class_path": "lightning_cifar.models.side_by_side.module.SideBySide",
     }
     torch.save(content, tmp_path / "several.ckpt")
     said = error_of(capsys, tmp_path / "several.ckpt", "--format", "pt2")

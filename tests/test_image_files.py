@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifar.image_files import (
+from lightning_cifar.files.images import (
     Fit,
     Pixels,
     UnreadableImageError,

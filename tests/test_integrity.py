@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_cifar import artifacts, integrity
-from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints import read_checkpoint
+from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
+from lightning_cifar.checkpoints.reading import read_checkpoint
 from lightning_cifar.errors import UsageError
-from lightning_cifar.integrity import (
+from lightning_cifar.files import atomic
+from lightning_cifar.files import checksums as integrity
+from lightning_cifar.files.checksums import (
     DamagedError,
     beside,
     move_verified,
@@ -71,7 +72,7 @@ def test_another_file_in_its_place_is_caught(tmp_path: Path) -> None:
 
 def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, moved = tmp_path / "a", tmp_path / "b"
-    write, replace = artifacts.write_atomically, Path.replace
+    write, replace = atomic.write_atomically, Path.replace
     seen = []
 
     def look() -> None:
@@ -104,7 +105,7 @@ def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch:
 def test_a_full_disk_leaves_the_former_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     write_verified(path, b"one")
-    write = artifacts.write_atomically
+    write = atomic.write_atomically
 
     def full(to: Path, content: bytes, *, durable: bool = False) -> None:
         if to == path:

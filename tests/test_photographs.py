@@ -13,9 +13,9 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 from lightning_cifar import cli
+from lightning_cifar.checkpoints.trained import load_trained
 from lightning_cifar.data import ImageFolderDataModule
 from lightning_cifar.models import LeNet
-from lightning_cifar.trained import load_trained
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = ["--data", "SyntheticDataModule", "--data.num_train", "64", "--data.num_val", "20", "--data.num_test", "10"]

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch.optim import SGD, lr_scheduler
 
 from lightning_cifar import plots
+from lightning_cifar.commands.regimes import PAPERS, PRESETS, main, trace
 from lightning_cifar.errors import UsageError
-from lightning_cifar.regimes import PAPERS, PRESETS, main, trace
 from lightning_cifar.schedules import check_regime, lr_factor
 
 PAGE = Path(__file__).parents[1] / "docs" / "regimes.md"
@@ -180,7 +180,7 @@ def test_the_twin_on_the_page_is_equal(name: str) -> None:
 
 def test_importing_and_running_load_neither_torch_nor_pyplot(tmp_path: Path) -> None:
     code = (
-        "import sys; from lightning_cifar.regimes import main; early = 'matplotlib' in sys.modules;"
+        "import sys; from lightning_cifar.commands.regimes import main; early = 'matplotlib' in sys.modules;"
         f"main(['--out', {str(tmp_path)!r}]);"
         "print(early, sorted({'torch', 'lightning', 'matplotlib.pyplot'} & set(sys.modules)))"
     )

@@ -10,8 +10,8 @@ import torch
 
 from lightning_cifar.cli import main
 from lightning_cifar.errors import UsageError
+from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.models import LeNet
-from lightning_cifar.resume import FolderLock
 
 ARGS = """fit --model LeNet --model.mixup 0.3 --model.optimizer adam --model.lr 0.003 --model.schedule cosine
 --data SyntheticDataModule --data.num_train 96 --data.num_val 32 --data.batch_size 32 --trainer.max_epochs 4

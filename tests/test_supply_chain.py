@@ -79,7 +79,7 @@ def test_the_locks_serve_the_project() -> None:
     "code",
     [
         "import lightning_cifar, lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks",
-        f"from lightning_cifar.data.pipelines import load_pipeline; load_pipeline({str(PIPELINE)!r})",
+        f"from lightning_cifar.data.albumentations_pipeline import load_pipeline; load_pipeline({str(PIPELINE)!r})",
         "from lightning_cifar.cli import main; assert main('fit --model LeNet --data SyntheticDataModule "
         "--data.num_train 64 --data.num_val 32 --data.batch_size 32 --trainer.max_epochs 1 --test_after_fit true "
         "--trainer.accelerator cpu --run_dir run'.split()) == 0",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_cifar.checkpoints.trained import load_trained
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
-from lightning_cifar.trained import load_trained
 
 Content = dict[str, Any]
 

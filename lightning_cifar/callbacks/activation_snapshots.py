@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from lightning_cifar import artifacts
 from lightning_cifar.analysis.activations import LayerSummary, observed
+from lightning_cifar.analysis.layer_selection import Place, choose_places
 from lightning_cifar.analysis.modes import undisturbed
-from lightning_cifar.analysis.places import Place, choose_places
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples, step_of
 from lightning_cifar.callbacks.snapshots import (

@@ -18,8 +18,8 @@ from torch.utils.data import DistributedSampler
 from lightning_cifar.analysis.classification import accuracy, class_table, confusion_matrix
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import loader_at
-from lightning_cifar.callbacks.twins import warn_of_twins
 
 Stage: TypeAlias = Literal["val", "test"]
 

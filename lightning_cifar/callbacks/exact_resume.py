@@ -13,8 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from lightning_cifar.artifacts import run_folder, write_atomically
-from lightning_cifar.integrity import move_verified
+from lightning_cifar.artifacts import run_folder
+from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.checksums import move_verified
 
 _KEY = "exact_resume"
 

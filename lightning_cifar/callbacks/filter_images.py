@@ -17,7 +17,7 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.twins import warn_of_twins
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 
 
 class FilterImages(Callback):

@@ -12,12 +12,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cifar.analysis.modes import evaluation
-from lightning_cifar.analysis.occlusion import occlusion_map
+from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import save_figure
 from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import first_forward, read_probe
-from lightning_cifar.callbacks.twins import warn_of_twins
 
 
 class OcclusionMaps(Callback):

@@ -16,8 +16,8 @@ from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.analysis.predictions import Predictions, keep_worst, read_predictions
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import loader_at
-from lightning_cifar.callbacks.twins import warn_of_twins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_cifar.analysis.prediction_table import are_probabilities, class_in_path, top_classes
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
-from lightning_cifar.callbacks.twins import warn_of_twins
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 
 
 class _Row(NamedTuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
 from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import describe
-from lightning_cifar.callbacks.twins import warn_of_twins
 
 _HEADLINE = {
     "train": "training images as the network gets them",

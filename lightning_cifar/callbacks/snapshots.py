@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_cifar.analysis.activations import Histogram, LayerSummary, Summary, density, merged, shared_axis
-from lightning_cifar.analysis.places import Place, Tap
+from lightning_cifar.analysis.layer_selection import Place, Tap
 
 if TYPE_CHECKING:
     from lightning_cifar.plots import DensityPanel, MomentPanel

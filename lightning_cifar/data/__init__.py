@@ -2,7 +2,7 @@
 
 from lightning_cifar.data.cifar10 import CIFAR10DataModule
 from lightning_cifar.data.folder import ImageFolderDataModule
-from lightning_cifar.data.images import ImageDataModule
+from lightning_cifar.data.image_datamodule import ImageDataModule
 from lightning_cifar.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_cifar.data.noisy_line import NoisyLineDataModule
 from lightning_cifar.data.synthetic import SyntheticDataModule

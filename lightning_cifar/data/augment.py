@@ -1,7 +1,8 @@
 """Augmentations of a whole batch of uint8 images, on its device, composed by name.
 
 An augmentation takes images (N, H, W, C), one row of numbers in [0, 1) for each of its draws, and gives images of the
-same shape. What it draws is a pure function of (seed, epoch, sample index), see :mod:`lightning_cifar.data.draws`: it
+same shape. What it draws is a pure function of (seed, epoch, sample index), see
+:mod:`lightning_cifar.data.counter_rng`: it
 depends neither on the batch that a sample is in, nor on workers, ranks or what ran before.
 """
 
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.data.colour import Brightness, Contrast, Cutout, Erasing, Grayscale, Saturation
-from lightning_cifar.data.draws import uniform
+from lightning_cifar.data.counter_rng import uniform
+from lightning_cifar.data.crop_table import RowTable
 from lightning_cifar.data.geometry import Crop, Flip, ResizedCrop, Samples, ShiftScaleRotate
-from lightning_cifar.data.rows import RowTable
-from lightning_cifar.data.trivial import TrivialAugment
+from lightning_cifar.data.trivial_augment import TrivialAugment
 
 Augmentation: TypeAlias = (
     Flip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.data.augment import Pipeline
-from lightning_cifar.data.draws import permutation
+from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.geometry import Samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.sources import download_cifar10, find_cifar10, read_cifar10
 
 
@@ -17,7 +17,7 @@ class CIFAR10DataModule(ImageDataModule):
         download: Fetch the tarball (170 MB) into ``root`` when there is no data.
         verify: Compare with the official checksums. False reads an unofficial copy.
         url: Fetch from here instead of the known mirrors.
-        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+        **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
 
     Raises:
         FileNotFoundError: In ``setup``, if there is no data and ``download`` is off.

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_cifar.data.augment import Pipeline
-from lightning_cifar.image_files import Fit, Pixels, UnreadableImageError, check_image, plain_text, read_views
+from lightning_cifar.files.images import Fit, Pixels, UnreadableImageError, check_image, plain_text, read_views
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from lightning_cifar.data.augment import build
+from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.decoding import Damaged, DamagedFilesError, FileBatches, Reader, check_memory, mean_and_std
-from lightning_cifar.data.draws import permutation
 from lightning_cifar.data.geometry import Crop, Flip
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.image_tree import (
     KINDS,
     LabelledFiles,
@@ -26,12 +27,11 @@ from lightning_cifar.data.image_tree import (
     split_off,
     tell_left_out,
 )
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
-from lightning_cifar.image_files import Fit, find_images
+from lightning_cifar.files.images import Fit, find_images
 
 if TYPE_CHECKING:
+    from lightning_cifar.data.albumentations_loader import PerSampleLoader
     from lightning_cifar.data.batches import BatchLoader
-    from lightning_cifar.data.per_sample import PerSampleLoader
 
 # Of ImageNet's training images, as torchvision's networks were trained with; grey: their means over the channels.
 _IMAGENET = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.226,))}
@@ -49,8 +49,8 @@ class ImageFolderDataModule(ImageDataModule):
     Where there is ``root/train`` with the class folders inside, it is the training set, and ``root/val`` and
     ``root/test`` are the others; what of them is missing, or all where there is no ``root/train``, is split off each
     class with a seed. Every kind of png, jpeg, webp, bmp and gif is read (grey, transparent, 16 bits, palettes, CMYK,
-    turned by the camera; see :func:`lightning_cifar.image_files.read_image`), scaled bicubically, and kept in memory as
-    uint8. To ``predict``, the classes do not matter: all images in ``root`` are read, batch by batch, and a batch is
+    turned by the camera; see :func:`lightning_cifar.files.images.read_image`), scaled bicubically, and kept in memory
+    as uint8. To ``predict``, the classes do not matter: all images in ``root`` are read, batch by batch, and a batch is
     (images, numbers of the files in ``file_names``).
 
     Args:
@@ -71,7 +71,7 @@ class ImageFolderDataModule(ImageDataModule):
         threads: That read files; None is one for each processor core.
         mean: Per channel, of images in [0, 1]. A checkpoint brings those of its training.
         std: Likewise.
-        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+        **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
 
     Raises:
         FileNotFoundError: There is no such folder.

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cifar.data.draws import ALTERNATING, uniform
-from lightning_cifar.data.rows import RowTable
+from lightning_cifar.data.counter_rng import ALTERNATING, uniform
+from lightning_cifar.data.crop_table import RowTable
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lightning_cifar.data.draws import permutation
-from lightning_cifar.image_files import SUFFIXES, find_images, plain_text
+from lightning_cifar.data.counter_rng import permutation
+from lightning_cifar.files.images import SUFFIXES, find_images, plain_text
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lightning_cifar.data.idx import read_labelled
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.sources import FASHION_MNIST, MNIST, IdxSource, download_idx
 
 
@@ -22,8 +22,9 @@ class MNISTDataModule(ImageDataModule):
         download: Fetch the files that are missing into ``root`` (12 MB).
         verify: Compare with the official checksums. False reads an unofficial copy.
         url: Fetch from this folder's address instead of the known mirrors.
-        augment: See :class:`~lightning_cifar.data.images.ImageDataModule`; none by default, a mirrored digit is none.
-        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+        augment: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`; none by default: a mirrored digit
+            is not a digit.
+        **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
 
     Raises:
         FileNotFoundError: In ``setup``, if a file is missing.
@@ -69,8 +70,8 @@ class FashionMNISTDataModule(MNISTDataModule):
         download: Fetch the files that are missing into ``root`` (31 MB).
         verify: Compare with the official checksums. False reads an unofficial copy.
         url: Fetch from this folder's address instead of the known mirrors.
-        augment: See :class:`~lightning_cifar.data.images.ImageDataModule`; none by default.
-        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+        augment: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`; none by default.
+        **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
     """
 
     source = FASHION_MNIST

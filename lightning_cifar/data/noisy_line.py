@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.draws import permutation, uniform
+from lightning_cifar.data.counter_rng import permutation, uniform
 
 Split = Literal["train", "val", "test"]
 # Two streams of uniform numbers make one of normal ones; no two splits share any.

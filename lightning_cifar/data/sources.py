@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_cifar.data.download import fetch
-from lightning_cifar.data.pickles import read_pickle
+from lightning_cifar.data.safe_pickle import read_pickle
 
 logger = logging.getLogger(__name__)
 

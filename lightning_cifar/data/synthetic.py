@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning_cifar.data.images import ImageDataModule, LabelledImages
+from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.shapes import CLASS_NAMES, draw_shapes
 
 MAX_TRAIN = 50_000
@@ -18,7 +18,7 @@ class SyntheticDataModule(ImageDataModule):
         num_val: Validation images to draw.
         num_test: Test images to draw.
         data_seed: Another one draws other images.
-        **loading: See :class:`~lightning_cifar.data.images.ImageDataModule`.
+        **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
     """
 
     class_names = CLASS_NAMES

@@ -15,7 +15,7 @@ from lightning_cifar.models.pretrained import (
 )
 from lightning_cifar.models.regressor import Regressor
 from lightning_cifar.models.resnet import ResNetCIFAR
-from lightning_cifar.models.side_by_side import SideBySide
+from lightning_cifar.models.side_by_side.module import SideBySide
 from lightning_cifar.models.trainable import Trainable
 
 __all__ = [

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lightning_cifar.plots.classification import draw_confusion
     from lightning_cifar.plots.conv_bench import draw_conv_bench
     from lightning_cifar.plots.curves import Curve, draw_loss_curves, draw_members_curves
-    from lightning_cifar.plots.explain_page import Explained, Picture, explain_html
     from lightning_cifar.plots.feature_maps import draw_feature_maps, draw_maps_over_training
     from lightning_cifar.plots.filters import draw_filter_frame, draw_filters
     from lightning_cifar.plots.fit_curves import (
@@ -39,15 +38,11 @@ if TYPE_CHECKING:
     from lightning_cifar.plots.graph import GraphNode, draw_graph
     from lightning_cifar.plots.image_grid import draw_image_grid, to_displayable
     from lightning_cifar.plots.lr_range import draw_lr_range
-    from lightning_cifar.plots.lr_range_page import lr_range_html
     from lightning_cifar.plots.lr_range_view import LRCurve
     from lightning_cifar.plots.occlusion import Occlusion, draw_explanation, draw_occlusion_maps, to_percent
-    from lightning_cifar.plots.prediction_table import PredictedPhotograph, draw_photographs
-    from lightning_cifar.plots.predictions import draw_predictions
-    from lightning_cifar.plots.regimes import draw_regimes
-    from lightning_cifar.plots.rendering import to_frames
-    from lightning_cifar.plots.report_curves import ArmBand, draw_report_curves
-    from lightning_cifar.plots.report_page import (
+    from lightning_cifar.plots.pages.explain_page import Explained, Picture, explain_html
+    from lightning_cifar.plots.pages.lr_range_page import lr_range_html
+    from lightning_cifar.plots.pages.report_page import (
         HeatMap,
         Interval,
         PagePicture,
@@ -56,12 +51,17 @@ if TYPE_CHECKING:
         arm_colors,
         report_html,
     )
+    from lightning_cifar.plots.prediction_table import PredictedPhotograph, draw_photographs
+    from lightning_cifar.plots.predictions import draw_predictions
+    from lightning_cifar.plots.regimes import draw_regimes
+    from lightning_cifar.plots.rendering import to_frames
+    from lightning_cifar.plots.report_curves import ArmBand, draw_report_curves
 
 _HOME = {
     "Curve": "curves",
     "DensityCurve": "activations",
     "DensityPanel": "activations",
-    "Explained": "explain_page",
+    "Explained": "pages.explain_page",
     "FitCurve": "fit_curves",
     "FitPicture": "fit_curves",
     "FitPoints": "fit_curves",
@@ -70,7 +70,7 @@ _HOME = {
     "MomentCurve": "activations",
     "MomentPanel": "activations",
     "Occlusion": "occlusion",
-    "Picture": "explain_page",
+    "Picture": "pages.explain_page",
     "PredictedPhotograph": "prediction_table",
     "WebPEncoder": "animation",
     "animate_densities": "activations",
@@ -97,20 +97,20 @@ _HOME = {
     "draw_predictions": "predictions",
     "draw_regimes": "regimes",
     "draw_ridges": "activations",
-    "explain_html": "explain_page",
-    "lr_range_html": "lr_range_page",
+    "explain_html": "pages.explain_page",
+    "lr_range_html": "pages.lr_range_page",
     "to_displayable": "image_grid",
     "to_frames": "rendering",
     "to_percent": "occlusion",
     "ArmBand": "report_curves",
     "draw_report_curves": "report_curves",
-    "HeatMap": "report_page",
-    "Interval": "report_page",
-    "PagePicture": "report_page",
-    "ReportPage": "report_page",
-    "Table": "report_page",
-    "arm_colors": "report_page",
-    "report_html": "report_page",
+    "HeatMap": "pages.report_page",
+    "Interval": "pages.report_page",
+    "PagePicture": "pages.report_page",
+    "ReportPage": "pages.report_page",
+    "Table": "pages.report_page",
+    "arm_colors": "pages.report_page",
+    "report_html": "pages.report_page",
 }
 
 __all__ = [

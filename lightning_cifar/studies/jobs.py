@@ -11,20 +11,15 @@ FOLDER/<arm>/seed-0.log          what it printed
 from __future__ import annotations
 
 import json
-import math
 import os
-import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
-from lightning_cifar.artifacts import write_atomically
-from lightning_cifar.errors import UsageError, did_you_mean, one_line
-from lightning_cifar.resume import can_resume
+from lightning_cifar.errors import UsageError
+from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.studies.spec import Study
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
@@ -113,50 +108,6 @@ def error_of(job: Job) -> str:
         return str(json.loads((job.path / DONE).read_text()).get("error", ""))
     except (OSError, ValueError):
         return ""
-
-
-def work(job: Job, say: Callable[[Progress], None]) -> State:
-    """Do a job in this process, or continue it where it broke; the result is on disk.
-
-    A run whose loss is not a finite number in the end has diverged: a result, not an error. A mistake that stops the
-    run makes it failed; it is tried again when the study is started again.
-    """
-    import torch
-
-    from lightning_cifar.studies.run import run_job
-
-    torch.set_num_threads(job.threads)
-    start = time.monotonic()
-    state: State
-    try:
-        metrics = run_job(job, say)
-        value = metrics.get(job.metric, math.nan)
-        if job.metric not in metrics:
-            raise UsageError(f"there is no metric {job.metric!r}.{did_you_mean(job.metric, metrics)}")
-        loss = metrics.get("train/loss", value)
-        state, error = ("done" if math.isfinite(value) and math.isfinite(loss) else "diverged"), ""
-    except Exception as problem:
-        # Whatever a run dies of, the others go on, and the table says it.
-        metrics, state, error = {}, "failed", f"{one_line(problem) or type(problem).__name__}"[:400]
-        import traceback
-
-        traceback.print_exc()
-    record: dict[str, Any] = {"state": state, "seconds": round(time.monotonic() - start, 2), "metrics": metrics}
-    if error:
-        record["error"] = error
-    write_atomically(job.path / DONE, (json.dumps(record, indent=2) + "\n").encode())
-    return state
-
-
-def words_of(job: Job) -> list[str]:
-    """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
-    if state_of(job) == "failed":
-        (job.path / DONE).unlink()
-    if can_resume(job.path):
-        return ["fit", "--resume", job.folder]
-    if job.path.exists():
-        shutil.rmtree(job.path)
-    return ["fit", "--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder]
 
 
 def redirect_output(path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
-from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, work
+from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
 
 Watcher = Callable[[Job, State | Progress | None], None]
 
@@ -121,6 +121,8 @@ def _worker(job: Job, pipe: Connection) -> None:
     def say(progress: Progress) -> None:
         with suppress(OSError):  # nobody listens any more
             pipe.send(progress)
+
+    from lightning_cifar.studies.run import work  # loads torch, which the process above does without
 
     work(job, say)
     pipe.close()

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
-from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, work
+from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
 from lightning_cifar.studies.local import Watcher
 
 if TYPE_CHECKING:
@@ -237,6 +237,8 @@ def _run(job: Job, folder: str, with_gpu: bool, mailbox: Actor) -> State:
         mailbox.put.remote(job, progress)
 
     try:
+        from lightning_cifar.studies.run import work
+
         return work(job, say)
     except BaseException:  # the record itself could not be written: as a process that dies, it is tried again
         traceback.print_exc()

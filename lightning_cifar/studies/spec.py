@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from lightning_cifar.duplicates import refuse_duplicates
+from lightning_cifar.configuration import find_config, list_configs, refuse_duplicates
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
-from lightning_cifar.shipped import find_config, list_configs
 
 Config = dict[str, Any]
 

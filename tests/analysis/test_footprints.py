@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from lightning_cifar.analysis.footprints import Slide
+from lightning_cifar.analysis.occlusion.receptive_field import Slide
 
 SLIDES = [
     Slide(kernel, stride, (before, after), 1)

@@ -12,7 +12,7 @@ from captum.attr import Occlusion
 from torch import Tensor, nn
 
 from lightning_cifar.analysis import occlusion
-from lightning_cifar.analysis.occlusion import occlusion_map
+from lightning_cifar.analysis.occlusion.maps import occlusion_map
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from lightning_cifar.analysis.places import Tap, choose_places
+from lightning_cifar.analysis.layer_selection import Tap, choose_places
 
 
 def plain() -> nn.Sequential:

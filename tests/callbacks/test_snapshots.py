@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_cifar.analysis.activations import LayerSummary, summarise
-from lightning_cifar.analysis.places import Place, Tap
+from lightning_cifar.analysis.layer_selection import Place, Tap
 from lightning_cifar.callbacks.snapshots import HEADER, Snapshot, density_panels, log_histograms, table_rows
 
 VALUES = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)).relu()

@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as kernels
 
 from lightning_cifar.data.augment import BY_NAME, Pipeline, Spec, build
 from lightning_cifar.data.batches import BatchLoader
-from lightning_cifar.data.draws import ALTERNATING, uniform
+from lightning_cifar.data.counter_rng import ALTERNATING, uniform
+from lightning_cifar.data.crop_table import RowTable
 from lightning_cifar.data.geometry import Crop, Flip, ResizedCrop, Samples, ShiftScaleRotate
-from lightning_cifar.data.rows import RowTable
 
 Image = NDArray[np.uint8]  # (H, W, C)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_cifar.data.draws import bits, key, permutation, uniform
+from lightning_cifar.data.counter_rng import bits, key, permutation, uniform
 
 
 def test_a_draw_depends_on_its_address_alone() -> None:

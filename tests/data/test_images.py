@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifar.data import CIFAR10DataModule, ImageDataModule, SyntheticDataModule
-from lightning_cifar.data.images import LabelledImages
+from lightning_cifar.data.image_datamodule import LabelledImages
 
 SIZE = 300
 

@@ -19,9 +19,9 @@ pytest.importorskip("albumentations", reason="albumentations is not installed")
 
 import albumentations
 
+from lightning_cifar.data.albumentations_loader import PerSampleLoader, load_pipeline
 from lightning_cifar.data.augment import Pipeline
 from lightning_cifar.data.batches import BatchLoader
-from lightning_cifar.data.per_sample import PerSampleLoader, load_pipeline
 
 REFERENCE = Path(__file__).parents[2] / "configs" / "albumentations" / "reference.yaml"
 SIZE = 61

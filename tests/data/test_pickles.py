@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_cifar.data.pickles import read_pickle
+from lightning_cifar.data.safe_pickle import read_pickle
 
 # What Python 2 with NumPy 1 wrote for {"data": np.array([[1, 2, 3], [4, 5, 6]], np.uint8), "labels": [3, 9]}.
 PYTHON2 = (

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
 from lightning_cifar.data.augment import Pipeline, build
-from lightning_cifar.data.draws import uniform
+from lightning_cifar.data.counter_rng import uniform
 from lightning_cifar.data.geometry import Samples
-from lightning_cifar.data.trivial import OPERATIONS, SIGNED, UNSIGNED, TrivialAugment
+from lightning_cifar.data.trivial_augment import OPERATIONS, SIGNED, UNSIGNED, TrivialAugment
 
 NAMES = list(OPERATIONS)
 NUM = 400

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from lightning_cifar import cli
-from lightning_cifar.artifacts import write_atomically
-from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
-from lightning_cifar.full_disk import silent_writers
-from lightning_cifar.integrity import read_verified
+from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
+from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.checksums import read_verified
 from lightning_cifar.models import LeNet
+from lightning_cifar.runs.disk_full import silent_writers
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ import yaml
 from PIL import Image
 
 from lightning_cifar import cli
-from lightning_cifar.checkpoints import CONFIG_KEY, read_checkpoint
+from lightning_cifar.checkpoints.reading import CONFIG_KEY, read_checkpoint
 from lightning_cifar.data import ImageFolderDataModule, sources
-from lightning_cifar.data.pickles import read_pickle
-from lightning_cifar.data.pipelines import load_pipeline
+from lightning_cifar.data.albumentations_pipeline import load_pipeline
+from lightning_cifar.data.safe_pickle import read_pickle
 from lightning_cifar.errors import UsageError
-from lightning_cifar.image_files import UnreadableImageError, read_image
+from lightning_cifar.files.images import UnreadableImageError, read_image
 from lightning_cifar.models import LeNet
 
 CANARY = "canary"

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_cifar.integrity import beside, read_verified
+from lightning_cifar.files.checksums import beside, read_verified
 
 BASE: dict[str, Any] = {
     "trainer": {

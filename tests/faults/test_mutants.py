@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints import read_checkpoint
+from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
+from lightning_cifar.checkpoints.reading import read_checkpoint
 from lightning_cifar.data import sources
 from lightning_cifar.data.sources import read_cifar10
 from lightning_cifar.errors import UsageError

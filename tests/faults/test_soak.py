@@ -12,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import callbacks
-from lightning_cifar.checkpoint_io import VerifiedCheckpointIO
+from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_cifar.callbacks import FeatureMaps
+from lightning_cifar.checkpoints.trained import load_trained
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import (
     Classifier,
@@ -21,7 +22,6 @@ from lightning_cifar.models import (
 )
 from lightning_cifar.models.pretrained_weights import _ARCHS, IMAGENET_MEAN, IMAGENET_STD
 from lightning_cifar.models.transfer import STEPS, Transfer
-from lightning_cifar.trained import load_trained
 
 KINDS: dict[str, type[Transfer]] = {
     "vgg": PretrainedVGG,

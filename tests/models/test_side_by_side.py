@@ -246,7 +246,7 @@ def test_a_checkpoint_brings_back_the_members_from_plain_values(tmp_path: Path) 
     module, trainer = fit_together({"a": regressor(), "b": regressor(batch_norm=True)}, line)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    assert content["class_path"] == "lightning_cifar.models.side_by_side.SideBySide"
+    assert content["class_path"] == "lightning_cifar.models.side_by_side.module.SideBySide"
     assert content["hyper_parameters"]["members"] == {"a": regressor(), "b": regressor(batch_norm=True)}
     assert_equal_state(SideBySide.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True), module)
     assert dict(module.members["b"].hparams)["batch_norm"] is True  # type: ignore[arg-type]

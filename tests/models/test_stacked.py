@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lightning_cifar import models
 from lightning_cifar.data import NoisyLineDataModule, SyntheticDataModule
 from lightning_cifar.models import SideBySide
-from lightning_cifar.models.lockstep import Stream
-from lightning_cifar.models.parameter_rows import adam_step, sgd_step
-from lightning_cifar.models.stacked import Stack
-from lightning_cifar.models.stacking import make_stacks
+from lightning_cifar.models.side_by_side.flat_parameters import adam_step, sgd_step
+from lightning_cifar.models.side_by_side.lockstep import Stream
+from lightning_cifar.models.side_by_side.stackable import make_stacks
+from lightning_cifar.models.side_by_side.stacked import Stack
 
 CPU = torch.device("cpu")
 

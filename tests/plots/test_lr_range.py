@@ -365,6 +365,8 @@ def test_a_curve_that_needs_no_cut_has_no_button_for_it() -> None:
 
 
 def test_plotly_is_loaded_on_use_only() -> None:
-    code = "import sys, lightning_cifar.plots.lr_range_page; print('plotly' in sys.modules, 'torch' in sys.modules)"
+    code = (
+        "import sys, lightning_cifar.plots.pages.lr_range_page; print('plotly' in sys.modules, 'torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]

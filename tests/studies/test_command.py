@@ -15,7 +15,8 @@ import yaml
 
 from lightning_cifar.cli import main
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
-from lightning_cifar.studies.jobs import Job, prepare, state_of, words_of
+from lightning_cifar.studies.jobs import Job, prepare, state_of
+from lightning_cifar.studies.run import words_of
 from lightning_cifar.studies.spec import read_study
 
 BASE: dict[str, Any] = {

@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from lightning_cifar.cli import main
+from lightning_cifar.commands import study as command
 from lightning_cifar.data import SyntheticDataModule
-from lightning_cifar.studies import command, run
-from lightning_cifar.studies.jobs import error_of, prepare, state_of, work
+from lightning_cifar.studies import run
+from lightning_cifar.studies.jobs import error_of, prepare, state_of
+from lightning_cifar.studies.run import work
 from lightning_cifar.studies.spec import read_study
 
 BASE: dict[str, Any] = {

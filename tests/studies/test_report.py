@@ -17,11 +17,11 @@ import pytest
 from lightning_cifar.analysis.statistics import mean_interval
 from lightning_cifar.cli import main
 from lightning_cifar.plots import report_html
-from lightning_cifar.studies import results
-from lightning_cifar.studies.report import compare
-from lightning_cifar.studies.report_build import build
-from lightning_cifar.studies.report_curves import BUDGET, arm_curves, knots, num_pieces, pack_curves, positions
-from lightning_cifar.studies.report_pictures import shrink
+from lightning_cifar.studies.report import results
+from lightning_cifar.studies.report.build import build
+from lightning_cifar.studies.report.comparison import compare
+from lightning_cifar.studies.report.curves import BUDGET, arm_curves, knots, num_pieces, pack_curves, positions
+from lightning_cifar.studies.report.pictures import shrink
 
 Study = Callable[..., Path]
 Run = Callable[..., None]

@@ -12,9 +12,9 @@ import pytest
 
 from lightning_cifar.analysis.statistics import mean_curve
 from lightning_cifar.cli import main
-from lightning_cifar.studies import report_curves
-from lightning_cifar.studies.report import compare
-from lightning_cifar.studies.report_curves import arm_curves
+from lightning_cifar.studies.report import curves as report_curves
+from lightning_cifar.studies.report.comparison import compare
+from lightning_cifar.studies.report.curves import arm_curves
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

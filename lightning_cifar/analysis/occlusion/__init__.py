@@ -1,0 +1,5 @@
+"""Occlusion maps: how much the probability of a class drops when a part of the image is covered."""
+
+from lightning_cifar.analysis.occlusion.maps import OcclusionMap, occlusion_map
+
+__all__ = ["OcclusionMap", "occlusion_map"]

@@ -1,0 +1,1 @@
+"""Checkpoints: found, read, written, and turned into trained networks."""

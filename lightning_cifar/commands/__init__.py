@@ -1,0 +1,1 @@
+"""The commands of the package's own, one module or folder each."""

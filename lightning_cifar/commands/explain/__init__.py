@@ -1,0 +1,1 @@
+"""``lightning-cifar explain``."""

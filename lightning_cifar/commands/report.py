@@ -1,0 +1,93 @@
+"""The command ``lightning-cifar report``: one page, a table and a text on runs that are compared."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_cifar.errors import CommandParser, UsageError
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the report, with ``.csv`` and ``.md`` beside it.
+
+    Args:
+        words: Of the command line, after ``lightning-cifar report``.
+
+    Raises:
+        UsageError: A folder holds no run, nobody has the metric, or the report cannot be written there.
+        OSError: A file could not be written.
+    """
+    options = _parser().parse_args(list(words))
+    out = _checked(options.out or _place(options.runs))
+
+    # What has been refused so far needed neither NumPy nor SciPy, which take a second to load.
+    from lightning_cifar.files.atomic import write_atomically
+    from lightning_cifar.plots import report_html
+    from lightning_cifar.studies.report.build import build, draw_panels
+    from lightning_cifar.studies.report.comparison import compare
+
+    compared = compare(
+        options.runs, metric=options.metric, mode=options.mode, target=options.target, baseline=options.baseline
+    )
+    report = build(compared, shlex.join(["lightning-cifar", "report", *words]))
+    content = report_html(report.page).encode()
+    written = {out: content, out.with_suffix(".csv"): report.csv.encode(), out.with_suffix(".md"): report.text.encode()}
+    for path, each in written.items():
+        write_atomically(path, each)
+    names = [str(path) for path in written][1:]
+    for name, picture in draw_panels(compared) if options.png else ():
+        path = out.with_name(f"{out.stem}-{name}.png")
+        write_atomically(path, picture)
+        names.append(str(path))
+    for line in [*report.page.warnings, *report.page.findings]:
+        sys.stdout.write(f"- {line}\n")
+    sys.stdout.write(f"report: {out} ({len(content) / 1e6:.1f} MB), {', '.join(names)}\n")
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="lightning-cifar report",
+        description="Compare runs on one page that opens offline: curves, intervals, paired differences.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    runs_help = "folder of a study, or folders of runs: those that differ by the seed alone are one arm"
+    add("runs", type=Path, nargs="+", metavar="RUNS", help=runs_help)
+    out_help = (
+        "the page (default: report.html in the study's or run's folder, of several runs in this one); .csv and .md"
+    )
+    add("--out", type=Path, help=f"{out_help} beside it")
+    add("--metric", help="that is compared (default: the study's, or val/accuracy)")
+    add("--mode", choices=("max", "min"), help="whether more of it is better (default: the study's, or by its name)")
+    add("--target", type=float, help="value whose reaching is timed, such as 0.6 (default: the study's)")
+    add("--baseline", metavar="ARM", help="arm that the others are compared with (default: the study's, or the first)")
+    add("--png", action="store_true", help="also each panel as a picture for a paper, beside the page")
+    return parser
+
+
+def _place(folders: Sequence[Path]) -> Path:
+    """Where the page goes if nothing is said: to what it is about. Of a folder that is missing, another will tell."""
+    alone = folders[0] if len(folders) == 1 and folders[0].is_dir() else Path()
+    return alone / "report.html"
+
+
+def _checked(out: Path) -> Path:
+    """The page's path, if something can be written there.
+
+    Raises:
+        UsageError: The folder is missing or closed, or the name is no page's.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out (={out}) is a folder: name a file in it, such as {out / 'report.html'}.")
+    if out.suffix not in (".html", ".htm"):
+        raise UsageError(f"--out (={out}) must end in .html: the table and the text get its name with .csv and .md.")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} for --out (={out}): make it, or choose another.")
+    if not os.access(out.parent, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
+        raise UsageError(f"--out (={out}) cannot be written: permission denied; choose another place.")
+    return out

@@ -1,0 +1,268 @@
+"""The command ``lightning-cifar study``: run every arm with every seed, and say what can be concluded."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from lightning_cifar.errors import CommandParser, UsageError, innermost
+from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, list_jobs, prepare, state_of
+from lightning_cifar.studies.spec import Study, read_study
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+    from rich.table import Table
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; 0 if every run ended, 1 if one failed.
+
+    Raises:
+        UsageError: The study, an arm or an option is wrong, or the data cannot be had: found before anything runs.
+    """
+    options = _parse(words)
+    study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
+    num_jobs, threads = options.jobs or "as many as fit", _threads(options)
+    folder = Path(options.out or Path("runs") / "studies" / study.name)
+    print(
+        f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
+    )
+    modules = _check_arms(study)
+    planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
+    if options.address is None:  # the data of other machines are theirs
+        _prepare_data(study, {arm: modules[arm] for arm in planned})
+    jobs = prepare(study, folder, threads=threads)
+    with _Lock(folder):
+        about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
+        write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
+        board = Board(jobs, study)
+        todo = [job for job in jobs if state_of(job) not in ENDED]
+        if len(todo) < len(jobs):
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
+        try:
+            _run(options, todo, board)
+        except KeyboardInterrupt:
+            left = sum(state_of(job) not in ENDED for job in jobs)
+            print(
+                f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command goes on", file=sys.stderr
+            )
+            raise
+        finally:
+            board.close()
+    return _tell(study, jobs, folder)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(list(words))
+    for name in ("jobs", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} (={value}) must be at least 1.")
+    if options.seeds is not None and options.seeds < 1:
+        raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
+    _check_executor(options)
+    return options
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="lightning-cifar study",
+        description="Run every arm of a study with every seed, and say what can be concluded. Run again, it goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
+    parser.add_argument("--seeds", type=int, help="number of seeds, in place of the file's")
+    parser.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of the base: data.root=/my/data"
+    )
+    parser.add_argument("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
+    parser.add_argument("--threads", type=int, help="threads of each run (default: the cores over the jobs)")
+    parser.add_argument("--out", help="folder of the study (default: runs/studies/NAME)")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
+    parser.add_argument("--address", help="of a Ray cluster: HOST:PORT or auto (default: a Ray is started here)")
+    parser.add_argument("--resources", help="""of each run on Ray: '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
+    return parser
+
+
+def _check_executor(options: argparse.Namespace) -> None:
+    """Refuse what the executor does not know, and take in what it does."""
+    if options.executor == "local":
+        for name in ("address", "resources"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} is for Ray: add --executor ray.")
+        options.jobs = options.jobs or 1
+        return
+    from lightning_cifar.studies.ray_executor import import_ray, read_resources
+
+    options.resources = read_resources("{}" if options.resources is None else options.resources)
+    import_ray(options.address)
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Of each run."""
+    if options.threads is not None:
+        return int(options.threads)
+    if options.executor == "ray":
+        return max(1, int(options.resources.cpu))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(options.jobs))
+
+
+def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None:
+    if options.executor == "ray":
+        from lightning_cifar.studies.ray_executor import run_on_ray
+
+        run_on_ray(todo, options.jobs, board.hear, address=options.address, resources=options.resources)
+    else:
+        from lightning_cifar.studies.local import run_locally
+
+        run_locally(todo, options.jobs, board.hear)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not like data.root=/my/data")
+    return key, yaml.safe_load(value)
+
+
+def _check_arms(study: Study) -> dict[str, LightningDataModule]:
+    """Refuse what one arm could not start with, before any arm starts; the data of each arm."""
+    import yaml
+
+    from lightning_cifar.studies.run import check
+
+    modules = {}
+    for name, config in study.arms.items():
+        try:
+            modules[name] = check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
+        except (UsageError, ValueError, TypeError) as error:
+            raise UsageError(f"arm {name}: {innermost(error)}") from error
+    return modules
+
+
+def _prepare_data(study: Study, modules: Mapping[str, LightningDataModule]) -> None:
+    """Have the data there before the first run: downloaded once, or missed once, and not by every run."""
+    by_data = {json.dumps(study.arms[arm]["data"], sort_keys=True, default=str): arm for arm in modules}
+    for arm in by_data.values():
+        try:
+            modules[arm].prepare_data()
+        except (OSError, ValueError) as error:
+            raise UsageError(_as_settings(str(error))) from error
+
+
+def _as_settings(message: str) -> str:
+    """A message with the options of a run as what a study takes instead.
+
+    >>> _as_settings("pass --data.download true, or --data SyntheticDataModule")
+    'pass --set data.download=true, or --set data.class_path=SyntheticDataModule'
+    """
+    message = re.sub(r"--data\.(\w+) (\w+)", r"--set data.\1=\2", message)
+    return re.sub(r"--data (\w+)", r"--set data.class_path=\1", message)
+
+
+def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
+    from lightning_cifar.studies.report import results
+
+    runs = [results.read_run(job) for job in jobs]
+    arms = list(study.arms)
+    rows = results.table(runs, arms, study.metric, study.mode, study.target)
+    found = results.differences(runs, arms, study.metric, study.baseline)
+    text = results.markdown(rows, found, study.metric, study.mode, study.target)
+    write_atomically(folder / "results.md", text.encode())
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(results.CSV_HEADER)
+    writer.writerows(results.csv_rows(runs, study.metric, study.mode, study.target))
+    write_atomically(folder / "results.csv", table.getvalue().encode())
+    failed = [run for run in runs if run.state not in ENDED]
+    if len(failed) < len(runs):
+        print(f"\n{study.question or study.name}\n\n{text}")
+    else:
+        print("\nno run ended: there is nothing to compare\n")
+    by_error: dict[str, list[results.RunResult]] = {}
+    for run in failed:
+        by_error.setdefault(run.error or "the process broke off", []).append(run)
+    for error, (run, *others) in list(by_error.items())[:3]:
+        more = f" and {len(others)} more" if others else ""
+        print(f"failed: {run.arm}, seed {run.seed}{more}: {error} (log: {run.folder}.log)", file=sys.stderr)
+    print(f"results: {folder}/results.md and results.csv; lightning-cifar report {shlex.quote(str(folder))}")
+    return 1 if failed else 0
+
+
+class Board:
+    """The state of all runs: a table that is redrawn on a terminal, a line for each event elsewhere."""
+
+    def __init__(self, jobs: Sequence[Job], study: Study) -> None:
+        self.jobs, self.study = list(jobs), study
+        self.state: dict[Job, State | Progress | str] = {job: state_of(job) for job in jobs}
+        self.start = time.monotonic()
+        self.live = None
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(get_renderable=self._table, refresh_per_second=2)
+            self.live.start()
+
+    def hear(self, job: Job, news: State | Progress | None) -> None:
+        """Take news of a job: it started (None), progressed, or ended."""
+        self.state[job] = "started" if news is None else news
+        if self.live is None and isinstance(news, str):
+            done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
+            seconds = time.monotonic() - self.start
+            print(f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {seconds:.0f} s", flush=True)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(title=f"{self.study.name}   {time.monotonic() - self.start:.0f} s")
+        table.add_column("arm")
+        for seed in self.study.seeds:
+            table.add_column(f"seed {seed}", justify="right")
+        for arm in self.study.arms:
+            table.add_row(arm, *(_cell(self.state[job]) for job in self.jobs if job.arm == arm))
+        return table
+
+
+def _cell(state: State | Progress | str) -> str:
+    if isinstance(state, Progress):
+        return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
+    return {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
+
+
+class _Lock:
+    """One study at a time in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+        self.file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self.file = self.path.open("w")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.close()
+            raise UsageError(f"a study is running in {self.path.parent}: wait for it, or pass another --out.") from None
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()

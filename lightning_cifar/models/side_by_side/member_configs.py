@@ -1,0 +1,276 @@
+"""Members of a group of networks, built from plain configurations, each from the same random state as if alone."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, Union
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+Settings: TypeAlias = dict[str, Any]
+"""``class_path``, ``init_args`` and ``seed`` of a member, plain values."""
+
+KEYS = ("class_path", "init_args", "seed")
+# What the training loop calls on the group, and so never on a member.
+UNCALLED = ("optimizer_step", "optimizer_zero_grad", "backward", "lr_scheduler_step", "configure_callbacks")
+PLAIN = (type(None), bool, int, float, str)
+
+
+def check_members(members: object, shared: Mapping[str, object] | None = None) -> dict[str, Settings]:
+    """A copy of the members' settings, once they were found good.
+
+    Args:
+        members: Settings by name.
+        shared: Arguments of every member; its own go before them.
+
+    Raises:
+        ValueError: If there are none, a name is no identifier, a class or an argument is unknown, or a value is of
+            another type than its argument or not plain.
+    """
+    if not isinstance(members, Mapping) or not members:
+        raise ValueError(
+            f"members (={members!r}) must hold at least one: {{plain: {{class_path: MLP}}, "
+            "norm: {class_path: MLP, init_args: {batch_norm: true}}}."
+        )
+    checked = {}
+    for name, settings in members.items():
+        _check_name(name)
+        checked[name] = _check_settings(f"members.{name}", settings, shared or {})
+    return checked
+
+
+def build_members(
+    members: Mapping[str, Settings], given: Mapping[str, object]
+) -> tuple[dict[str, pl.LightningModule], dict[str, Tensor]]:
+    """The members, each built from the random state that there is now, or from its own seed.
+
+    torch's random state ends as after the first member alone.
+
+    Args:
+        members: From :func:`check_members`.
+        given: Arguments for all members that take them, what the data say of themselves. None is not given.
+
+    Returns:
+        The members, and the state of torch's generator of each after it was built.
+
+    Raises:
+        ValueError: If a member cannot be built, contradicts what is given, or takes other inputs than another.
+    """
+    modules: dict[str, pl.LightningModule] = {}
+    states: dict[str, Tensor] = {}
+    start = torch.get_rng_state()
+    try:
+        for name, settings in members.items():
+            torch.set_rng_state(start)
+            if settings.get("seed") is not None:
+                torch.default_generator.manual_seed(settings["seed"])
+            # In a context of its own: Lightning's command line leaves the group's arguments in the present one, for
+            # save_hyperparameters to find.
+            modules[name] = contextvars.Context().run(_build, name, settings, given)
+            states[name] = torch.get_rng_state()
+    finally:
+        torch.set_rng_state(next(iter(states.values()), start))
+    _check_needs(modules)
+    return modules, states
+
+
+def find_class(class_path: str, where: str) -> type[pl.LightningModule]:
+    """A LightningModule by its name in this package, or by its dotted path.
+
+    Raises:
+        ValueError: If there is no such class, with a near one named.
+    """
+    package = importlib.import_module("lightning_cifar.models")
+    module_path, _, class_name = class_path.rpartition(".")
+    try:
+        module: Any = importlib.import_module(module_path) if module_path else package
+    except (ImportError, TypeError) as error:
+        raise ValueError(f"{where} (={class_path!r}): there is no module {module_path} ({error}).") from error
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
+        hint = _did_you_mean(class_name, package.__all__)
+        names = ", ".join(name for name in package.__all__ if name != "SideBySide")
+        raise ValueError(f"{where} (={class_path!r}): there is no such LightningModule.{hint} There are {names}.")
+    return found
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"members: the name {name!r} must be of letters, digits and underscores, such as batch_norm.")
+    if hasattr(nn.ModuleDict(), name):
+        raise ValueError(f"members: the name {name!r} is taken by torch's ModuleDict: choose another.")
+
+
+def _check_settings(where: str, settings: object, shared: Mapping[str, object]) -> Settings:
+    if not isinstance(settings, Mapping):
+        given = f"{type(settings).__name__}()" if isinstance(settings, nn.Module) else repr(settings)
+        raise ValueError(
+            f"{where} (={given}) must be a class with its arguments: "
+            '{"class_path": "MLP", "init_args": {"hidden_sizes": [48, 24]}}.'
+        )
+    for key in settings:
+        if str(key).startswith("init_args."):  # the parser's reading of --model.members.plain.init_args.lr 0.1
+            raise ValueError(
+                f"{where}.{key} alone would replace the whole member: give all of it as one value, "
+                "{class_path: ..., init_args: {...}}, or set an argument of all members with shared."
+            )
+        if key not in KEYS:
+            hint = _did_you_mean(str(key), KEYS)
+            raise ValueError(f"{where}.{key} is unknown.{hint} A member has {', '.join(KEYS)}.")
+    class_path, seed = settings.get("class_path"), settings.get("seed")
+    init_args = settings.get("init_args") or {}
+    if not isinstance(class_path, str):
+        raise ValueError(f"{where}.class_path (={class_path!r}) must be the name of a class, such as MLP.")
+    if not (seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0)):
+        raise ValueError(f"{where}.seed (={seed!r}) must be a whole number of at least 0, or left out.")
+    if not isinstance(init_args, Mapping):
+        raise ValueError(f"{where}.init_args (={init_args!r}) must be arguments by name.")
+    kind = find_class(class_path, f"{where}.class_path")
+    if issubclass(kind, importlib.import_module("lightning_cifar.models").SideBySide):
+        raise ValueError(f"{where}: {kind.__name__} cannot be a member of another: put its members in its place.")
+    for method in UNCALLED:
+        if getattr(kind, method) is not getattr(pl.LightningModule, method):
+            raise ValueError(
+                f"{where}: {kind.__name__} overrides {method}, which is not called side by side: train it alone."
+            )
+    _check_arguments("shared", kind, shared)
+    _check_arguments(f"{where}.init_args", kind, init_args)
+    arguments = copy.deepcopy({**shared, **init_args})
+    checked: Settings = {"class_path": class_path, "init_args": arguments}
+    return checked if seed is None else {**checked, "seed": seed}
+
+
+def _check_arguments(where: str, kind: type, arguments: Mapping[str, object]) -> None:
+    known = _arguments(kind)
+    for key, value in arguments.items():
+        if key not in known:
+            hint = _did_you_mean(str(key), known)
+            raise ValueError(f"{where}.{key}: {kind.__name__} has no such argument.{hint}")
+        if not _is_plain(value):
+            raise ValueError(
+                f"{where}.{key} is a {type(value).__name__}: give plain values, which checkpoints can hold."
+            )
+        _check_value(f"{where}.{key}", known[key], value)
+
+
+def _build(name: str, settings: Settings, given: Mapping[str, object]) -> pl.LightningModule:
+    kind = find_class(settings["class_path"], f"members.{name}.class_path")
+    known, arguments = _arguments(kind), dict(settings["init_args"])
+    for key, value in given.items():
+        if value is None or key not in known:
+            continue
+        if arguments.setdefault(key, value) != value:
+            raise ValueError(
+                f"members.{name}.init_args.{key} (={arguments[key]}) is not what the data have ({value}): "
+                "leave it out, or choose other data."
+            )
+    try:
+        member = kind(**arguments)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"members.{name} ({kind.__name__}): {' '.join(str(error).split())}") from error
+    if not member.automatic_optimization:
+        raise ValueError(f"members.{name} ({kind.__name__}) optimises manually, which lockstep cannot: train it alone.")
+    if not any(parameter.requires_grad for parameter in member.parameters()):
+        raise ValueError(
+            f"members.{name} ({kind.__name__}) has nothing to train: choose a class that builds a network."
+        )
+    return member
+
+
+def _check_needs(members: Mapping[str, pl.LightningModule]) -> None:
+    """All members get the same batches."""
+    needs: dict[str, dict[str, object]] = {"num_classes": {}, "inputs of shape": {}}
+    for name, member in members.items():
+        example = member.example_input_array
+        if isinstance(example, Tensor):
+            needs["inputs of shape"][name] = tuple(example.shape[1:])
+        if isinstance(number := getattr(member, "num_classes", None), int):
+            needs["num_classes"][name] = number
+    for what, wanted in needs.items():
+        if len(set(wanted.values())) > 1:
+            (first, one), *rest = wanted.items()
+            second, other = next((name, value) for name, value in rest if value != one)
+            raise ValueError(
+                f"members get the same batches, but {first} needs {what} {one} and {second} {what} {other}: "
+                "let them agree, or train them apart."
+            )
+
+
+def _arguments(kind: type) -> dict[str, object]:
+    """Names and types of what a class takes, with what it hands on to its bases. A type unknown is ``Any``."""
+    found: dict[str, object] = {}
+    for base in inspect.getmro(kind):
+        init = vars(base).get("__init__")
+        if init is None or base is object:
+            continue
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        try:
+            hints = typing.get_type_hints(init)
+        except (NameError, TypeError):  # names that are there for type checkers alone
+            hints = {}
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, hints.get(parameter.name, Any))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    return type(value) in PLAIN
+
+
+def _check_value(where: str, hint: object, value: object) -> None:
+    if _fits(hint, value):
+        return
+    choices = [str(choice) for option in _options(hint) for choice in typing.get_args(option) if _is_literal(option)]
+    if choices and isinstance(value, str):
+        raise ValueError(f"{where} (={value}) must be one of {', '.join(choices)}.{_did_you_mean(value, choices)}")
+    raise ValueError(f"{where} (={value!r}) must be of type {inspect.formatannotation(hint)}.")
+
+
+def _fits(hint: object, value: object) -> bool:
+    """Whether a plain value is of a type, as far as the type is one of those that settings have."""
+    return any(_fits_one(option, value) for option in _options(hint))
+
+
+def _fits_one(hint: object, value: object) -> bool:
+    origin = typing.get_origin(hint)
+    if _is_literal(hint):
+        return value in typing.get_args(hint)
+    if hint is type(None) or hint in (str, bool):
+        return type(value) is hint
+    if hint is int:
+        return type(value) is int
+    if hint is float:
+        return type(value) in (int, float)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not ...]
+        return isinstance(value, list | tuple) and all(any(_fits(kind, each) for kind in kinds) for each in value)
+    return True
+
+
+def _options(hint: object) -> Iterable[object]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_literal(hint: object) -> bool:
+    return typing.get_origin(hint) is Literal
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""

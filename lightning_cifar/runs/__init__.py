@@ -1,0 +1,1 @@
+"""A run: one training, evaluation or prediction in a folder of its own."""

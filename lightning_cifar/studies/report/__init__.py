@@ -1,0 +1,1 @@
+"""The report of a study, or of runs that are compared."""

@@ -1,0 +1,268 @@
+"""What a report is about: the folder of a study, or run folders made by hand, read as arms x seeds. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.runs.metrics import read_curves
+from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, Job, State, error_of, state_of
+from lightning_cifar.studies.report.results import RunResult, read_run
+
+Config = dict[str, Any]
+Mode = Literal["max", "min"]
+
+_METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Runs that are compared, and how.
+
+    Attributes:
+        title: of the report.
+        question: in words; empty if none was asked.
+        arms: in their order.
+        runs: all of them, those that did not start included.
+        metric: that is compared.
+        mode: whether a higher or a lower value of it is better.
+        target: value whose reaching is timed.
+        baseline: the arm that the others are compared with.
+        configs: arm -> configuration, as complete as it is known.
+        command: that made the runs; empty if it is not known.
+        notes: what a reader must know.
+    """
+
+    title: str
+    question: str
+    arms: list[str]
+    runs: list[RunResult] = field(repr=False)
+    metric: str
+    mode: Mode
+    target: float | None
+    baseline: str
+    configs: dict[str, Config] = field(repr=False)
+    command: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics that some run has."""
+        return sorted({name for run in self.runs for name in run.curves})
+
+
+def compare(
+    folders: Sequence[Path],
+    *,
+    metric: str | None = None,
+    mode: Mode | None = None,
+    target: float | None = None,
+    baseline: str | None = None,
+) -> Compared:
+    """Read the folder of one study, or run folders, whether they have ended or not.
+
+    Args:
+        folders: of one study, or of runs. Runs with the same settings but for the seed are one arm.
+        metric: in place of the study's.
+        mode: in place of the study's.
+        target: in place of the study's.
+        baseline: in place of the study's.
+
+    Raises:
+        UsageError: A folder is none of that, or nobody has the metric; the message names it.
+    """
+    for folder in folders:
+        if folder.is_file():
+            raise UsageError(
+                f"{folder} is a file: pass folders; a pattern that ends in / leaves files out, as runs/*/."
+            )
+        if not folder.is_dir():
+            raise UsageError(f"there is no folder {folder}: pass the folder of a study, or of runs.")
+    studies = [folder for folder in folders if (folder / STUDY).is_file()]
+    if studies and len(folders) > 1:
+        raise UsageError(f"{studies[0]} is a study: pass it alone, or run folders such as {studies[0]}/*/seed-*/.")
+    found = _read_study(folders[0]) if studies else _read_runs(folders)
+    if not found.metrics:
+        raise UsageError(_why_nothing(found.runs, ", ".join(map(str, folders[:3]))))
+    return _choose(found, metric, mode, target, baseline)
+
+
+def _why_nothing(runs: Sequence[RunResult], where: str) -> str:
+    """What to say where no run has a single metric."""
+    failed = [run for run in runs if run.state == "failed"]
+    if not failed:
+        return f"no run in {where} has written metrics yet: look again later."
+    first = failed[0]
+    count = f"all {len(runs)} runs" if len(failed) == len(runs) else f"{len(failed)} of {len(runs)} runs"
+    return (
+        f"{count} in {where} failed before they wrote a metric, the first ({first.arm}, seed {first.seed}) with: "
+        f"{first.error or 'no message'}; the whole story is in {first.folder}.log."
+    )
+
+
+def _choose(
+    found: Compared, metric: str | None, mode: Mode | None, target: float | None, baseline: str | None
+) -> Compared:
+    if metric is not None and metric not in found.metrics:
+        known = [name for name in found.metrics if name.count("/") < 2]
+        hint = did_you_mean(metric, found.metrics)
+        raise UsageError(f"no run has the metric {metric!r}.{hint} There are {', '.join(known)}.")
+    if metric is None and found.metric not in found.metrics:
+        found.notes.append(f"no run has reached a value of {found.metric} yet")
+    if baseline is not None and baseline not in found.arms:
+        hint = did_you_mean(baseline, found.arms)
+        raise UsageError(f"--baseline (={baseline}) must be one of the arms {', '.join(found.arms)}.{hint}")
+    other = metric is not None and metric != found.metric
+    metric = metric or found.metric
+    customary: Mode = "min" if "loss" in metric else "max"
+    return replace(
+        found,
+        metric=metric,
+        mode=mode or (customary if other else found.mode),
+        # A target of another metric means nothing.
+        target=target if target is not None or other else found.target,
+        baseline=baseline or found.baseline,
+    )
+
+
+def _read_study(folder: Path) -> Compared:
+    held, about = _read_json(folder / STUDY), _read_json(folder / ABOUT)
+    if not isinstance(held.get("arms"), dict) or not held["arms"]:
+        raise UsageError(f"{folder / STUDY} cannot be read: run the study again, which writes it anew.")
+    arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
+    metric, runs = str(held.get("metric", _METRICS[0])), []
+    for arm in arms:
+        seeds = set(about.get("seeds", ()))
+        seeds |= {int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-\d+", path.name)}
+        for seed in sorted(seeds):
+            job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
+            runs.append(read_run(job))
+    resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
+    target = about.get("target")
+    return Compared(
+        title=str(held.get("name", folder.name)),
+        question=str(about.get("question", "")),
+        arms=arms,
+        runs=runs,
+        metric=metric,
+        mode="min" if held.get("mode") == "min" else "max",
+        target=float(target) if isinstance(target, int | float) else None,
+        baseline=str(held.get("baseline", arms[0])),
+        configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
+        command=str(about.get("command", "")),
+    )
+
+
+def _read_runs(folders: Sequence[Path]) -> Compared:
+    """Runs made by hand: those whose settings differ by nothing but the seed are one arm."""
+    runs: list[RunResult] = []
+    notes: list[str] = []
+    groups: dict[str, list[Path]] = {}
+    configs: dict[Path, Config] = {}
+    for folder in dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders):
+        _refuse_what_is_no_run(folder)
+        config = configs[folder] = _read_config(folder)
+        text = json.dumps({**config, "seed_everything": None} if config else str(folder), sort_keys=True, default=str)
+        groups.setdefault(text, []).append(folder)
+    arms: dict[str, Config] = {}
+    for members in groups.values():
+        by_seed: dict[int, Path] = {}
+        for index, folder in enumerate(members):
+            seed = configs[folder].get("seed_everything", index)
+            seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else index
+            if seed in by_seed:
+                same = by_seed[seed]
+                notes.append(f"{folder} has the settings and the seed of {same}: left out, it is no second sample")
+            by_seed.setdefault(seed, folder)
+        arm = _name_of(list(by_seed.values()), arms)
+        arms[arm] = configs[members[0]]
+        runs += [_read_hand_made(arm, seed, folder) for seed, folder in by_seed.items()]
+    names = {name for run in runs for name in run.curves}
+    metric = next((name for name in _METRICS if name in names), next(iter(sorted(names)), _METRICS[0]))
+    return Compared(
+        title=f"{len(runs)} runs" if len(runs) != 1 else next(iter(arms)),
+        question="",
+        arms=list(arms),
+        runs=runs,
+        metric=metric,
+        mode="min" if "loss" in metric else "max",
+        target=None,
+        baseline=next(iter(arms)),
+        configs=arms,
+        notes=notes,
+    )
+
+
+def _refuse_what_is_no_run(folder: Path) -> None:
+    if (folder / "metrics.csv").is_file():
+        return
+    if (folder / "config.yaml").is_file():
+        raise UsageError(f"{folder} has no metrics.csv: the run has logged nothing yet, or without a CSV logger.")
+    inside = sorted(path.parent for path in folder.glob("*/metrics.csv"))
+    hint = f" It holds runs: pass {folder}/*/." if inside else ""
+    raise UsageError(f"{folder} is no run folder, and no study's: it has neither metrics.csv nor {STUDY}.{hint}")
+
+
+def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:
+    """What the folders' names have in common, without the seed; of a study's runs, the name of their arm."""
+    if (members[0].parent.parent / STUDY).is_file():
+        name = members[0].parent.name
+    elif len(members) == 1:
+        name = members[0].absolute().name
+    else:
+        first, last = (names := sorted(folder.absolute().name for folder in members))[0], names[-1]
+        name = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+        name = re.sub(r"[\W_]*(seed)?[\W_]*$", "", name) or members[0].absolute().name
+    return next(each for i in range(len(taken) + 1) if (each := name if not i else f"{name} ({i + 1})") not in taken)
+
+
+def _read_hand_made(arm: str, seed: int, folder: Path) -> RunResult:
+    if (folder / DONE).is_file():
+        job = Job(arm, seed, str(folder), str(folder / "config.yaml"), "", 1)
+        return replace(read_run(job), state=state_of(job), error=error_of(job))
+    result = read_result(folder)
+    curves = read_curves(folder)
+    # A guard may have stopped the run at its first bad loss, without a result.
+    names = ("train/loss", "train/loss_step", "val/loss")
+    losses = [curve.value[-1] for name, curve in curves.items() if name in names]
+    state: State = "broken"
+    if not all(math.isfinite(loss) for loss in losses):
+        state = "diverged"
+    elif result:
+        state = "done"
+    return RunResult(arm, seed, folder, state, "", curves, math.nan)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a run that ended noted; nothing of one that did not."""
+    return _read_json(folder / "result.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; nothing where it is missing or broken off."""
+    try:
+        held = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _read_config(folder: Path) -> Config:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+    try:
+        held = yaml.load(path.read_text(), Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
+    return held if isinstance(held, dict) else {}

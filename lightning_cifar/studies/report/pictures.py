@@ -1,0 +1,83 @@
+"""The pictures that runs have drawn, small enough that a page can hold them. No torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from lightning_cifar.plots import PagePicture
+from lightning_cifar.studies.report.comparison import Compared
+from lightning_cifar.studies.report.results import RunResult
+
+BUDGET = 2_500_000
+"""Bytes that all pictures of a page may take, before base64."""
+
+_WIDTH, _MOST, _KINDS = 620, 72, (".png", ".gif", ".webp", ".jpg")
+
+
+def collect_pictures(compared: Compared) -> tuple[dict[str, list[PagePicture]], list[str]]:
+    """The pictures of one run of each arm by their names, and notes on those that were left out.
+
+    The run is the first that ended, or else the first that has pictures. Pictures wider than 620 pixels are shrunk; of
+    an animation too large for the page the last frame is shown.
+    """
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for arm in compared.arms:
+        run, paths = _shown_run([run for run in compared.runs if run.arm == arm])
+        for path in paths:
+            assert run is not None
+            name = str(path.relative_to(run.folder / "pictures").with_suffix("")).replace("_", " ")
+            if path.suffix == ".webp" and path.with_suffix(".gif") in paths:
+                continue  # the same animation
+            found.setdefault(name, []).append((f"{arm}, seed {run.seed}", path))
+    total = sum(map(len, found.values()))
+    room = BUDGET // max(1, min(total, _MOST))
+    pictures: dict[str, list[PagePicture]] = {}
+    left, notes = _MOST, []
+    for name in sorted(found):
+        for caption, path in found[name][:left]:
+            left -= 1
+            try:
+                content, kind = shrink(path, room)
+            except (OSError, UnidentifiedImageError, ValueError):  # cut off, as by a run that was killed
+                notes.append(f"{path} cannot be read as a picture: left out")
+                continue
+            pictures.setdefault(name, []).append(PagePicture(caption, content, kind))
+    if total > _MOST:
+        notes.append(f"{total - _MOST} of {total} pictures are left out: they are in the runs' folders")
+    return pictures, notes
+
+
+def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]:
+    for run in sorted(runs, key=lambda run: run.state != "done"):
+        folder = run.folder / "pictures"
+        paths = sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file())
+        if paths:
+            return run, paths
+    return None, []
+
+
+def shrink(path: Path, room: int) -> tuple[bytes, str]:
+    """A picture in at most about ``room`` bytes, and its kind, as in ``image/png``.
+
+    Raises:
+        OSError: It is none.
+    """
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        is_small = image.width <= _WIDTH or getattr(image, "n_frames", 1) > 1
+        if is_small and len(content) <= room:
+            return content, "jpeg" if path.suffix == ".jpg" else path.suffix[1:]
+        image.seek(getattr(image, "n_frames", 1) - 1)
+        frame = image.convert("RGB")
+    width = min(frame.width, _WIDTH)
+    while True:
+        buffer = io.BytesIO()
+        height = max(1, round(frame.height * width / frame.width))
+        frame.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "webp", quality=82, method=2)
+        if buffer.tell() <= room or width <= 120:
+            return buffer.getvalue(), "webp"
+        width = round(0.75 * width)

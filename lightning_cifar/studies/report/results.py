@@ -1,0 +1,250 @@
+"""What came out: a study's runs as numbers, its table and its sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cifar.analysis.statistics import Difference, conclude, first_reaching, mean_interval, paired_differences
+from lightning_cifar.runs.metrics import Curve, read_curves
+from lightning_cifar.studies.jobs import Job, State, error_of, state_of
+
+_ROUNDING = 1e-9  # percent: runs that all reach 100 % have an interval that ends there
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run, as its folder tells it."""
+
+    arm: str
+    seed: int
+    folder: Path
+    state: State
+    error: str
+    curves: dict[str, Curve] = field(repr=False)
+    seconds: float
+
+    def final(self, metric: str) -> float:
+        """The last value of a metric; NaN where there is none, or the run did not end well."""
+        curve = self.curves.get(metric)
+        return float(curve.value[-1]) if curve is not None and len(curve.value) and self.state == "done" else math.nan
+
+    def best(self, metric: str, mode: str) -> float:
+        """The best value of a metric over the run."""
+        curve = self.curves.get(metric)
+        if curve is None or not np.isfinite(curve.value).any() or self.state != "done":
+            return math.nan
+        return float(np.nanmax(curve.value) if mode == "max" else np.nanmin(curve.value))
+
+
+def read_run(job: Job) -> RunResult:
+    """Read the folder of a job."""
+    curves = read_curves(job.path)
+    seconds = max((float(curve.seconds[-1]) for curve in curves.values() if len(curve.seconds)), default=math.nan)
+    return RunResult(job.arm, job.seed, job.path, state_of(job), error_of(job), curves, seconds)
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """A line of the table: an arm over its seeds. Values that no seed has are NaN."""
+
+    arm: str
+    n: int
+    diverged: int
+    failed: int
+    final: tuple[float, float, float, float]
+    best: tuple[float, float, float, float]
+    epochs_to_target: float
+    seconds_to_target: float
+    reached: int
+    seconds: float
+
+
+def table(
+    runs: Iterable[RunResult], arms: Sequence[str], metric: str, mode: str, target: float | None = None
+) -> list[ArmRow]:
+    """One line for each arm: mean, standard deviation and interval of the final and the best metric over the seeds."""
+    by_arm: dict[str, list[RunResult]] = {arm: [] for arm in arms}
+    for run in runs:
+        by_arm[run.arm].append(run)
+    rows = []
+    for arm, members in by_arm.items():
+        done = [run for run in members if run.state == "done"]
+        reaching = [_reaching(run, metric, mode, target) for run in done]
+        there = [pair for pair in reaching if math.isfinite(pair[0])]
+        rows.append(
+            ArmRow(
+                arm,
+                len(done),
+                sum(run.state == "diverged" for run in members),
+                sum(run.state == "failed" for run in members),
+                _statistics([run.final(metric) for run in done]),
+                _statistics([run.best(metric, mode) for run in done]),
+                _mean([epochs for epochs, _ in there]),
+                _mean([seconds for _, seconds in there]),
+                len(there),
+                _mean([run.seconds for run in done]),
+            )
+        )
+    return rows
+
+
+def _reaching(run: RunResult, metric: str, mode: str, target: float | None) -> tuple[float, float]:
+    curve = run.curves.get(metric)
+    if curve is None or target is None:
+        return math.nan, math.nan
+    higher = mode == "max"
+    epochs = first_reaching((curve.epoch + 1).tolist(), curve.value.tolist(), target, higher_is_better=higher)
+    return epochs, first_reaching(curve.seconds.tolist(), curve.value.tolist(), target, higher_is_better=higher)
+
+
+def _statistics(values: Sequence[float]) -> tuple[float, float, float, float]:
+    finite = [value for value in values if math.isfinite(value)]
+    return mean_interval(finite)[:4] if finite else (math.nan,) * 4
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def differences(runs: Iterable[RunResult], arms: Sequence[str], metric: str, baseline: str) -> list[Difference]:
+    """Each arm against the baseline by the final metric, paired by seed and corrected for the number of arms."""
+    values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
+    for run in runs:
+        values[run.arm][run.seed] = run.final(metric)
+    return paired_differences(values, baseline)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, told in percent."""
+    return "accuracy" in metric
+
+
+def conclusions(found: Sequence[Difference], metric: str, mode: str) -> list[str]:
+    """A sentence for each difference."""
+    scale, unit = (100.0, " points") if is_share(metric) else (1.0, "")
+    return [conclude(each, unit=unit, scale=scale, higher_is_better=mode == "max") for each in found]
+
+
+def markdown(
+    rows: Sequence[ArmRow], found: Sequence[Difference], metric: str, mode: str, target: float | None = None
+) -> str:
+    """The table and its sentences."""
+    scale, unit = (100.0, " %") if is_share(metric) else (1.0, "")
+    by_arm: Mapping[str, Difference] = {difference.arm: difference for difference in found}
+    header = [
+        "arm",
+        "n",
+        f"final {metric}{unit}",
+        "95 % interval",
+        f"best{unit}",
+        "difference, corrected interval",
+        "p",
+    ]
+    if target is not None:
+        header += [f"epochs to {scale * target:g}{unit}", "seconds", "reached"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"]
+    for row in rows:
+        mean, std, low, high = (scale * value for value in row.final)
+        count = f"{row.n}" + (f" + {row.diverged} diverged" if row.diverged else "")
+        count += f" + {row.failed} failed" if row.failed else ""
+        cells = [
+            row.arm,
+            count,
+            spread_text(mean, std),
+            share_range_text(low, high) if unit else range_text(low, high),
+            spread_text(*(scale * x for x in row.best[:2])),
+        ]
+        difference = by_arm.get(row.arm)
+        if difference is None:
+            cells += ["baseline", ""]
+        else:
+            low, high = scale * difference.low, scale * difference.high
+            cells += [
+                f"{number_text(scale * difference.mean, sign=True)} ({range_text(low, high, sign=True)})",
+                p_text(difference.p),
+            ]
+        if target is not None:
+            cells += [
+                number_text(row.epochs_to_target),
+                number_text(row.seconds_to_target),
+                f"{row.reached} of {row.n}",
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", CUT_NOTE] if is_cut([row.final for row in rows], metric) else []
+    return "\n".join([*lines, "", *(f"- {line}" for line in conclusions(found, metric, mode)), ""])
+
+
+def csv_rows(runs: Iterable[RunResult], metric: str, mode: str, target: float | None) -> list[list[Any]]:
+    """One row for each run: arm, seed, state, final and best metric, when the target was reached, seconds, error."""
+    return [
+        [
+            run.arm,
+            run.seed,
+            run.state,
+            run.final(metric),
+            run.best(metric, mode),
+            *_reaching(run, metric, mode, target),
+            run.seconds,
+            run.error,
+        ]
+        for run in runs
+    ]
+
+
+CSV_HEADER = ("arm", "seed", "state", "final", "best", "epochs_to_target", "seconds_to_target", "seconds", "error")
+
+
+def number_text(value: float, *, sign: bool = False) -> str:
+    """A number for people; a dash where there is none."""
+    if not math.isfinite(value):
+        return "-"
+    text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"+{text}" if sign and value > 0 else text
+
+
+def spread_text(mean: float, std: float) -> str:
+    """Mean and standard deviation, the latter where it is known."""
+    if not math.isfinite(std):
+        return number_text(mean)
+    return f"{number_text(mean)} ± {std:.2f}" if abs(mean) >= 1 else f"{number_text(mean)} ± {number_text(std)}"
+
+
+def range_text(low: float, high: float, *, sign: bool = False) -> str:
+    """An interval; a dash where there is none."""
+    return f"{number_text(low, sign=sign)} to {number_text(high, sign=sign)}" if math.isfinite(low) else "-"
+
+
+CUT_NOTE = (
+    "\\* The computed interval goes on beyond 0 or 100 %, where no share can lie: cut in the text. Runs so few, or so "
+    "uneven, bound the mean on the other side alone; more seeds would on both."
+)
+
+
+def share_range_text(low: float, high: float) -> str:
+    """An interval in percent, cut where no share can lie, with a star where it is (see ``CUT_NOTE``).
+
+    >>> share_range_text(17.72, 103.21)
+    '17.72 to 100*'
+    """
+    if not math.isfinite(low):
+        return "-"
+    return (
+        f"{'0*' if low < -_ROUNDING else number_text(low)} to {'100*' if high > 100 + _ROUNDING else number_text(high)}"
+    )
+
+
+def is_cut(intervals: Iterable[tuple[float, float, float, float]], metric: str) -> bool:
+    """Whether one of the intervals (mean, deviation, low, high) of a metric is told cut."""
+    return is_share(metric) and any("*" in share_range_text(100 * low, 100 * high) for _, _, low, high in intervals)
+
+
+def p_text(value: float) -> str:
+    """A p-value."""
+    return "-" if not math.isfinite(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
