@@ -11,9 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
-from lightning_cifar.configuration import list_configs, with_found_configs
+from lightning_cifar.checkpoints.find import find_checkpoint
+from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
+from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.user_modules import forget_current_folder
 
 MODULES = {  # of our own commands, below lightning_cifar
     "lr-find": "commands.lr_find",
@@ -28,7 +32,6 @@ MODULES = {  # of our own commands, below lightning_cifar
     "completion": "commands.completion.command",
 }
 COMMANDS = ("fit", "validate", "test", "predict", *MODULES)
-CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")  # in a folder
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
@@ -73,14 +76,13 @@ def main(args: Sequence[str] | None = None) -> int:
         print(", ".join(f"{name} {version(name)}" for name in names))
         return 0
     try:
-        words = with_found_configs(words)
-        _check_words(words)
-        verb = _own_verb(words[0])
+        arguments = _checked(Arguments.parse(words))
+        verb = _own_verb(arguments.command)
         if verb is not None:
-            return verb(words[1:]) or 0
+            return verb(arguments.args) or 0
         from lightning_cifar.runs.cli import RunCLI
 
-        RunCLI.start(words)
+        RunCLI.start(arguments)
     except KeyboardInterrupt as error:
         print(f"lightning-cifar: interrupted{': ' if str(error) else ''}{error}", file=sys.stderr)
         return 130
@@ -114,43 +116,34 @@ def _tell(error: Exception) -> int:
     return 2
 
 
-def _check_words(words: list[str]) -> None:
-    """Refuse what needs no torch to be refused."""
-    if words[0] not in COMMANDS:
-        hint = did_you_mean(words[0], COMMANDS)
-        raise UsageError(f"there is no command {words[0]!r}.{hint} There are {', '.join(COMMANDS)}.")
-    for option, value in _pairs(words):
-        if option in ("-c", "--config", "--ckpt_path") and os.path.isdir(value):
-            _refuse_folder(value, ("config.yaml",) if option != "--ckpt_path" else CHECKPOINTS)
-        if option in ("-c", "--config") and "\n" not in value and not os.path.isfile(value):
-            hint = did_you_mean(value, list_configs())
-            raise UsageError(f"there is no configuration {value}: pass an existing YAML file.{hint}")
-        if option in ("-c", "--config") and "\n" not in value:
-            from lightning_cifar.configuration import check_configuration
-
-            check_configuration(value)
-        if option == "--ckpt_path" and value != "null" and not os.path.isfile(value):
-            raise UsageError(f"there is no checkpoint {value}: they are in a run's folder checkpoints.")
-
-
-def _refuse_folder(folder: str, names: Sequence[str]) -> None:
-    """Name the file in it that was meant."""
-    meant = next((path for name in names if os.path.isfile(path := os.path.join(folder, name))), None)
-    if meant is not None:
-        kind = "run's folder" if os.path.isfile(os.path.join(folder, "config.yaml")) else "folder"
-        raise UsageError(f"{folder} is a {kind}: pass {meant}.")
+def _checked(arguments: Arguments) -> Arguments:
+    """Refuse what needs no torch to be refused; shipped configurations and folders stand for files."""
+    if arguments.command not in COMMANDS:
+        hint = did_you_mean(arguments.command, COMMANDS)
+        raise UsageError(f"there is no command {arguments.command!r}.{hint} There are {', '.join(COMMANDS)}.")
+    if arguments.command in MODULES and arguments.command != "lr-find":
+        return arguments  # it has a parser of its own
+    arguments = arguments.map(("-c", "--config"), _find_configuration)
+    _ = arguments.configurations  # refuses what holds no settings
+    path = arguments.get("--ckpt_path")
+    if path is None or path == "null":
+        return arguments
+    found = find_checkpoint(Path(path).expanduser())
+    if found.chosen:
+        print(f"checkpoint: {found.path}", file=sys.stderr)
+    return arguments.replace("--ckpt_path", "--ckpt_path", str(found.path))
 
 
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    """Options with their values, whether written ``--a b`` or ``--a=b``."""
-    pairs = []
-    for i, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if equals:
-            pairs.append((option, value))
-        elif i + 1 < len(words):
-            pairs.append((word, words[i + 1]))
-    return pairs
+def _find_configuration(path: str) -> str:
+    found = find_config(path)
+    if os.path.isdir(found):
+        inside = os.path.join(found, "config.yaml")
+        hint = f"pass {inside}" if os.path.isfile(inside) else "pass a YAML file"
+        raise UsageError(f"{path} is a folder: {hint}.")
+    if not os.path.isfile(found):
+        hint = did_you_mean(path, list_configs())
+        raise UsageError(f"there is no configuration {path}: pass an existing YAML file.{hint}")
+    return found
 
 
 def _quieten() -> None:
@@ -168,7 +161,7 @@ def _quieten() -> None:
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.path.append("")  # the current folder, for a model of one's own; at the end, so that it hides no library
+    forget_current_folder()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's, which `!lightning-cifar` inherits, may not be importable here
     try:
         code = main()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,39 +29,26 @@ def list_configs() -> list[str]:
     return sorted({file.relative_to(root).as_posix() for root in _ROOTS for file in (root / "configs").rglob("*.yaml")})
 
 
-def with_found_configs(words: Sequence[str]) -> list[str]:
-    """The words of a command line with the paths after ``--config`` and ``-c`` replaced by those of existing files."""
-    found = list(words)
-    for i, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option in ("-c", "--config") and equals:
-            found[i] = f"{option}={find_config(value)}"
-        elif word in ("-c", "--config") and i + 1 < len(words):
-            found[i + 1] = find_config(words[i + 1])
-    return found
-
-
-def check_configuration(path: str | Path) -> None:
-    """Refuse a file that holds no settings.
+def read_configuration(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file.
 
     Raises:
-        UsageError: naming the file, and the place in it.
+        UsageError: If the file holds no settings, or other values than plain ones; it names the file and the place.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not valid YAML: it is no text.") from error
+        raise UsageError(f"{path} is not valid YAML: it is not text.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    check_text(path, text)
-    refuse_duplicates(path)
+    return parse_configuration(path, text)
 
 
-def check_text(path: str | Path, text: str) -> None:
-    """The same of a text; ``path`` is for the messages.
+def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
+    """The settings in a YAML text; ``path`` is for the messages.
 
     Raises:
-        UsageError: likewise.
+        UsageError: See :func:`read_configuration`.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -75,6 +63,8 @@ def check_text(path: str | Path, text: str) -> None:
     _refuse_tags(path, node)
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path} must hold settings by name, {_EXAMPLE}.")
+    for name, line in _duplicates(node, ""):
+        raise UsageError(f"{path}, line {line}: {name} is given a second time, and only one would count: rename it.")
     for key, value in node.value:
         name = str(key.value).rstrip("+")
         if name in _SECTIONS and isinstance(value, yaml.SequenceNode):
@@ -82,6 +72,11 @@ def check_text(path: str | Path, text: str) -> None:
         if name == "trainer" and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null":
             raise UsageError(f"{path}, line {key.start_mark.line + 1}: trainer (={value.value}) must hold settings.")
         _check_classes(path, name, value)
+    try:
+        content: dict[str, Any] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist, a name that cannot be one
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
+    return content
 
 
 def _refuse_tags(path: str | Path, root: yaml.Node) -> None:
@@ -121,22 +116,6 @@ def _check_classes(path: str | Path, name: str, node: yaml.Node) -> None:
             line = value.start_mark.line + 1
             raise UsageError(f"{path}, line {line}: {name}.class_path{found} must be the name of a class.")
         _check_classes(path, f"{name}.{key.value}", value)
-
-
-def refuse_duplicates(path: str | Path) -> None:
-    """Refuse a YAML file in which a name stands twice beside each other: two members called ``plain``, say.
-
-    What is not YAML is left to the parser, which tells more of it.
-
-    Raises:
-        UsageError: naming the file, the line and the name.
-    """
-    try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return
-    for name, line in _duplicates(root, ""):
-        raise UsageError(f"{path}, line {line}: {name} is given a second time, and only one would count: rename it.")
 
 
 def _duplicates(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:

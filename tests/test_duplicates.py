@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar.configuration import refuse_duplicates
+from lightning_cifar.configuration import read_configuration
 from lightning_cifar.errors import UsageError
 
 
@@ -23,28 +23,23 @@ def test_a_name_given_twice_is_told(tmp_path: Path, text: str, message: str) -> 
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        refuse_duplicates(path)
+        read_configuration(path)
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "a: {x: 1}\nb: {x: 1}\n",
-        "base: &base {x: 1}\na:\n  <<: *base\n  x: 2\n",
-        "a: [",
-        "- 1\n- 1\n",
-        "a: {a: {a: 1}}",
-    ],
+    ["a: {x: 1}\nb: {x: 1}\n", "base: &base {x: 1}\na:\n  <<: *base\n  x: 2\n", "a: {a: {a: 1}}"],
 )
-def test_all_else_is_left_to_the_parser(tmp_path: Path, text: str) -> None:
+def test_equal_names_in_different_places_are_accepted(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    refuse_duplicates(path)
+    read_configuration(path)
 
 
 def test_the_shipped_configurations_have_none() -> None:
-    paths = list((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+    paths = [
+        path for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml") if path.parent.name != "albumentations"
+    ]
     assert paths
     for path in paths:
-        refuse_duplicates(path)
+        read_configuration(path)

@@ -306,9 +306,9 @@ def test_checkpoints_that_cannot_be_used(
         "text": (None, "not a readable checkpoint"),
         "nan": ({"state_dict": weights | {name: weights[name] * torch.nan}}, "not finite (network.0.weight)"),
         "other": ({"class_path": "lightning_cifar.models.MLPRegressor"}, "holds MLPRegressor, which does not classify"),
-        "lost": ({"class_path": "nowhere.Net"}, "needs nowhere.Net, which cannot be imported"),
+        "lost": ({"class_path": "nowhere.Net"}, "names 'nowhere.Net', which is not a class of this package"),
         "misfit": ({"hyper_parameters": {"hidden": [7]}}, "does not fit LeNet"),
-        "unknown": ({"hyper_parameters": {"width": 7}}, "does not fit LeNet"),
+        "unknown": ({"hyper_parameters": {"width": 7}}, "its setting model.width does not exist in LeNet"),
     }
     for stem, (change, said) in wrong.items():
         path = tmp_path / f"{stem}.ckpt"
@@ -321,18 +321,13 @@ def test_checkpoints_that_cannot_be_used(
     assert "says nothing of its data" in error_of(capsys, "--ckpt_path", path, "--images", images)
 
 
-def test_grey_networks_of_another_size(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Grey(SyntheticDataModule):
-        in_channels, image_size = 1, 28
-        own_mean, own_std = (0.5,), (0.5,)
-
-    monkeypatch.setattr("lightning_cifar.data.Grey", Grey, raising=False)
+def test_grey_networks_of_another_size(tmp_path: Path, images: Path) -> None:
     settings = {"in_channels": 1, "image_size": 28, "num_classes": 10}
     content = {
         "state_dict": LeNet(**settings).state_dict(),
         "hyper_parameters": settings,
         "class_path": "lightning_cifar.models.lenet.LeNet",
-        "lightning_cifar_config": "data: {class_path: Grey}",
+        "lightning_cifar_config": "data: {class_path: MNISTDataModule}",
     }
     run(save(tmp_path / "grey.ckpt", content), "--images", images / EVIL, "--out", "out")
     assert len(table(Path("out/predictions.csv"))) == 1

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_cifar import artifacts, cli, models
+from lightning_cifar import cli, models
 from lightning_cifar.commands import export
 from lightning_cifar.commands.export import command as export_command
 from lightning_cifar.commands.export import writing
@@ -27,6 +27,7 @@ from lightning_cifar.commands.export.reading import Format, Portable, load_safet
 from lightning_cifar.commands.export.writing import write
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.errors import UsageError
+from lightning_cifar.files import atomic
 
 pytest.importorskip("safetensors")
 pytest.importorskip("onnxscript")
@@ -323,7 +324,7 @@ def test_what_was_there_survives_a_file_that_is_not_written(
     def full(path: Path, *_: object, **__: object) -> None:
         raise OSError(28, f"could not write {path}: No space left on device")
 
-    monkeypatch.setattr(artifacts, "write_atomically", full)
+    monkeypatch.setattr(atomic, "write_atomically", full)
     assert f"could not write {path}: No space" in error_of(capsys, run, "--format", "pt2", "--overwrite")
     assert path.read_text() == "of before"
     monkeypatch.undo()
@@ -411,8 +412,8 @@ def test_options_that_are_wrong(run: Path, tmp_path: Path, capsys: pytest.Captur
         ((run, "--format", "pt2", "--chekc", 3), "there is no option --chekc. Did you mean --check?"),
         ((run, "--format", "pt2", "--check", 0), "argument --check: '0' must be a whole number, at least 1"),
         ((run, run, "--format", "pt2"), "are several runs: export one at a time"),
-        (("nowhere", "--format", "pt2"), "there is no run or checkpoint nowhere"),
-        ((tmp_path / "empty", "--format", "pt2"), "has no checkpoints/best.ckpt, checkpoints/last.ckpt"),
+        (("nowhere", "--format", "pt2"), "there is no checkpoint nowhere"),
+        ((tmp_path / "empty", "--format", "pt2"), "has no checkpoints/best.ckpt or checkpoints/last.ckpt"),
         ((tmp_path, "--format", "pt2"), f"pass one run, {run}"),
         ((run, "--format", "pt2", "--out", "a.onnx"), "--out (=a.onnx) must end in .pt2"),
         ((run, "--format", "pt2", "--out", run / "config.yaml/a.pt2"), "cannot be written"),

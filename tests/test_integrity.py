@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints.reading import read_checkpoint
+from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files import atomic
 from lightning_cifar.files import checksums as integrity
@@ -60,14 +60,14 @@ def test_mutants_are_caught(tmp_path: Path, with_digest: bool) -> None:
     for length in (0, 1, 100, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:length])
         with pytest.raises(UsageError, match=r"a\.ckpt"):
-            read_checkpoint(path)
+            Checkpoint.read(path)
 
 
 def test_another_file_in_its_place_is_caught(tmp_path: Path) -> None:
     a, b = checkpoint(tmp_path / "a.ckpt"), checkpoint(tmp_path / "b.ckpt", 2.0)
     a.write_bytes(b.read_bytes())
     with pytest.raises(UsageError, match=r"a\.ckpt is damaged.* Good ones in its folder: b\.ckpt\."):
-        read_checkpoint(a)
+        Checkpoint.read(a)
 
 
 def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ class ExactResume(Callback):
         loaded, self._loaded = self._loaded, None
         self._resumed_at = trainer.global_step
         set_random_state(loaded["random"])
+        before, threads = loaded.get("threads"), torch.get_num_threads()
+        if before not in (None, threads) and trainer.is_global_zero:
+            text = f"the run had {before} threads and goes on with {threads}: the bits may differ"
+            sys.stderr.write(f"{text}; set OMP_NUM_THREADS={before}\n")
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
@@ -90,7 +95,8 @@ class ExactResume(Callback):
         tables = [_table(logger) for logger in trainer.loggers if isinstance(logger, CSVLogger)]
         # As it is now: Lightning's logger writes the whole table anew for each new column, and may be killed in it.
         text = next((path.read_bytes().decode() for path in tables if path.is_file()), "")
-        checkpoint[_KEY] = {"random": self._first or random_state(), "table": text}
+        threads = torch.get_num_threads()
+        checkpoint[_KEY] = {"random": self._first or random_state(), "table": text, "threads": threads}
         if self._saving:
             _between_epochs(checkpoint["loops"]["fit_loop"])
 

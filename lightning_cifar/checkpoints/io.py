@@ -1,4 +1,4 @@
-"""Checkpoints that cannot lie: written whole or not at all, with their SHA-256 beside, and read only if they agree."""
+"""Checkpoints with checksums: written completely or not at all, and read only if the SHA-256 beside them agrees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.files.checksums import read_verified, remove_verified, write_verified
 
 
@@ -16,7 +17,14 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     """For ``Trainer(plugins=[VerifiedCheckpointIO()])``; runs of the command line have it.
 
     Reading executes nothing that is in the file. Remote paths (``s3://...``) are left to Lightning.
+
+    Args:
+        checkpoint: One that was read already, and is not read again.
     """
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         if storage_options is not None or _is_remote(path):
@@ -31,6 +39,9 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         if _is_remote(path):
             return super().load_checkpoint(path, map_location, weights_only)
+        if self._checkpoint is not None and Path(path) == self._checkpoint.path:
+            held, self._checkpoint = dict(self._checkpoint.content), None  # once: the file may change in the run
+            return held
         content = io.BytesIO(read_verified(Path(path)))
         loaded: dict[str, Any] = torch.load(content, map_location, weights_only=weights_only is not False)
         return loaded

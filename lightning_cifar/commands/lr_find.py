@@ -23,6 +23,7 @@ def main(words: Sequence[str]) -> None:
 
     # From here on torch is needed, which takes seconds to load.
     from lightning_cifar.callbacks import LRRangeFinder
+    from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.runs.lr_find_cli import LRFindCLI
 
     finder = LRRangeFinder(
@@ -34,8 +35,7 @@ def main(words: Sequence[str]) -> None:
         zoom=options.zoom,
     )
     out = [] if options.out is None else ["--run_dir", options.out]
-    LRFindCLI.finder = finder
-    LRFindCLI.start(["fit", *rest, *out])
+    LRFindCLI.start(Arguments("fit", (*rest, *out)), option="--out", finder=finder)
 
 
 def _parser() -> CommandParser:

@@ -144,12 +144,13 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
     """Refuse what one arm could not start with, before any arm starts; the data of each arm."""
     import yaml
 
+    from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.studies.run import check
 
     modules = {}
     for name, config in study.arms.items():
         try:
-            modules[name] = check(["fit", "--config", yaml.safe_dump(config), "--run_dir", os.devnull])
+            modules[name] = check(Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull)))
         except (UsageError, ValueError, TypeError) as error:
             raise UsageError(f"arm {name}: {innermost(error)}") from error
     return modules

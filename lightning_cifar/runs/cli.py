@@ -5,13 +5,10 @@ The folder appears when everything that can be refused was accepted, and belongs
 
 from __future__ import annotations
 
-import os
-import shutil
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -20,76 +17,44 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lightning_cifar import artifacts, callbacks, data, models
+from lightning_cifar import artifacts, callbacks, models
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints.reading import progress_of, read_checkpoint, with_checkpoint_config
-from lightning_cifar.checkpoints.trained import trained_with
-from lightning_cifar.errors import UsageError, one_line
-from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.files.lock import FolderLock
+from lightning_cifar.checkpoints.reading import Checkpoint
+from lightning_cifar.checkpoints.settings import trained_settings
+from lightning_cifar.errors import UsageError
+from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.compatibility import check_kinds, check_settings, check_weights, show_as_trained
 from lightning_cifar.runs.default_callbacks import default_callbacks
 from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
+from lightning_cifar.runs.folder import RunFolder
 from lightning_cifar.runs.parser import Parser
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
-from lightning_cifar.runs.resume import can_resume, remove_parts, with_resume
+from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
 from lightning_cifar.runs.trainer_settings import check_goes_on, check_trainer
-
-RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
+from lightning_cifar.runs.user_modules import allow_modules
 
 
 class RunCLI(LightningCLI):
-    """LightningCLI with our parser, run folders, and checkpoints that bring their own configuration."""
+    """LightningCLI with our parser, run folders, and settings from checkpoints.
 
-    resumes: Path | None = None
-    lock: FolderLock | None = None
-    made: list[Path]  # folders that this run made, the outermost first
-    record: RunRecord | None = None
-    folder_option = "--run_dir"
+    Args:
+        arguments: The command line.
+        folder: Of the run.
+        checkpoint: That ``--ckpt_path`` names, read once for the whole run.
+        defaults: Settings that replace the classes' defaults: those of a checkpoint, or of a run that goes on.
+    """
 
-    @classmethod
-    def start(cls, words: list[str]) -> None:
-        """Parse and run a command line."""
-        started_by_a_run = RUN_DIR_VARIABLE in os.environ
-        cls.made, cls.record = [], None
-        try:
-            with expected_warnings_ignored(), silent_writers():
-                words, cls.resumes = with_resume(words)
-                cls._run(words)
-        except SystemExit as stop:
-            if not isinstance(stop.__context__, KeyboardInterrupt):
-                raise
-            # Lightning has put the training away in order, and would leave with 1.
-            folder = Path(os.environ.get(RUN_DIR_VARIABLE, ""))
-            raise KeyboardInterrupt(
-                f"go on with: lightning-cifar fit --resume {folder}" if can_resume(folder) else ""
-            ) from stop
-        except Exception as error:
-            cls._leave_nothing()
-            if is_full(error) and RUN_DIR_VARIABLE in os.environ:
-                raise no_space(Path(os.environ[RUN_DIR_VARIABLE]), resumes=cls is RunCLI) from error
-            raise
-        finally:
-            cls.resumes = None
-            if cls.lock is not None:
-                cls.lock.release()
-                cls.lock = None
-            if not started_by_a_run:
-                os.environ.pop(RUN_DIR_VARIABLE, None)
-
-    @classmethod
-    def _leave_nothing(cls) -> None:
-        """Remove the folder of a run that broke before it began: a callback found its layer missing, say."""
-        if cls.record is not None and not cls.record.begun and cls.made:
-            shutil.rmtree(cls.made.pop(), ignore_errors=True)
-            with suppress(OSError):  # another run is in there
-                while cls.made:
-                    cls.made.pop().rmdir()
-
-    @classmethod
-    def _run(cls, words: list[str]) -> None:
-        cls(
+    def __init__(
+        self,
+        arguments: Arguments,
+        folder: RunFolder,
+        checkpoint: Checkpoint | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.checkpoint, self.defaults = folder, checkpoint, defaults or {}
+        super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
             subclass_mode_model=True,
@@ -100,8 +65,50 @@ class RunCLI(LightningCLI):
             seed_everything_default=0,
             parser_class=Parser,
             trainer_defaults={"max_epochs": 10, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
-            args=with_checkpoint_config(words),
+            args=[arguments.command, *arguments.args],
         )
+
+    @classmethod
+    def start(cls, arguments: Arguments, *, option: str = "--run_dir", **extra: Any) -> Self:
+        """Parse and run a command line.
+
+        Args:
+            arguments: The command line.
+            option: With which the user names the folder of the run, for messages.
+            **extra: What the constructor of a subclass takes beyond that of this class.
+
+        Raises:
+            UsageError: If something about it is wrong.
+            KeyboardInterrupt: If it was interrupted; with how to go on.
+        """
+        with expected_warnings_ignored(), silent_writers():
+            arguments, resumed = find_resumed(arguments)
+            allow_modules(*arguments.class_paths, *(resumed.class_paths if resumed else ()))
+            folder = RunFolder(resumed, option=option)
+            try:
+                checkpoint, defaults = _settings(arguments, resumed)
+                return cls(arguments, folder, checkpoint, defaults, **extra)
+            except SystemExit as stop:
+                if not isinstance(stop.__context__, KeyboardInterrupt):
+                    raise
+                # Lightning has put the training away in order, and would leave with 1.
+                can = folder.path is not None and can_resume(folder.path)
+                raise KeyboardInterrupt(
+                    f"go on with: lightning-cifar fit --resume {folder.path}" if can else ""
+                ) from stop
+            except Exception as error:
+                folder.leave_nothing()
+                if is_full(error) and folder.is_claimed:
+                    assert folder.path is not None
+                    raise no_space(folder.path, resumes=cls is RunCLI) from error
+                raise
+            finally:
+                folder.release()
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({name: value for name, value in self.defaults.items() if value is not None})
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -126,7 +133,7 @@ class RunCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's version lets the checkpoint's values beat the explicit flags; see with_checkpoint_config."""
+        """Lightning's version lets the checkpoint's values beat the explicit flags; see :func:`_settings`."""
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
@@ -136,68 +143,26 @@ class RunCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse settings that cannot work, and a checkpoint of another class."""
-        check_trainer(vars(self._get(self.config, "trainer")))
-        path = self._get(self.config, "ckpt_path")
-        if path and Path(path).is_file():
-            content = read_checkpoint(Path(path))
-            held, wanted = content.get("class_path"), self._get(self.config, "model")["class_path"]
-            self._check_optimizer(Path(path), content)
-            if held and held.rsplit(".", 1)[-1] != wanted.rsplit(".", 1)[-1]:
-                held, wanted = (name.rsplit(".", 1)[-1] for name in (held, wanted))
-                raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
-            if self.subcommand == "fit":
-                check_goes_on(vars(self._get(self.config, "trainer")), progress_of(content))
-            self._show_as_trained(Path(path), content)
-
-    def _show_as_trained(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Bring one's own images to the size and normalisation of the training, and give outputs their names."""
-        section = self._get(self.config, "data")
-        if self.subcommand == "fit" or section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
+        trainer = vars(self._get(self.config, "trainer"))
+        check_trainer(trainer)
+        if self.checkpoint is None:
             return
-        source, settings = trained_with(path, content, []), section["init_args"]
-        for name in ("image_size", "in_channels", "mean", "std"):
-            if settings[name] is None:
-                value = getattr(source, name)
-                settings[name] = list(value) if isinstance(value, tuple) else value
-        if settings["class_names"] == "folders":
-            settings["class_names"] = list(source.class_names)
-
-    def _check_optimizer(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Another optimizer cannot go on from this one's state."""
-        held = content.get("hyper_parameters", {})
-        settings = self._get(self.config, "model").get("init_args", {})
-        for name in ("optimizer", "decay_norm_and_bias") if self.subcommand == "fit" else ():
-            if name in held and settings.get(name, held[name]) != held[name]:
-                raise UsageError(
-                    f"{path} was trained with {name}={held[name]}, and its state does not fit {settings[name]}: "
-                    f"leave --model.{name} out, or start without --ckpt_path."
-                )
+        of_fit = self.subcommand == "fit"
+        check_settings(self.checkpoint, self._get(self.config, "model"), of_fit=of_fit)
+        if of_fit:
+            check_goes_on(trainer, self.checkpoint.progress)
+        else:
+            show_as_trained(self.checkpoint, self._get(self.config, "data"))
 
     def after_instantiate_classes(self) -> None:
         """Refuse data of another kind, and a checkpoint of other layers, before anything is written."""
-        model, datamodule = type(self.model).__name__, type(self.datamodule).__name__
-        if isinstance(self.model, models.Classifier) and isinstance(self.datamodule, data.NoisyLineDataModule):
-            raise UsageError(
-                f"{model} classifies images, and {datamodule} has none: choose MLPRegressor or other data."
-            )
-        if isinstance(self.model, models.Regressor) and isinstance(self.datamodule, data.ImageDataModule):
-            raise UsageError(f"{model} fits numbers, and {datamodule} has images: choose a classifier or other data.")
-        path = self._get(self.config, "ckpt_path")
-        if path and Path(path).is_file():
-            content = read_checkpoint(Path(path))
-            if isinstance(self.datamodule, data.ImageFolderDataModule) and "ImageFolderDataModule" in content:
-                self.datamodule.load_state_dict(content["ImageFolderDataModule"])  # refuses other classes
-            try:
-                self.model.load_state_dict(content["state_dict"])
-            except RuntimeError as error:
-                detail = one_line(str(error).split("\n", 1)[-1])[:160]
-                raise UsageError(
-                    f"{path} does not fit {type(self.model).__name__} as configured: {detail} ..."
-                ) from error
+        check_kinds(self.model, self.datamodule)
+        if self.checkpoint is not None:
+            check_weights(self.checkpoint, self.model, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         assert self.subcommand is not None
-        self.run_dir = self._choose_run_dir()
+        self.run_dir = self._choose_run_dir(str(self.subcommand))
         config = self._get(self.config_init, "trainer")
         given: list[Callback] = config["callbacks"] or []
         if isinstance(given, Callback):
@@ -208,21 +173,22 @@ class RunCLI(LightningCLI):
         config["callbacks"] = [*given, *defaults]
         # First: what the others do at the start of an epoch comes after the state that is saved there.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
-        type(self).record = RunRecord(self.subcommand, self._config_text())
-        config["callbacks"].append(type(self).record)
+        config["callbacks"].append(RunRecord(self.subcommand, self._config_text(), self.folder))
         if type(self) is RunCLI and self.subcommand == "fit":  # those of a study know what they do
             config["callbacks"].append(FewSteps())
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
-            path = self._get(self.config, "ckpt_path")
-            purge = None if self.resumes is None else read_checkpoint(Path(path))["global_step"]
+            purge = self.folder.resumed and self.folder.resumed.checkpoint.content["global_step"]
             config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)
         plugins = config["plugins"] or []
-        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpointIO()]
+        config["plugins"] = [
+            *(plugins if isinstance(plugins, list) else [plugins]),
+            VerifiedCheckpointIO(self.checkpoint),
+        ]
         return pl.Trainer(**config)
 
     def before_fit(self) -> None:
@@ -286,42 +252,16 @@ class RunCLI(LightningCLI):
         if self.trainer.is_global_zero and not self._is_trial:
             print(f"run folder:  {self.run_dir}\nTensorBoard: tensorboard --logdir {self.run_dir}")
 
-    def _choose_run_dir(self, command: str = "") -> Path:
-        given = os.environ.get(RUN_DIR_VARIABLE) or self._get(self.config, "run_dir")
-        if given:
-            return Path(given)
-        command = command or str(self.subcommand)
+    def _choose_run_dir(self, command: str) -> Path:
         verb = "" if command == "fit" else f"-{command}"
-        stem = f"{type(self.model).__name__}{verb}-{datetime.now():%Y%m%d-%H%M%S}"
-        paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
-        return next(path for path in paths if not path.exists())
+        return self.folder.choose(self._get(self.config, "run_dir"), f"{type(self.model).__name__}{verb}")
 
     def _claim_run_dir(self, stage: str) -> None:
         """Make the folder, once all that is needed was found good."""
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
-        if self._is_trial or RUN_DIR_VARIABLE in os.environ:
-            return
-        if self.resumes is not None:
-            type(self).lock = FolderLock(self.run_dir)
-            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
-            remove_parts(self.run_dir)
-            (self.run_dir / "result.json").unlink(missing_ok=True)  # says that a run ended
-            write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
-            return
-        if self.run_dir.exists():
-            raise UsageError(f"{self.run_dir} exists: a run never overwrites; pass another {self.folder_option}.")
-        missing = [folder for folder in reversed(self.run_dir.parents) if not folder.exists()]
-        try:
-            self.run_dir.parent.mkdir(parents=True, exist_ok=True)
-            self.run_dir.mkdir()  # fails for the second of two runs that start at once
-        except OSError as error:
-            reason = f"{os.strerror(error.errno or 0)}; pass another {self.folder_option}."
-            raise UsageError(f"cannot make the run folder {self.run_dir}: {reason}") from error
-        type(self).made = [*missing, self.run_dir]
-        type(self).lock = FolderLock(self.run_dir)
-        os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
-        write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
+        if not self._is_trial:
+            self.folder.claim(self._config_text())
 
     def _config_text(self) -> str:
         """The configuration as YAML, without what belongs to this one call."""
@@ -331,3 +271,27 @@ class RunCLI(LightningCLI):
             config.pop(key, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
         return str(text)
+
+
+def _settings(arguments: Arguments, resumed: Resumed | None) -> tuple[Checkpoint | None, dict[str, Any]]:
+    """The checkpoint of a command line, and the settings that it brings, which every explicit option beats."""
+    if resumed is not None:
+        config = {key: value for key, value in resumed.config.items() if key != "test_after_fit" or value}
+        held = resumed.checkpoint.hyper_parameters
+        settings = config.get("model", {}).get("init_args", {})
+        for name, value in held.items():  # what the model had in the end: a learning rate that was found, say
+            if name in settings:
+                settings[name] = list(value) if isinstance(value, tuple) else value
+        return resumed.checkpoint, config
+    path = arguments.get("--ckpt_path")
+    if path in (None, "null"):
+        return None, {}
+    assert path is not None
+    checkpoint = Checkpoint.read(Path(path))
+    given = [section for section in ("model", "data") if arguments.configures(section)]
+    of_fit = arguments.command == "fit"
+    settings, left_out = trained_settings(checkpoint, of_fit=of_fit, allowed=arguments.class_paths, given=given)
+    if left_out and of_fit and not arguments.configurations:
+        names = ", ".join(left_out)
+        print(f"{path}: {names} are not taken from a checkpoint: pass --config, or them.", file=sys.stderr)
+    return checkpoint, settings

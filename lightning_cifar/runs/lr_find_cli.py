@@ -12,10 +12,16 @@ from lightning_cifar.runs.cli import RunCLI
 
 
 class LRFindCLI(RunCLI):
-    """Configures like ``fit``, sweeps, and stops before the first epoch."""
+    """Configures like ``fit``, sweeps, and stops before the first epoch.
 
-    finder: LRRangeFinder
-    folder_option = "--out"
+    Args:
+        *run: See :class:`RunCLI`.
+        finder: The callback that sweeps.
+    """
+
+    def __init__(self, *run: Any, finder: LRRangeFinder) -> None:
+        self.finder = finder
+        super().__init__(*run)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         self.run_dir = self._choose_run_dir("lr-find")

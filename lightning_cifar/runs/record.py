@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar import artifacts
-from lightning_cifar.checkpoints.reading import CONFIG_KEY
+from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID
+from lightning_cifar.runs.folder import RunFolder
 
 
 class RunRecord(Callback):
@@ -21,31 +22,31 @@ class RunRecord(Callback):
     Args:
         command: Which command this is.
         config: The configuration, YAML text.
+        folder: Of the run; it is told when a first batch comes.
     """
 
-    def __init__(self, command: str, config: str) -> None:
-        self.command, self.config = command, config
+    def __init__(self, command: str, config: str, folder: RunFolder) -> None:
+        self.command, self.config, self.folder = command, config, folder
         self.start = time.monotonic()
         self.metrics: dict[str, float] = {}
-        self.begun = False
-        """Whether a first batch came: before, nothing is lost with the folder."""
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = True
+        self.folder.has_begun = True
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = True
+        self.folder.has_begun = True
 
     def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = True
+        self.folder.has_begun = True
 
     def on_predict_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = True
+        self.folder.has_begun = True
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[CONFIG_KEY] = self.config
+        checkpoint[RUN_ID] = self.folder.run_id
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._collect(trainer)

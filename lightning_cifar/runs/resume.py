@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lightning_cifar.checkpoints.reading import RUN_ID, Checkpoint
+from lightning_cifar.configuration import read_configuration
 from lightning_cifar.errors import UsageError
-from lightning_cifar.files.checksums import DamagedError, read_verified
+from lightning_cifar.files.checksums import DamagedError
+from lightning_cifar.runs.arguments import Arguments, dotted_names
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
+_STATES = {  # what a checkpoint needs beside the weights, so that the run ends with the same bits
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "exact_resume": dict,
+}
 
 
-def with_resume(words: list[str]) -> tuple[list[str], Path | None]:
-    """Replace ``--resume FOLDER`` by the checkpoint and the folder that it means.
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on: its folder, the checkpoint from which it does, and the configuration in the folder."""
 
-    Returns:
-        The words, and the folder; None where nothing is resumed.
+    folder: Path
+    checkpoint: Checkpoint
+    config: dict[str, Any]
+    run_id: str | None
+
+    @property
+    def class_paths(self) -> frozenset[str]:
+        """The dotted names in the configuration, which is trusted."""
+        return dotted_names(self.config)
+
+
+def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
+    """What ``--resume FOLDER`` means, and the arguments without it.
+
+    The folder is trusted like a script: its ``config.yaml`` says what runs.
 
     Raises:
-        UsageError: The folder is not a run's, or holds nothing to go on from, or its run ended.
+        UsageError: If the folder is not that of a run, holds nothing to go on from, or its run ended.
     """
-    given = [word.split("=", 1)[1] for word in words if word.startswith("--resume=")]
-    if "--resume" in words[:-1]:
-        given.append(words[words.index("--resume") + 1])
-    if not given:
-        if "--resume" in words:
-            raise UsageError("--resume needs the folder of a run: --resume runs/LeNet-20261121-093000.")
-        return words, None
-    folder = Path(given[-1])
+    if not arguments.has("--resume"):
+        return arguments, None
+    given = arguments.get("--resume")
+    if given is None:
+        raise UsageError("--resume needs the folder of a run: --resume runs/LeNet-20261121-093000.")
+    folder = Path(given).expanduser()
     for option in ("--ckpt_path", "--run_dir"):
-        if any(word.split("=")[0] == option for word in words):
+        if arguments.has(option):
             raise UsageError(f"--resume {folder} says already where to go on: leave {option} out.")
-    if words[0] != "fit":
+    if arguments.command != "fit":
         raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
-    if (folder / "result.json").is_file() and not any(word.startswith("--trainer.max_") for word in words):
+    if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
-    path = _last_good(folder)
-    rest = [
-        word
-        for i, word in enumerate(words)
-        if not (word.startswith("--resume") or (i > 0 and words[i - 1] == "--resume"))
-    ]
-    return [*rest, "--ckpt_path", str(path), "--run_dir", str(folder)], folder
+    config = read_configuration(folder / "config.yaml")
+    run_id = _run_id((folder / "config.yaml").read_text(encoding="utf-8"))
+    checkpoint = _last_good(folder, run_id)
+    more = ("--ckpt_path", str(checkpoint.path), "--run_dir", str(folder))
+    return arguments.replace("--resume", *more), Resumed(folder, checkpoint, config, run_id)
 
 
 def can_resume(folder: Path) -> bool:
@@ -51,29 +74,53 @@ def can_resume(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CHECKPOINTS)
 
 
-def _last_good(folder: Path) -> Path:
-    """The newest undamaged checkpoint to go on from; what is damaged is said.
+def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
+    """The newest undamaged checkpoint to go on from. Damaged ones are reported.
 
     Raises:
-        UsageError: There is none.
+        UsageError: If there is none, or it is not one of this run.
     """
     damaged = []
     for path in (folder / name for name in CHECKPOINTS):
         if not path.is_file():
             continue
         try:
-            read_verified(path)
-        except DamagedError as error:
-            damaged.append(str(error))
+            checkpoint = Checkpoint.read(path)
+        except UsageError as error:
+            if not isinstance(error.__cause__, DamagedError):
+                raise
+            damaged.append(str(error.__cause__))
             continue
+        _check(checkpoint, folder, run_id)
         for message in damaged:
             print(f"{message} Going on from {path.name}.", file=sys.stderr)
-        return path
+        return checkpoint
     if damaged:
         raise UsageError(f"{damaged[0]} Start anew with --config {folder}/config.yaml.")
     raise UsageError(
         f"{folder} broke before its first {CHECKPOINTS[0]}: start anew with --config {folder}/config.yaml."
     )
+
+
+def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
+    """Refuse a checkpoint of another run, and one that lacks a part."""
+    advice = f"put the one of this run back, or start anew with --config {folder}/config.yaml"
+    for name, kind in _STATES.items():
+        if not isinstance(checkpoint.content.get(name), kind):
+            raise UsageError(f"{checkpoint.path} has no {name}, without which the run cannot go on exactly: {advice}.")
+    if checkpoint.content.get(RUN_ID) != run_id:
+        raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
+
+
+def with_run_id(config: str, run_id: str) -> str:
+    """The text of ``config.yaml`` with the name of its run, which a new run that is given the file does not take."""
+    return f"# run {run_id}\n{config}"
+
+
+def _run_id(text: str) -> str | None:
+    """None in folders of version 0.1.0."""
+    found = re.match(r"# run ([0-9a-f]+)\n", text)
+    return found[1] if found else None
 
 
 def remove_parts(folder: Path) -> None:

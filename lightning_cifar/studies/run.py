@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning_cifar.callbacks.non_finite_guard import NonFiniteError
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
@@ -63,42 +64,46 @@ class Watch(Callback):
 
 
 class StudyRunCLI(RunCLI):
-    """A ``fit`` with our watch, without a progress bar: many runs share one terminal."""
+    """A ``fit`` that is watched, without a progress bar: many runs share one terminal.
 
-    watch: ClassVar[Watch]
+    Args:
+        *run: See :class:`RunCLI`.
+        watch: The callback that watches.
+    """
+
+    def __init__(self, *run: Any, watch: Watch) -> None:
+        self.watch = watch
+        super().__init__(*run)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")
         given = config["callbacks"] or []
-        config["callbacks"] = [*(given if isinstance(given, list) else [given]), type(self).watch]
+        config["callbacks"] = [*(given if isinstance(given, list) else [given]), self.watch]
         config["enable_progress_bar"] = False
         return super().instantiate_trainer(**kwargs)
 
 
 class CheckCLI(RunCLI):
-    """Parse, and build model and data, as a run would; then stop."""
-
-    built: ClassVar[pl.LightningDataModule]
+    """Parses, and builds model and data, as a run would; then stops."""
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         return pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=0)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Keep the data alone: everything that can be refused without them was accepted."""
-        CheckCLI.built = self.datamodule
+        """Nothing: everything that can be refused without data was accepted."""
 
 
 def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
     """Run or continue a job, and return its last metrics."""
-    StudyRunCLI.watch = Watch(job, say)
+    watch = Watch(job, say)
     try:
-        StudyRunCLI.start(words_of(job))
+        StudyRunCLI.start(arguments_of(job), watch=watch)
     except NonFiniteError:  # a result, not a mistake
-        return {**StudyRunCLI.watch.metrics, job.metric: math.nan, "train/loss": math.nan}
-    return StudyRunCLI.watch.metrics
+        return {**watch.metrics, job.metric: math.nan, "train/loss": math.nan}
+    return watch.metrics
 
 
-def check(words: list[str]) -> pl.LightningDataModule:
+def check(arguments: Arguments) -> pl.LightningDataModule:
     """Refuse a ``fit`` that could not start, without starting it; its data as they are before they are prepared.
 
     Raises:
@@ -107,10 +112,10 @@ def check(words: list[str]) -> pl.LightningDataModule:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which each run tells in its log
     try:
-        CheckCLI.start(words)
+        built: pl.LightningDataModule = CheckCLI.start(arguments).datamodule
+        return built
     finally:
         logging.disable(before)
-    return CheckCLI.built
 
 
 def work(job: Job, say: Callable[[Progress], None]) -> State:
@@ -140,12 +145,12 @@ def work(job: Job, say: Callable[[Progress], None]) -> State:
     return state
 
 
-def words_of(job: Job) -> list[str]:
+def arguments_of(job: Job) -> Arguments:
     """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
     if state_of(job) == "failed":
         (job.path / DONE).unlink()
     if can_resume(job.path):
-        return ["fit", "--resume", job.folder]
+        return Arguments("fit", ("--resume", job.folder))
     if job.path.exists():
         shutil.rmtree(job.path)
-    return ["fit", "--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder]
+    return Arguments("fit", ("--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder))

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from lightning_cifar.configuration import find_config, list_configs, refuse_duplicates
-from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.configuration import find_config, list_configs, read_configuration
+from lightning_cifar.errors import UsageError, did_you_mean
 
 Config = dict[str, Any]
 
@@ -113,14 +111,7 @@ def _read_yaml(path: Path) -> Config:
         raise UsageError(
             f"there is no file {path}: the studies that come with the package are in configs/studies.{hint}"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings: it must start with keys such as base: and arms:.")
-    refuse_duplicates(path)
-    return content
+    return read_configuration(path)
 
 
 def _base(path: Path, given: object) -> Config:

@@ -24,7 +24,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar import cli
-from lightning_cifar.checkpoints.reading import CONFIG_KEY, read_checkpoint
+from lightning_cifar.checkpoints.reading import CONFIG_KEY, Checkpoint
 from lightning_cifar.data import ImageFolderDataModule, sources
 from lightning_cifar.data.albumentations_pipeline import load_pipeline
 from lightning_cifar.data.safe_pickle import read_pickle
@@ -106,7 +106,7 @@ def checkpoint(content: object = None, **more: object) -> str:
 def checkpoint_refused(**more: object) -> None:
     path = checkpoint(**more)
     with pytest.raises(UsageError, match=r"evil\.ckpt"):
-        read_checkpoint(Path(path))
+        Checkpoint.read(Path(path))
     refused(["test", "--ckpt_path", path])
 
 
@@ -231,7 +231,7 @@ def _() -> None:
     with zipfile.ZipFile("evil.ckpt", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("archive/data.pkl", bytes(100 << 20))
     with pytest.raises(UsageError, match="packed"):
-        read_checkpoint(Path("evil.ckpt"))
+        Checkpoint.read(Path("evil.ckpt"))
 
 
 @case("checkpoint: a configuration that is a list")

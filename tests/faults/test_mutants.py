@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints.reading import read_checkpoint
+from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.data import sources
 from lightning_cifar.data.sources import read_cifar10
 from lightning_cifar.errors import UsageError
@@ -46,7 +46,7 @@ def checkpoints(folder: Path) -> list[Path]:
     for i, path in enumerate(paths):
         torch.manual_seed(i)
         VerifiedCheckpointIO().save_checkpoint({"state_dict": LeNet().state_dict(), "epoch": i}, path)
-        read_checkpoint(path)
+        Checkpoint.read(path)
     return paths
 
 
@@ -80,7 +80,7 @@ def campaign(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         path.write_bytes(content)
         said = ""
         try:
-            read_cifar10(folder / "data", rows=ROWS) if path in data else read_checkpoint(path)
+            read_cifar10(folder / "data", rows=ROWS) if path in data else Checkpoint.read(path)
         except (ValueError, UsageError) as error:
             said = str(error)
         if path.name in said and "\n" not in said:

@@ -16,7 +16,7 @@ import yaml
 from lightning_cifar.cli import main
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
 from lightning_cifar.studies.jobs import Job, prepare, state_of
-from lightning_cifar.studies.run import words_of
+from lightning_cifar.studies.run import arguments_of
 from lightning_cifar.studies.spec import read_study
 
 BASE: dict[str, Any] = {
@@ -167,7 +167,7 @@ def test_states_of_a_job(tmp_path: Path) -> None:
     assert [(job.arm, job.seed) for job in jobs] == [("slow", 0), ("wild", 0), ("slow", 1), ("wild", 1)]
     job: Job = jobs[2]
     assert state_of(job) == "waiting"
-    assert words_of(job)[:2] == ["fit", "--config"]
+    assert arguments_of(job).args[:1] == ("--config",)
     job.path.mkdir()
     assert state_of(job) == "broken"
     (job.path / "done.json").write_text('{"state": "failed"')
@@ -176,5 +176,5 @@ def test_states_of_a_job(tmp_path: Path) -> None:
     assert state_of(job) == "failed"
     (job.path / "checkpoints").mkdir()
     (job.path / "checkpoints/resume.ckpt").touch()
-    assert words_of(job) == ["fit", "--resume", job.folder]
+    assert arguments_of(job).args == ("--resume", job.folder)
     assert state_of(job) == "broken"

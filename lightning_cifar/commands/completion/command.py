@@ -127,7 +127,9 @@ def _path_kind(metavar: object, text: str, of: object) -> Kind:
 
 def _run_options() -> dict[str, list[Option]]:
     """Of the commands that Lightning has: fit, validate, test and predict."""
+    from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.runs.cli import RunCLI
+    from lightning_cifar.runs.folder import RunFolder
 
     class Enough(Exception):  # noqa: N818  # nothing went wrong: the parsers are built
         pass
@@ -140,7 +142,7 @@ def _run_options() -> dict[str, list[Option]]:
             raise Enough
 
     with suppress(Enough):
-        Parsers._run([])
+        Parsers(Arguments("fit", ()), RunFolder())
     return {name: [_option(action) for action in parser._actions] for name, parser in Parsers.found.items()}
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.commands.explain.report import Explanation, Report, plain_name
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, list_files, read_image
+from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
     from lightning_cifar.checkpoints.trained import Trained
@@ -36,12 +38,15 @@ def main(words: Sequence[str]) -> None:
     """
     options = _parser().parse_args(words)
     out = _choose_folder(options.out)
+    found = find_checkpoint(options.ckpt_path.expanduser())
     files, notes = _find(options)
+    if found.chosen:
+        notes.append(f"checkpoint: {found.path}")
 
     # From here on torch is needed, which takes seconds to load.
     from lightning_cifar.checkpoints.trained import load_trained
 
-    trained = load_trained(options.ckpt_path)
+    trained = load_trained(found.path, allowed=allow_modules(options.model, options.data))
     notes += trained.notes
     target, layers = _check(options, trained, notes)
     for note in notes:
@@ -98,7 +103,7 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a classifier, of any run")
+    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="run, or checkpoint of a classifier")
     add("--images", type=Path, required=True, nargs="+", metavar="DIR", help="folder with image files, or the files")
     add(
         "--window",
@@ -118,6 +123,7 @@ def _parser() -> CommandParser:
     add("--top", type=_count, default=5, metavar="N", help="how many of the likeliest classes to tell (5)")
     add("--limit", type=_count, default=100, metavar="N", help="how many images at most (100)")
     add("--out", type=Path, metavar="DIR", help="folder of the results; it must not exist (default: one in runs/)")
+    add_class_options(parser)
     return parser
 
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from lightning_cifar.checkpoints.find import Found, find_checkpoint
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
+from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
     from lightning_cifar.commands.export.checking import Sample
@@ -31,21 +33,7 @@ USE = {
     ),
     "pt2": ("network = torch.export.load({path!r}).module()", "logits = network(images)"),
 }
-CHECKPOINTS = ("best.ckpt", "last.ckpt", "resume.ckpt")  # of a run, the first that is there
 BIG = 64  # pixels: side of the images that a network looks at, from which on a thousand would take minutes
-
-
-class Source(NamedTuple):
-    """Which network is exported."""
-
-    checkpoint: Path
-    folder: Path
-    """Of its run; of the checkpoint, where that lies in no run."""
-
-    @property
-    def is_best(self) -> bool:
-        """Whether it is the one that a run evaluates on the test images in the end."""
-        return self.checkpoint.name == CHECKPOINTS[0]
 
 
 def main(words: Sequence[str]) -> int:
@@ -63,31 +51,33 @@ def main(words: Sequence[str]) -> int:
     """
     options = _parser().parse_intermixed_args(list(words))
     formats = _choose_formats(options)
-    source = _find_checkpoint(options.run[0])
+    source = find_checkpoint(options.run[0].expanduser())
     paths = {format: _choose_file(format, formats, source, options) for format in formats}
     _check_packages(formats)
 
     # From here on torch is needed, which takes seconds to load.
-    from lightning_cifar.checkpoints.reading import read_checkpoint
-    from lightning_cifar.checkpoints.trained import load_trained, trained_with
+    from lightning_cifar.checkpoints.reading import Checkpoint
+    from lightning_cifar.checkpoints.trained import load_trained
     from lightning_cifar.commands.export.checking import draw_sample
     from lightning_cifar.commands.export.reading import Portable
     from lightning_cifar.commands.export.writing import accuracies_of, facts_of, resize_of
 
-    content = read_checkpoint(source.checkpoint)
-    _refuse_several(source.checkpoint, content)
-    trained = load_trained(source.checkpoint, content)
-    model = trained.model.cpu()  # a file must not ask for a GPU
-    data = trained_with(source.checkpoint, content, [])
+    checkpoint = Checkpoint.read(source.path)
+    content = checkpoint.content
+    _refuse_several(source.path, content)
+    trained = load_trained(checkpoint, allowed=allow_modules(options.model, options.data))
+    model, data = trained.model.cpu(), trained.source  # a file must not ask for a GPU
+    if options.data_root is not None and hasattr(data, "root"):
+        data.root = options.data_root
     known = {
         "resize": resize_of(content),
-        "hyper_parameters": content.get("hyper_parameters", {}),
-        "checkpoint": source.checkpoint.name,
+        "hyper_parameters": checkpoint.hyper_parameters,
+        "checkpoint": source.path.name,
         "accuracy": accuracies_of(content, source.folder / "result.json" if source.is_best else None),
     }
     facts = facts_of(trained, data.image_size, **known)
     network = Portable(model, class_names=trained.class_names, mean=trained.mean, std=trained.std, facts=facts)
-    _say(f"{source.checkpoint}: {facts['model']} after {trained.epochs} epochs, {facts['parameters']:,} parameters")
+    _say(f"{source.path}: {facts['model']} after {trained.epochs} epochs, {facts['parameters']:,} parameters")
     _say(f"takes {facts['input']}")
     _say(f"gives {facts['output']}")
     _say(f"class_names: {_list(trained.class_names)}")
@@ -187,6 +177,13 @@ def _parser() -> CommandParser:
     add("--out", type=Path, metavar="FILE", help="file, or folder (default: export/ in the run's folder)")
     add("--overwrite", action="store_true", help="replace a file that is there")
     add("--check", type=_count, metavar="N", help="images to compare on (1000; 100 for networks of large images)")
+    add_class_options(parser)
+    add(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data, whose test images are compared",
+    )
     return parser
 
 
@@ -214,26 +211,10 @@ def _choose_formats(options: argparse.Namespace) -> list[Format]:
     return words
 
 
-def _find_checkpoint(run: Path) -> Source:
-    if run.is_file():
-        inside = run.parent.name == "checkpoints"
-        return Source(run, run.parent.parent if inside else run.parent)
-    if not run.is_dir():
-        raise UsageError(f"there is no run or checkpoint {run}: pass the folder of a run, runs/..., or a checkpoint.")
-    folder = run.parent if run.resolve().name == "checkpoints" else run
-    for name in CHECKPOINTS:
-        path = folder / "checkpoints" / name
-        if path.is_file():
-            return Source(path, folder)
-    inner = sorted(path.parent.parent for path in run.glob("*/checkpoints/*.ckpt"))
-    hint = f"pass one run, {inner[0]}" if inner else "pass a checkpoint"
-    raise UsageError(f"{run} has no {', '.join(f'checkpoints/{name}' for name in CHECKPOINTS)}: {hint}.")
-
-
-def _choose_file(format: Format, formats: Sequence[Format], source: Source, options: argparse.Namespace) -> Path:
+def _choose_file(format: Format, formats: Sequence[Format], source: Found, options: argparse.Namespace) -> Path:
     """Where a format goes: a place that can be written to, and where there is nothing."""
     out: Path | None = options.out
-    name = f"{source.checkpoint.stem}.{format}"
+    name = f"{source.path.stem}.{format}"
     if out is None:
         path = source.folder / "export" / name
     elif out.is_dir() or len(formats) > 1:

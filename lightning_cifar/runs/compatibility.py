@@ -1,0 +1,80 @@
+"""Whether a checkpoint, a network and data go together: refused here, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+
+from lightning_cifar import data, models
+from lightning_cifar.checkpoints.reading import Checkpoint
+from lightning_cifar.checkpoints.trained import training_data
+from lightning_cifar.errors import UsageError, one_line
+
+
+def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: bool) -> None:
+    """Refuse a checkpoint of another class, or of an optimizer whose state does not fit.
+
+    Args:
+        checkpoint: Named by the user.
+        model: The section ``model`` of the configuration.
+        of_fit: Whether the run trains.
+
+    Raises:
+        UsageError: With what to do instead.
+    """
+    path, held = checkpoint.path, checkpoint.content.get("class_path")
+    settings = model.get("init_args", {})
+    for name in ("optimizer", "decay_norm_and_bias") if of_fit else ():
+        before = checkpoint.hyper_parameters.get(name)
+        if before is not None and settings.get(name, before) != before:
+            raise UsageError(
+                f"{path} was trained with {name}={before}, and its state does not fit {settings[name]}: "
+                f"leave --model.{name} out, or start without --ckpt_path."
+            )
+    if isinstance(held, str) and held.rsplit(".", 1)[-1] != model["class_path"].rsplit(".", 1)[-1]:
+        held, wanted = (name.rsplit(".", 1)[-1] for name in (held, model["class_path"]))
+        raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+
+
+def show_as_trained(checkpoint: Checkpoint, section: Namespace) -> None:
+    """Give the user's own images the size and normalisation of the training, and the outputs their names.
+
+    Args:
+        checkpoint: Of the network.
+        section: ``data`` of the configuration; what the user left open is filled in.
+    """
+    if section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
+        return
+    source, settings = training_data(checkpoint, []), section["init_args"]
+    for name in ("image_size", "in_channels", "mean", "std"):
+        if settings[name] is None:
+            value = getattr(source, name)
+            settings[name] = list(value) if isinstance(value, tuple) else value
+    if settings["class_names"] == "folders":
+        settings["class_names"] = list(source.class_names)
+
+
+def check_kinds(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+    """Refuse data of another kind than the network takes."""
+    network, source = type(model).__name__, type(datamodule).__name__
+    if isinstance(model, models.Classifier) and isinstance(datamodule, data.NoisyLineDataModule):
+        raise UsageError(f"{network} classifies images, and {source} has none: choose MLPRegressor or other data.")
+    if isinstance(model, models.Regressor) and isinstance(datamodule, data.ImageDataModule):
+        raise UsageError(f"{network} fits numbers, and {source} has images: choose a classifier or other data.")
+
+
+def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+    """Load a checkpoint into a network, or refuse one of other classes or layers."""
+    content = checkpoint.content
+    if isinstance(datamodule, data.ImageFolderDataModule) and "ImageFolderDataModule" in content:
+        datamodule.load_state_dict(content["ImageFolderDataModule"])  # refuses other classes
+    try:
+        model.load_state_dict(content["state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        detail = one_line(str(error).split("\n", 1)[-1])[:160]
+        raise UsageError(
+            f"{checkpoint.path} does not fit {type(model).__name__} as configured: {detail} ..."
+        ) from error

@@ -1,0 +1,99 @@
+"""The folder of a run: chosen early, made late, locked while the run lasts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from lightning_cifar.errors import UsageError
+from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.lock import FolderLock
+from lightning_cifar.runs.resume import Resumed, remove_parts, with_run_id
+
+RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
+
+
+def choose_folder(stem: str) -> Path:
+    """A path in ``runs/`` at which there is nothing: the stem and the time."""
+    stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
+    return next(path for path in paths if not path.exists())
+
+
+class RunFolder:
+    """The folder of one run. It belongs to this run alone, and is made when everything that can fail early was tried.
+
+    Args:
+        resumed: The run that goes on; None for a new run.
+        option: With which the user names a folder, for messages.
+    """
+
+    def __init__(self, resumed: Resumed | None = None, *, option: str = "--run_dir") -> None:
+        self.resumed, self.option = resumed, option
+        self.run_id = (resumed and resumed.run_id) or secrets.token_hex(8)
+        self.path: Path | None = None
+        self.has_begun = False
+        """Whether a first batch came: before, nothing is lost with the folder."""
+        self._made: list[Path] = []  # by this run, the outermost first
+        self._lock: FolderLock | None = None
+        self._is_started_by_a_run = RUN_DIR_VARIABLE in os.environ
+
+    def choose(self, given: str | Path | None, stem: str) -> Path:
+        """Settle the path, without making anything there."""
+        chosen = os.environ.get(RUN_DIR_VARIABLE) or given
+        self.path = Path(chosen) if chosen else choose_folder(stem)
+        return self.path
+
+    def claim(self, config: str) -> None:
+        """Make the folder, or lock the one of the run that goes on, and write ``config.yaml``.
+
+        Raises:
+            UsageError: If it exists, cannot be made, or another process runs in it.
+        """
+        assert self.path is not None
+        if RUN_DIR_VARIABLE in os.environ:  # the process that started this one has it
+            return
+        if self.resumed is None:
+            self._make(self.path)
+        self._lock = FolderLock(self.path)
+        os.environ[RUN_DIR_VARIABLE] = str(self.path)
+        if self.resumed is not None:
+            remove_parts(self.path)
+            (self.path / "result.json").unlink(missing_ok=True)  # says that a run ended
+        write_atomically(self.path / "config.yaml", with_run_id(config, self.run_id).encode())
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the folder is there, with its configuration."""
+        return self._lock is not None
+
+    def _make(self, path: Path) -> None:
+        if path.exists() or path.is_symlink():
+            raise UsageError(f"{path} exists: a run never overwrites; pass another {self.option}.")
+        missing = [folder for folder in reversed(path.parents) if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()  # fails for the second of two runs that start at once
+        except OSError as error:
+            reason = f"{os.strerror(error.errno or 0)}; pass another {self.option}."
+            raise UsageError(f"cannot make the run folder {path}: {reason}") from error
+        self._made = [*missing, path]
+
+    def leave_nothing(self) -> None:
+        """Remove the folder of a run that broke before its first batch."""
+        if not self.has_begun and self._made:
+            shutil.rmtree(self._made.pop(), ignore_errors=True)
+            with suppress(OSError):  # another run is in there
+                while self._made:
+                    self._made.pop().rmdir()
+
+    def release(self) -> None:
+        """Unlock the folder."""
+        if self._lock is not None:
+            self._lock.release()
+        if not self._is_started_by_a_run:
+            os.environ.pop(RUN_DIR_VARIABLE, None)

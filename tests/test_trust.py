@@ -1,0 +1,257 @@
+"""What a checkpoint may say: plain values from an allow-list. See docs/reliability.md, "Whom the package trusts"."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lightning_cifar import cli
+from lightning_cifar.checkpoints import io as checkpoint_io
+from lightning_cifar.checkpoints import reading
+from lightning_cifar.checkpoints.reading import CONFIG_KEY, Checkpoint
+from lightning_cifar.checkpoints.settings import trained_settings
+
+SIZES = ["--data.num_train", "32", "--data.num_val", "16", "--data.num_test", "16", "--data.batch_size", "16"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+FIT = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", *SIZES, *QUIET, "--trainer.max_epochs", "1"]
+CANARY = "canary"
+EVIL = f"open({CANARY!r}, 'w').close()\nfrom lightning_cifar import LeNet, SyntheticDataModule\n"
+EVIL += "class Net(LeNet): pass\nclass Data(SyntheticDataModule): pass\n"
+POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", CANARY]}}
+NUMBERS = {"num_train": 32, "num_val": 16, "num_test": 16, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("honest")
+    assert cli.main([*FIT, "--run_dir", str(folder / "run")]) == 0
+    return folder / "run/checkpoints/last.ckpt"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder inside another one, in which nothing may appear."""
+    inside = tmp_path / "outside" / "inside"
+    (inside / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(inside / "images/a.png")
+    (inside / "evil.py").write_text(EVIL)
+    monkeypatch.chdir(inside)
+    monkeypatch.syspath_prepend("")  # so that only the rules of the package keep the module out
+    return inside
+
+
+def forge(honest: Path, config: dict[str, Any] | None = None, **content: object) -> str:
+    """Another checkpoint, with other words in its configuration."""
+    held = torch.load(honest, weights_only=True)
+    if config is not None:
+        held[CONFIG_KEY] = yaml.safe_dump(yaml.safe_load(held[CONFIG_KEY]) | config)
+    torch.save(held | content, "evil.ckpt")
+    return "evil.ckpt"
+
+
+COMMANDS = {
+    "fit": ["fit", "--trainer.max_epochs", "2", "--run_dir", "run", *QUIET],
+    "test": ["test", "--run_dir", "run", *QUIET],
+    "validate": ["validate", "--run_dir", "run", *QUIET],
+    "predict": ["predict", "--run_dir", "run", *QUIET],
+    "explain": ["explain", "--images", "images", "--out", "out", "--stride", "16"],
+    "export": ["export", "--format", "safetensors", "--out", "out.safetensors"],
+}
+
+
+def run(command: str, checkpoint: str) -> int:
+    option = [] if command == "export" else ["--ckpt_path"]
+    return cli.main([COMMANDS[command][0], *option, checkpoint, *COMMANDS[command][1:]])
+
+
+def check_nothing_happened(here: Path) -> None:
+    assert not list(here.rglob(f"*{CANARY}*")), "it was executed"
+    assert "evil" not in sys.modules
+    assert [path.name for path in here.parent.iterdir()] == ["inside"], "it wrote outside"
+
+
+@pytest.mark.parametrize(
+    ("config", "content"),
+    [
+        pytest.param({"data": POPEN}, {}, id="a program as data"),
+        pytest.param({"data": {"class_path": "evil.Data", "init_args": NUMBERS}}, {}, id="data of a file beside"),
+        pytest.param({"model": POPEN}, {"class_path": "subprocess.Popen"}, id="a program as model"),
+        pytest.param({"model": {"class_path": "evil.Net"}}, {"class_path": "evil.Net"}, id="model of a file beside"),
+        pytest.param(
+            {"model": {"class_path": "SideBySide", "init_args": {"members": {"a": {"class_path": "evil.Net"}}}}},
+            {"class_path": "SideBySide", "hyper_parameters": {"members": {"a": {"class_path": "evil.Net"}}}},
+            id="a member of a file beside",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_class_that_a_checkpoint_names_is_not_imported(
+    honest: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    config: dict[str, Any],
+    content: dict[str, Any],
+) -> None:
+    assert run(command, forge(honest, config, **content)) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "evil.ckpt" in message or "evil.Net" in message
+    check_nothing_happened(here)
+
+
+TRAINER = {
+    "a callback that calls": {
+        "callbacks": [
+            {
+                "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+                "init_args": {"on_train_epoch_start": "evil.Net"},
+            }
+        ]
+    },
+    "ModelCheckpoint": {"callbacks": [{"class_path": "ModelCheckpoint", "init_args": {"dirpath": "../canary"}}]},
+    "CSVLogger": {"logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "docs/canary"}}},
+    "a profiler": {"profiler": {"class_path": "SimpleProfiler", "init_args": {"dirpath": "canary", "filename": "x"}}},
+    "a strategy": {"strategy": POPEN},
+    "a plugin": {"plugins": [POPEN]},
+    "a root folder": {"default_root_dir": "../canary"},
+}
+
+
+@pytest.mark.parametrize("trainer", TRAINER.values(), ids=TRAINER)
+def test_only_numbers_of_the_trainer_are_taken(honest: Path, here: Path, trainer: dict[str, Any]) -> None:
+    path = forge(honest, {"trainer": {"max_epochs": 5, **trainer}, "run_dir": "../canary"})
+    assert run("fit", path) == 0
+    config = yaml.safe_load((here / "run/config.yaml").read_text())
+    assert config["trainer"]["callbacks"] is None
+    check_nothing_happened(here)
+
+
+def test_neither_paths_nor_addresses_of_the_data_are_taken(honest: Path, here: Path) -> None:
+    arguments = {"root": "../canary", "download": True, "url": "http://127.0.0.1:9/x", "verify": True, **NUMBERS}
+    arguments["albumentations"] = "../canary.yaml"
+    del arguments["num_test"]
+    path = forge(honest, {"data": {"class_path": "CIFAR10DataModule", "init_args": arguments}})
+    settings, left_out = trained_settings(Checkpoint.read(Path(path)), of_fit=False)
+    taken = settings["data"]["init_args"]
+    assert taken == {"verify": True, "num_train": 32, "num_val": 16, "batch_size": 16}
+    assert set(left_out) == {f"data.{name}" for name in ("root", "download", "url", "albumentations")}
+
+
+def test_the_users_word_allows_a_class_of_their_own(honest: Path, here: Path) -> None:
+    path = forge(honest, {"model": {"class_path": "evil.Net", "init_args": {"lr": 0.1}}}, class_path="evil.Net")
+    try:
+        assert cli.main(["test", "--ckpt_path", path, "--model", "evil.Net", "--run_dir", "run", *QUIET]) == 0
+        assert (
+            cli.main(["export", path, "--model", "evil.Net", "--format", "safetensors", "--out", "a.safetensors"]) == 0
+        )
+    finally:
+        sys.modules.pop("evil", None)
+    assert (here / CANARY).exists()
+
+
+@pytest.mark.parametrize("command", ["test", "export", "explain"])
+def test_settings_of_lightnings_own_command_line_are_no_obstacle(honest: Path, here: Path, command: str) -> None:
+    held = torch.load(honest, weights_only=True)["hyper_parameters"]
+    held |= {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": "lightning_cifar.LeNet"}
+    assert run(command, forge(honest, hyper_parameters=held)) == 0
+
+
+@pytest.mark.parametrize("command", ["test", "export", "explain"])
+def test_a_setting_of_another_version_is_named(
+    honest: Path, here: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    held = torch.load(honest, weights_only=True)["hyper_parameters"]
+    assert run(command, forge(honest, hyper_parameters={**held, "gone": 1})) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "evil.ckpt was written by another version: its setting model.gone" in message
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "resume"])
+def test_a_checkpoint_is_read_once_for_a_command(
+    honest: Path, here: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    os.symlink(honest.parents[1], here / "before")
+    read: list[Path] = []
+    for module in (reading, checkpoint_io):
+        original = module.read_verified
+
+        def counting(path: Path, original: Any = original) -> bytes:
+            read.append(path)
+            return original(path)
+
+        monkeypatch.setattr(module, "read_verified", counting)
+    if command == "resume":
+        assert cli.main(["fit", "--resume", str(honest.parents[1]), "--trainer.max_epochs", "2", *QUIET]) == 0
+        assert [path.name for path in read] == ["resume.ckpt"]
+    else:
+        assert run(command, str(honest)) == 0
+        assert read == [honest]
+
+
+def test_modules_beside_are_not_imported_by_libraries(tmp_path: Path) -> None:
+    """Pillow, for one, imports defusedxml and olefile where they exist; here they do in the current folder alone."""
+    for name in ("olefile", "defusedxml", "org"):
+        (tmp_path / f"{name}.py").write_text(f"open({CANARY!r}, 'w')")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("model: {class_path: LeNet}\n")
+    (tmp_path / "run/metrics.csv").write_text("epoch,step,val/accuracy\n0,1,0.5\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [sys.executable, "-m", "lightning_cifar", "report", "run"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=False, text=True)
+    assert not (tmp_path / CANARY).exists()
+    assert (tmp_path / "run/report.html").exists(), done.stderr
+
+
+# ---------------------------------------------------------------- runs that go on
+
+RESUME = ["fit", "--resume", "run", "--trainer.max_epochs", "2", *QUIET]
+
+
+@pytest.fixture
+def run_folder(honest: Path, here: Path) -> Path:
+    """A copy of the run, which may be changed."""
+    return Path(shutil.copytree(honest.parents[1], here / "run"))
+
+
+def test_another_number_of_threads_is_reported(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before + 1)
+    assert cli.main(RESUME) == 0
+    assert f"had {before} threads and goes on with {before + 1}: the bits may differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["loops", "callbacks", "optimizer_states", "exact_resume"])
+def test_a_checkpoint_without_a_part_is_refused(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    path = run_folder / "checkpoints/resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content[part]
+    torch.save(content, path)
+    path.with_name(f"{path.name}.sha256").unlink()
+    (run_folder / "result.json").unlink()
+    assert cli.main(RESUME) == 2
+    message = capsys.readouterr().err
+    assert f"resume.ckpt has no {part}" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_run_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = (run_folder / "config.yaml").read_text().splitlines(keepends=True)
+    assert config[0].startswith("# run ")
+    (run_folder / "config.yaml").write_text("".join(["# run 0123456789abcdef\n", *config[1:]]))
+    assert cli.main(RESUME) == 2
+    assert "resume.ckpt belongs to another run" in capsys.readouterr().err
