@@ -255,3 +255,40 @@ def test_a_checkpoint_of_another_run_is_refused(run_folder: Path, capsys: pytest
     (run_folder / "config.yaml").write_text("".join(["# run 0123456789abcdef\n", *config[1:]]))
     assert cli.main(RESUME) == 2
     assert "resume.ckpt belongs to another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("loops", {"fit_loop": 3}),
+        ("loops", {}),
+        ("callbacks", {"LossCurves{'name': 'loss_curves'}": 3}),
+        ("callbacks", {"LossCurves{'name': 'loss_curves'}": {"curves": 3}}),
+        ("optimizer_states", [{}]),
+        ("optimizer_states", [3]),
+        ("optimizer_states", [{"state": {0: {"momentum_buffer": "x"}}, "param_groups": [{"params": [0]}]}]),
+        ("lr_schedulers", ["x"]),
+        ("exact_resume", {}),
+        ("exact_resume", {"random": {"torch": 3}, "table": ""}),
+        ("SyntheticDataModule", 3),
+        ("SyntheticDataModule", {"seed": "x"}),
+        ("epoch", "x"),
+        ("global_step", "x"),
+        ("state_dict", {"network.0.weight": 3}),
+    ],
+)
+def test_states_of_another_type_are_refused_in_one_line(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], part: str, value: object
+) -> None:
+    path = run_folder / "checkpoints/resume.ckpt"
+    torch.save({**torch.load(path, weights_only=True), part: value}, path)
+    path.with_name(f"{path.name}.sha256").unlink()
+    try:
+        code = cli.main(RESUME)
+    except Exception as error:
+        pytest.fail(f"a traceback: {error!r}")
+    message = capsys.readouterr().err.splitlines()
+    assert code in (0, 2)
+    if code == 2:
+        assert "error: " in message[-1]
+        assert sum("error: " in line for line in message) == 1

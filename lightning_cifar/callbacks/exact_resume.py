@@ -63,7 +63,10 @@ class ExactResume(Callback):
             return
         loaded, self._loaded = self._loaded, None
         self._resumed_at = trainer.global_step
-        set_random_state(loaded["random"])
+        try:
+            set_random_state(loaded["random"])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint's random states cannot be restored: {error!r}: it is damaged") from error
         before, threads = loaded.get("threads"), torch.get_num_threads()
         if before not in (None, threads) and trainer.is_global_zero:
             text = f"the run had {before} threads and goes on with {threads}: the bits may differ"
@@ -71,7 +74,7 @@ class ExactResume(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
-                    _restore_table(logger, loaded["table"])
+                    _restore_table(logger, str(loaded.get("table", "")))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         first, self._first = self._first, None

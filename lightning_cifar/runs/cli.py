@@ -21,9 +21,15 @@ from lightning_cifar import artifacts, callbacks, models
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.checkpoints.settings import trained_settings
-from lightning_cifar.errors import UsageError
+from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.runs.arguments import Arguments
-from lightning_cifar.runs.compatibility import check_kinds, check_settings, check_weights, show_as_trained
+from lightning_cifar.runs.compatibility import (
+    check_kinds,
+    check_settings,
+    check_weights,
+    is_of_restoring,
+    show_as_trained,
+)
 from lightning_cifar.runs.default_callbacks import default_callbacks
 from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
@@ -101,6 +107,9 @@ class RunCLI(LightningCLI):
                 if is_full(error) and folder.is_claimed:
                     assert folder.path is not None
                     raise no_space(folder.path, resumes=cls is RunCLI) from error
+                if is_of_restoring(error):
+                    name = arguments.get("--ckpt_path")
+                    raise UsageError(f"{name} cannot be restored here: {one_line(error)[:160]}") from error
                 raise
             finally:
                 folder.release()
@@ -179,7 +188,7 @@ class RunCLI(LightningCLI):
         if config["logger"] in (None, True):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
-            purge = self.folder.resumed and self.folder.resumed.checkpoint.content["global_step"]
+            purge = self.folder.resumed and self.folder.resumed.checkpoint.progress.get("steps")
             config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from lightning_cifar import data, models
 from lightning_cifar.checkpoints.reading import Checkpoint
@@ -78,3 +80,9 @@ def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule:
         raise UsageError(
             f"{checkpoint.path} does not fit {type(model).__name__} as configured: {detail} ..."
         ) from error
+
+
+def is_of_restoring(error: BaseException) -> bool:
+    """Whether an error came up as Lightning restored the states in a checkpoint, which can hold anything."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename == checkpoint_connector.__file__ for frame, _ in frames)
