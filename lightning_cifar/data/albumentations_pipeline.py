@@ -94,7 +94,7 @@ def _transforms() -> dict[str, Any]:
         import albumentations  # takes seconds
     except ImportError as error:
         raise ValueError(
-            f"albumentations cannot be imported ({one_line(error)}): pip install 'lightning-cifar[albumentations]'"
+            f"albumentations cannot be imported ({one_line(error)}): pip install albumentations==2.0.8"
         ) from error
     bases = (albumentations.BasicTransform, albumentations.BaseCompose)
     return {
