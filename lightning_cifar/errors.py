@@ -100,6 +100,8 @@ def _missing(message: str) -> str:
     """Names such as ``test.data, test.model``."""
     required = [name.strip() for name in message.split(",")]
     names = [name.split(".", 1)[-1] for name in required]
+    if names == ["root"]:  # a checkpoint names no folder, for one
+        return "data.root is missing: pass --data.root with the folder of the images."
     given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
     if required[0].split(".")[0] in ("validate", "test", "predict"):  # what was trained says all of it
         given = f"--ckpt_path runs/.../checkpoints/best.ckpt, or {given}"

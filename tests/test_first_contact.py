@@ -165,12 +165,13 @@ def test_the_advice_trains_on(run: Path) -> None:
 
 def test_a_folder_in_place_of_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best, config = run / "checkpoints/best.ckpt", run / "config.yaml"
-    assert error_of(capsys, ["test", "--ckpt_path", str(run)]) == f"{run} is a run's folder: pass {best}."
-    assert error_of(capsys, ["test", f"--ckpt_path={best.parent}"]) == f"{best.parent} is a folder: pass {best}."
-    assert error_of(capsys, ["fit", "--config", str(run)]) == f"{run} is a run's folder: pass {config}."
+    for i, folder in enumerate((run, best.parent)):
+        assert cli.main(["test", "--ckpt_path", str(folder), "--run_dir", f"t{i}"]) == 0
+        assert f"checkpoint: {best}\n" in capsys.readouterr().err
+    assert error_of(capsys, ["fit", "--config", str(run)]) == f"{run} is a folder: pass {config}."
     Path("empty").mkdir()
-    assert "there is no checkpoint empty" in error_of(capsys, ["test", "--ckpt_path", "empty"])
-    assert "there is no configuration empty" in error_of(capsys, ["fit", "--config", "empty"])
+    assert "empty has no checkpoints/best.ckpt or" in error_of(capsys, ["test", "--ckpt_path", "empty"])
+    assert "empty is a folder: pass a YAML file" in error_of(capsys, ["fit", "--config", "empty"])
 
 
 def test_what_is_missing_is_a_checkpoint_where_nothing_is_trained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,4 +198,6 @@ def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.Cap
     assert cli.main(words) == 0
     (root / "square").rename(root / "zebra")
     words = ["fit", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "on"]
+    assert error_of(capsys, words).endswith("data.root is missing: pass --data.root with the folder of the images.")
+    words += ["--data.root", "photographs"]
     assert "and the checkpoint was trained with Disc, holiday, square: pass the folder" in error_of(capsys, words)
