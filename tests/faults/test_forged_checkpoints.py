@@ -95,7 +95,9 @@ def check_nothing_happened(here: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=[] if name == "test" else pytest.mark.slow) for name in COMMANDS]
+)
 def test_a_class_that_a_checkpoint_names_is_not_imported(
     honest: Path,
     here: Path,
@@ -128,7 +130,10 @@ TRAINER = {
 }
 
 
-@pytest.mark.parametrize("trainer", TRAINER.values(), ids=TRAINER)
+@pytest.mark.parametrize(
+    "trainer",
+    [pytest.param(TRAINER[name], id=name, marks=[] if i < 2 else pytest.mark.slow) for i, name in enumerate(TRAINER)],
+)
 def test_only_numbers_of_the_trainer_are_taken(honest: Path, here: Path, trainer: dict[str, Any]) -> None:
     path = forge(honest, {"trainer": {"max_epochs": 5, **trainer}, "run_dir": "../canary"})
     assert run("fit", path) == 0
@@ -277,6 +282,7 @@ def test_a_checkpoint_of_another_run_is_refused(run_folder: Path, capsys: pytest
         ("state_dict", {"network.0.weight": 3}),
     ],
 )
+@pytest.mark.slow
 def test_states_of_another_type_are_refused_in_one_line(
     run_folder: Path, capsys: pytest.CaptureFixture[str], part: str, value: object
 ) -> None:
