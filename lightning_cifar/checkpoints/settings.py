@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cifar import data, models
 from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.models.arguments import argument_names
 
 if TYPE_CHECKING:
     from lightning_cifar.checkpoints.reading import Checkpoint
@@ -195,26 +196,15 @@ def _plain(checkpoint: Checkpoint, name: str, value: Any) -> Any:
 
 def _refuse_unknown(checkpoint: Checkpoint, found: type[Any], settings: Mapping[str, Any], section: str) -> None:
     """Refuse a setting that this version of a class does not have."""
-    known = _parameters(found)
-    unknown = None if known is None else next((name for name in settings if name not in known), None)
+    if not found.__module__.startswith("lightning_cifar."):
+        return  # the user's own class checks its arguments
+    known = argument_names(found)
+    unknown = next((name for name in settings if name not in known), None)
     if unknown is not None:
         raise UsageError(
             f"{checkpoint.path} was written by another version: its setting {section}.{str(unknown)[:80]} does not "
             f"exist in {found.__name__} here. Use the version that wrote it, or train again."
         )
-
-
-def _parameters(found: type[Any]) -> set[str] | None:
-    """Names that a class takes, those that it hands on to its bases included; None if it takes any name."""
-    names: set[str] = set()
-    for each in found.__mro__:
-        if "__init__" not in vars(each):
-            continue
-        parameters = signature(vars(each)["__init__"]).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names
-    return None
 
 
 def _is_taken(name: str, value: object) -> bool:

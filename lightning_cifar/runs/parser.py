@@ -7,11 +7,11 @@ from inspect import isclass
 from types import ModuleType
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar import callbacks, data, models
 from lightning_cifar.errors import UsageError, explain_parser_error
+from lightning_cifar.models.arguments import argument_names
 
 _BASES = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)  # made to be inherited from
 
@@ -34,10 +34,5 @@ class Parser(LightningArgumentParser):
             for subparser in subparsers.values():
                 options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]
-        told = explain_parser_error(message, options=options, classes=classes, settings_of=_settings_of)
+        told = explain_parser_error(message, options=options, classes=classes, settings_of=argument_names)
         raise UsageError(told) from ex
-
-
-def _settings_of(known: type) -> list[str]:
-    """Names that the parser takes for a class; not those that it fixes as it hands the others on to its base."""
-    return [str(name) for name in ArgumentParser().add_class_arguments(known, fail_untyped=False)]

@@ -386,11 +386,11 @@ def test_prediction_and_test_are_by_member() -> None:
             {"a": classifier(hiden_sizes=[3])},
             r"members.a.init_args.hiden_sizes: MLP has no .* Did you mean hidden_sizes\?",
         ),
-        ({"a": classifier(lr="fast")}, r"members.a.init_args.lr \(='fast'\) must be of type float"),
+        ({"a": classifier(lr="fast")}, r"members.a.init_args.lr \(=fast\) must be of type float"),
         ({"a": classifier(batch_norm=1)}, r"members.a.init_args.batch_norm \(=1\) must be of type bool"),
         (
             {"a": classifier(hidden_sizes=[3, "x"])},
-            r"members.a.init_args.hidden_sizes \(=\[3, 'x'\]\) must be of type ",
+            r"members.a.init_args.hidden_sizes \(=x\) must be of type int",
         ),
         (
             {"a": classifier(optimizer="adm")},

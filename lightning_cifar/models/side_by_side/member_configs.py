@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import difflib
 import importlib
-import inspect
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, Union
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+
+from lightning_cifar.errors import did_you_mean
+from lightning_cifar.models.arguments import argument_names, parse_arguments
 
 Settings: TypeAlias = dict[str, Any]
 """``class_path``, ``init_args`` and ``seed`` of a member, plain values."""
@@ -97,7 +96,7 @@ def find_class(class_path: str, where: str) -> type[pl.LightningModule]:
         raise ValueError(f"{where} (={class_path!r}): there is no module {module_path} ({error}).") from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
-        hint = _did_you_mean(class_name, package.__all__)
+        hint = did_you_mean(class_name, package.__all__)
         names = ", ".join(name for name in package.__all__ if name != "SideBySide")
         raise ValueError(f"{where} (={class_path!r}): there is no such LightningModule.{hint} There are {names}.")
     return found
@@ -124,7 +123,7 @@ def _check_settings(where: str, settings: object, shared: Mapping[str, object]) 
                 "{class_path: ..., init_args: {...}}, or set an argument of all members with shared."
             )
         if key not in KEYS:
-            hint = _did_you_mean(str(key), KEYS)
+            hint = did_you_mean(str(key), KEYS)
             raise ValueError(f"{where}.{key} is unknown.{hint} A member has {', '.join(KEYS)}.")
     class_path, seed = settings.get("class_path"), settings.get("seed")
     init_args = settings.get("init_args") or {}
@@ -150,21 +149,24 @@ def _check_settings(where: str, settings: object, shared: Mapping[str, object]) 
 
 
 def _check_arguments(where: str, kind: type, arguments: Mapping[str, object]) -> None:
-    known = _arguments(kind)
+    known = argument_names(kind)
     for key, value in arguments.items():
         if key not in known:
-            hint = _did_you_mean(str(key), known)
+            hint = did_you_mean(str(key), known)
             raise ValueError(f"{where}.{key}: {kind.__name__} has no such argument.{hint}")
         if not _is_plain(value):
             raise ValueError(
                 f"{where}.{key} is a {type(value).__name__}: give plain values, which checkpoints can hold."
             )
-        _check_value(f"{where}.{key}", known[key], value)
+    try:
+        parse_arguments(kind, arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}.") from error
 
 
 def _build(name: str, settings: Settings, given: Mapping[str, object]) -> pl.LightningModule:
     kind = find_class(settings["class_path"], f"members.{name}.class_path")
-    known, arguments = _arguments(kind), dict(settings["init_args"])
+    known, arguments = argument_names(kind), dict(settings["init_args"])
     for key, value in given.items():
         if value is None or key not in known:
             continue
@@ -205,72 +207,9 @@ def _check_needs(members: Mapping[str, pl.LightningModule]) -> None:
             )
 
 
-def _arguments(kind: type) -> dict[str, object]:
-    """Names and types of what a class takes, with what it hands on to its bases. A type unknown is ``Any``."""
-    found: dict[str, object] = {}
-    for base in inspect.getmro(kind):
-        init = vars(base).get("__init__")
-        if init is None or base is object:
-            continue
-        parameters = list(inspect.signature(init).parameters.values())[1:]
-        try:
-            hints = typing.get_type_hints(init)
-        except (NameError, TypeError):  # names that are there for type checkers alone
-            hints = {}
-        for parameter in parameters:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(parameter.name, hints.get(parameter.name, Any))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return found
-
-
 def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(map(_is_plain, (*value.keys(), *value.values())))
     return type(value) in PLAIN
-
-
-def _check_value(where: str, hint: object, value: object) -> None:
-    if _fits(hint, value):
-        return
-    choices = [str(choice) for option in _options(hint) for choice in typing.get_args(option) if _is_literal(option)]
-    if choices and isinstance(value, str):
-        raise ValueError(f"{where} (={value}) must be one of {', '.join(choices)}.{_did_you_mean(value, choices)}")
-    raise ValueError(f"{where} (={value!r}) must be of type {inspect.formatannotation(hint)}.")
-
-
-def _fits(hint: object, value: object) -> bool:
-    """Whether a plain value is of a type, as far as the type is one of those that settings have."""
-    return any(_fits_one(option, value) for option in _options(hint))
-
-
-def _fits_one(hint: object, value: object) -> bool:
-    origin = typing.get_origin(hint)
-    if _is_literal(hint):
-        return value in typing.get_args(hint)
-    if hint is type(None) or hint in (str, bool):
-        return type(value) is hint
-    if hint is int:
-        return type(value) is int
-    if hint is float:
-        return type(value) in (int, float)
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not ...]
-        return isinstance(value, list | tuple) and all(any(_fits(kind, each) for kind in kinds) for each in value)
-    return True
-
-
-def _options(hint: object) -> Iterable[object]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _is_literal(hint: object) -> bool:
-    return typing.get_origin(hint) is Literal
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
