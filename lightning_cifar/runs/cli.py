@@ -306,7 +306,6 @@ class RunCLI(LightningCLI):
             type(self).lock = FolderLock(self.run_dir)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
             remove_parts(self.run_dir)
-            (self.run_dir / "result.json").unlink(missing_ok=True)  # says that a run ended
             write_atomically(self.run_dir / "config.yaml", self._config_text().encode())
             return
         if self.run_dir.exists():

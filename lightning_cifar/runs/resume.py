@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.checksums import DamagedError, read_verified
+from lightning_cifar.files.links import refuse_links
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
 
@@ -35,6 +36,7 @@ def with_resume(words: list[str]) -> tuple[list[str], Path | None]:
         raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
+    refuse_links(folder)
     if (folder / "result.json").is_file() and not any(word.startswith("--trainer.max_") for word in words):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
     path = _last_good(folder)

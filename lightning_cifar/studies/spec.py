@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lightning_cifar.configuration import find_config, list_configs, refuse_duplicates
-from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.errors import UsageError, did_you_mean
+from lightning_cifar.files.reading import read_yaml
 
 Config = dict[str, Any]
 
@@ -113,10 +112,7 @@ def _read_yaml(path: Path) -> Config:
         raise UsageError(
             f"there is no file {path}: the studies that come with the package are in configs/studies.{hint}"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
+    content = read_yaml(path, follow=True)
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings: it must start with keys such as base: and arms:.")
     refuse_duplicates(path)

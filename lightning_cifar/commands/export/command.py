@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
+from lightning_cifar.files.links import inside
 
 if TYPE_CHECKING:
     from lightning_cifar.commands.export.checking import Sample
@@ -83,7 +84,7 @@ def main(words: Sequence[str]) -> int:
         "resize": resize_of(content),
         "hyper_parameters": content.get("hyper_parameters", {}),
         "checkpoint": source.checkpoint.name,
-        "accuracy": accuracies_of(content, source.folder / "result.json" if source.is_best else None),
+        "accuracy": accuracies_of(content, source.folder if source.is_best else None),
     }
     facts = facts_of(trained, data.image_size, **known)
     network = Portable(model, class_names=trained.class_names, mean=trained.mean, std=trained.std, facts=facts)
@@ -235,7 +236,7 @@ def _choose_file(format: Format, formats: Sequence[Format], source: Source, opti
     out: Path | None = options.out
     name = f"{source.checkpoint.stem}.{format}"
     if out is None:
-        path = source.folder / "export" / name
+        path = inside(source.folder, Path("export", name))
     elif out.is_dir() or len(formats) > 1:
         path = out / name
     elif out.suffix != f".{format}":
