@@ -121,7 +121,7 @@ def test_refused_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not valid YAML"):
         read_study(path)
     path.write_text("!!python/object/apply:os.system [touch /tmp/never]")
-    with pytest.raises(UsageError, match="the tag .* is refused"):
+    with pytest.raises(UsageError, match=r"the tag .* is refused"):
         read_study(path)
     path.write_text("- 1")
     with pytest.raises(UsageError, match="holds no settings"):
