@@ -15,6 +15,7 @@ import pytest
 from lightning_cifar import cli
 from lightning_cifar.commands.completion.command import _short, read_table
 from lightning_cifar.commands.completion.scripts import RENDERERS, Group, Option, Table
+from lightning_cifar.commands.table import COMMANDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's parser, as it is built
 
@@ -139,15 +140,15 @@ def test_bash_that_does_not_cut_at_the_equals_sign(complete: Callable[..., list[
 
 
 @needs_bash
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_is_offered(
     command: str, complete: Callable[..., list[str]], table: Table
 ) -> None:
     assert command in complete("")
     offered = set(complete(command, "-"))
     assert {"--help"} <= offered
-    if command in cli.MODULES:
-        parser = import_module(f"lightning_cifar.{cli.MODULES[command]}")._parser()
+    if COMMANDS[command].module:
+        parser = import_module(f"lightning_cifar.commands.{COMMANDS[command].module}")._parser()
         assert set(parser._option_string_actions) <= offered
     else:
         options = {name for option in table.groups["run"].options for name in option.names}
@@ -225,7 +226,7 @@ def test_fish_completes(table: Table, folder: Path) -> None:
     def complete(*words: str) -> list[str]:
         return in_fish(script, list(words), folder)
 
-    assert {line.partition("\t")[0] for line in complete("")} >= {*cli.COMMANDS}
+    assert {line.partition("\t")[0] for line in complete("")} >= {*COMMANDS}
     assert complete("fit", "--model", "LeN") == ["LeNet"]
     assert complete("fit", "--model=LeN") == ["--model=LeNet"]
     assert complete("fit", "--model", "LeNet", "--model.pooling", "") == ["average", "max"]
@@ -289,7 +290,7 @@ def test_the_command_prints_the_script(
     assert cli.main(["completion", shell]) == 0
     output = capsys.readouterr().out
     assert output == RENDERERS[shell](table)
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert f"'{command}" in output
     assert os.path.expanduser("~") + os.sep not in output, "what this machine is called is nobody's business"
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
 
 from lightning_cifar.commands.completion.scripts import RENDERERS, Group, Kind, Option, Table
+from lightning_cifar.commands.table import COMMANDS
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -64,24 +65,22 @@ Make those folders first (mkdir -p), start a new shell, and write the script ane
 
 def read_table() -> Table:
     """All that can be completed: commands, their options, the classes that some of these name, and their settings."""
-    from lightning_cifar import cli
     from lightning_cifar.commands import lr_find
 
-    told = dict(re.findall(r"^  ([\w-]+) {2,}(\S.*)$", cli.USAGE, flags=re.M))
-    names = re.findall(r"\[(-[\w-]+)\]", cli.USAGE.partition("\n")[0])
-    top = [Option(("-h", "--help") if name == "-h" else (name,), "", "flag") for name in names]
+    told = {name: command.summary for name, command in COMMANDS.items()}
+    top = [Option(("-h", "--help"), "", "flag"), Option(("--version",), "", "flag")]
     of_runs = _run_options()
     shared = [option for option in of_runs["fit"] if all(option in options for options in of_runs.values())]
     classes = _class_settings()
     common = ("run", *(f"{place}:" for place in classes))
     commands: dict[str, tuple[str, ...]] = {}
     groups: dict[str, Group] = {"": Group(top), "run": Group(shared)}
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         if name in of_runs:
             groups[name] = Group([option for option in of_runs[name] if option not in shared])
             commands[name] = (name, *common)
             continue
-        module = import_module(f"lightning_cifar.{cli.MODULES[name]}")
+        module = import_module(f"lightning_cifar.commands.{COMMANDS[name].module}")
         groups[name] = _own_group(module._parser())  # each of our commands has one
         commands[name] = (name,)
     groups["fit"].options.append(_RESUME)
