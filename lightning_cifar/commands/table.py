@@ -48,7 +48,7 @@ COMMANDS = {
         "check this machine and its packages, with a fix for each problem", "--root data", "doctor.command"
     ),
     "completion": Command(
-        "print a script that completes commands and options in a shell", "bash", "completion.command"
+        "print a script that completes commands and options in a shell", "bash", "completion"
     ),
 }
 
