@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from lightning_cifar.cli import COMMANDS
+from lightning_cifar.commands.table import COMMANDS
 
 LIGHTNINGS = ("fit", "validate", "test", "predict")  # their help is Lightning's, which loads torch
 

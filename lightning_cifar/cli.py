@@ -14,24 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lightning_cifar.checkpoints.find import find_checkpoint
+from lightning_cifar.commands.table import COMMANDS, usage_lines
 from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.user_modules import forget_current_folder
 
-MODULES = {  # of our own commands, below lightning_cifar
-    "lr-find": "commands.lr_find",
-    "explain": "commands.explain.command",
-    "export": "commands.export.command",
-    "study": "commands.study",
-    "report": "commands.report",
-    "gradcheck": "commands.gradcheck",
-    "bench": "commands.bench",
-    "regimes": "commands.regimes",
-    "doctor": "commands.doctor.command",
-    "completion": "commands.completion.command",
-}
-COMMANDS = ("fit", "validate", "test", "predict", *MODULES)
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
@@ -39,22 +27,7 @@ usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
 
 What a training choice does to a convolutional network on CIFAR-10.
 
-  fit         train a network: --config configs/demo.yaml, or --model LeNet --data CIFAR10DataModule
-              go on with one that broke, to the same bits: --resume runs/...
-  validate    evaluate on the validation split: --ckpt_path runs/.../checkpoints/best.ckpt
-  test        evaluate on the test set, for the end: --ckpt_path ...
-  predict     write the probabilities of the test images: --ckpt_path ...; or what one's own photographs show:
-              --config configs/photographs.yaml --data.root DIR
-  lr-find     sweep the learning rate and suggest one: --config configs/lenet.yaml
-  explain     what a trained network says of your images, and why: --ckpt_path ... --images DIR
-  export      a trained network as one file for elsewhere: runs/... --format safetensors, onnx or pt2
-  study       compare training choices over seeds: configs/studies/lr_regimes.yaml --jobs 2
-  report      one page on a study, or on runs, that opens offline: runs/studies/lr_regimes
-  gradcheck   compare the hand-made gradients with central differences: --layers, --function f3
-  bench       race the hand-made convolutions against the library's: conv --shape cifar
-  regimes     draw learning-rate regimes, without training: --name cosine, or --schedule cosine --warmup 0.2
-  doctor      what this machine has, and what to mend
-  completion  let the shell complete commands and options: bash, zsh or fish
+{usage_lines()}
 
 Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
 --print_config writes the whole configuration. {TRACEBACK}=1 shows where an error comes from.
@@ -105,9 +78,9 @@ def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
     """One of our own commands, imported when it is called; None for those that Lightning has."""
     if name not in ("report", "gradcheck", "bench", "regimes", "doctor"):
         _quieten()
-    if name not in MODULES:
+    if not (module := COMMANDS[name].module):
         return None
-    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.{MODULES[name]}").main
+    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.commands.{module}").main
     return verb
 
 
@@ -121,7 +94,7 @@ def _checked(arguments: Arguments) -> Arguments:
     if arguments.command not in COMMANDS:
         hint = did_you_mean(arguments.command, COMMANDS)
         raise UsageError(f"there is no command {arguments.command!r}.{hint} There are {', '.join(COMMANDS)}.")
-    if arguments.command in MODULES and arguments.command != "lr-find":
+    if COMMANDS[arguments.command].module and arguments.command != "lr-find":
         return arguments  # it has a parser of its own
     arguments = arguments.map(("-c", "--config"), _find_configuration)
     _ = arguments.configurations  # refuses what holds no settings
