@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
+from lightning_cifar.files.reading import parse_yaml, read_text
 
 _SECTIONS = ("trainer", "model", "data")
-_MOST = 1_000_000  # values in a file
 _EXAMPLE = "such as model: {class_path: LeNet}"
 _PACKAGE = Path(__file__).parent
 _ROOTS = (_PACKAGE, _PACKAGE.parent)  # inside an installed package, and beside it in a checkout
@@ -35,13 +35,7 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: If the file holds no settings, or other values than plain ones; it names the file and the place.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not valid YAML: it is not text.") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    return parse_configuration(path, text)
+    return parse_configuration(path, read_text(Path(path), follow=True))
 
 
 def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
@@ -50,17 +44,10 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
     Raises:
         UsageError: See :func:`read_configuration`.
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        reason = "nested too deeply" if deep else one_line(error).replace("<unicode string>", str(path))
-        if r"'\t'" in reason:
-            reason += ": indent with spaces, not tabs"
-        raise UsageError(f"{path} is not valid YAML: {reason}") from error
-    if node is None:
+    content = parse_yaml(path, text)
+    if content is None:
         raise UsageError(f"{path} is empty: it must hold settings, {_EXAMPLE}.")
-    _refuse_tags(path, node)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path} must hold settings by name, {_EXAMPLE}.")
     for name, line in _duplicates(node, ""):
@@ -72,36 +59,8 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
         if name == "trainer" and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null":
             raise UsageError(f"{path}, line {key.start_mark.line + 1}: trainer (={value.value}) must hold settings.")
         _check_classes(path, name, value)
-    try:
-        content: dict[str, Any] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist, a name that cannot be one
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
-    return content
-
-
-def _refuse_tags(path: str | Path, root: yaml.Node) -> None:
-    """Plain values alone: what ``!!python/...`` asks for is never made, and is not passed over either.
-
-    Raises:
-        UsageError: naming the place; also of aliases that contain themselves, or stand for a million values.
-    """
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        where = f"{path}, line {node.start_mark.line + 1}"
-        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
-            raise UsageError(f"{where}: the tag {node.tag[:80]} is refused: configurations hold plain values.")
-        if not isinstance(node, yaml.CollectionNode):
-            return 1
-        if id(node) not in sizes:
-            sizes[id(node)] = _MOST + 1  # until it is known: in itself it has no end
-            items = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-            sizes[id(node)] = 1 + sum(size(item) for item in items)
-        if sizes[id(node)] > _MOST:
-            raise UsageError(f"{where}: with its aliases (*) this stands for more than {_MOST:,} values: write less.")
-        return sizes[id(node)]
-
-    size(root)
+    settings: dict[str, Any] = content
+    return settings
 
 
 def _check_classes(path: str | Path, name: str, node: yaml.Node) -> None:

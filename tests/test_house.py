@@ -40,7 +40,7 @@ ALLOWED = {
     "models": {"analysis", "artifacts", "errors", "ext", "schedules"},
     "data": {"files"},
     "artifacts": {"files"},
-    "configuration": {"errors"},
+    "configuration": {"errors", "files"},
     "files": {"errors"},
     "notebook": {"artifacts", "files"},
     "errors": set(),

@@ -47,9 +47,7 @@ COMMANDS = {
     "doctor": Command(
         "check this machine and its packages, with a fix for each problem", "--root data", "doctor.command"
     ),
-    "completion": Command(
-        "print a script that completes commands and options in a shell", "bash", "completion"
-    ),
+    "completion": Command("print a script that completes commands and options in a shell", "bash", "completion"),
 }
 
 
