@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from inspect import isclass
 from types import ModuleType
 from typing import Any, NoReturn
@@ -29,13 +29,20 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        options = [option.lstrip("-") for action in self._actions for option in action.option_strings]
-        for subparsers in (action.choices for action in self._actions if isinstance(action.choices, dict)):
-            for subparser in subparsers.values():
-                options += [option.lstrip("-") for action in subparser._actions for option in action.option_strings]
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]
-        told = explain_parser_error(message, options=options, classes=classes, settings_of=_settings_of)
+        told = explain_parser_error(message, options=self._options(), classes=classes, settings_of=_settings_of)
         raise UsageError(told) from ex
+
+    def _options(self) -> Iterator[str]:
+        """Every option of every command, with what can be set of a model and of data."""
+        parsers: list[Any] = [self]
+        for action in self._actions:
+            parsers += action.choices.values() if isinstance(action.choices, dict) else ()
+        names = (name for parser in parsers for action in parser._actions for name in action.option_strings)
+        yield from dict.fromkeys(name.lstrip("-") for name in names)
+        for section, module in (("model", models), ("data", data)):
+            known = choosable_classes(module).values()
+            yield from dict.fromkeys(f"{section}.{name}" for each in known for name in _settings_of(each))
 
 
 def _settings_of(known: type) -> list[str]:
