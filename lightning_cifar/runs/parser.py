@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from inspect import isclass
 from types import ModuleType
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar import callbacks, data, models
 from lightning_cifar.errors import UsageError, explain_parser_error
 
+_PROGRAM = "lightning-cifar"
 _BASES = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)  # made to be inherited from
 
 
@@ -26,7 +28,18 @@ class Parser(LightningArgumentParser):
     """Tells each mistake in one line. Abbreviated options are mistakes: a typo must not choose another option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{"prog": _PROGRAM, **kwargs, "allow_abbrev": False})
+
+    def format_help(self) -> str:
+        """The help as plain text: docstrings, from which it is made, hold markup of Sphinx."""
+        self.prog = self.prog.replace(" [options]", "")  # a command comes first
+        if found := re.fullmatch(r"Help for --([\w.]+)\.help=(?:\w+\.)*(\w+)", self.description or ""):
+            self.prog = f"{_PROGRAM} fit --{found[1]} {found[2]}"
+        for group in self._action_groups:
+            group.title, group.description = _plain(group.title), _plain(group.description)
+        for action in self._actions:
+            action.help = _plain(action.help)
+        return super().format_help()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]
@@ -43,6 +56,15 @@ class Parser(LightningArgumentParser):
         for section, module in (("model", models), ("data", data)):
             known = choosable_classes(module).values()
             yield from dict.fromkeys(f"{section}.{name}" for each in known for name in _settings_of(each))
+
+
+def _plain(text: str | None) -> str | None:
+    """Text without reStructuredText markup.
+
+    >>> _plain("``None``, see :func:`~lightning_cifar.schedules.lr_factor` and :mod:`math`")
+    'None, see lightning_cifar.schedules.lr_factor and math'
+    """
+    return text and re.sub(r":[\w:]+:`~?([^`]*)`|``([^`]*)``|`([^`]*)`_*", r"\1\2\3", text)
 
 
 def _settings_of(known: type) -> list[str]:

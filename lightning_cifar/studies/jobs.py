@@ -10,8 +10,10 @@ FOLDER/<arm>/seed-0.log          what it printed
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -117,3 +119,6 @@ def redirect_output(path: Path) -> None:
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)
+    for text in (sys.stdout, sys.stderr):
+        if isinstance(text, io.TextIOWrapper):  # a file shows every character, whatever the terminal can
+            text.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -24,7 +24,6 @@ from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-_RESUME = Option(("--resume",), "Go on with a run that broke, to the same bits", "folder")  # taken out before parsing
 _WIDTH = 76  # characters of a description
 
 
@@ -84,10 +83,9 @@ def read_table() -> Table:
         module = import_module(f"lightning_cifar.{cli.MODULES[name]}")
         groups[name] = _own_group(module._parser())  # each of our commands has one
         commands[name] = (name,)
-    groups["fit"].options.append(_RESUME)
     # lr-find hands on to fit what is not its own.
     ours = groups["lr-find"].options
-    taken = {*lr_find.REFUSED, *_RESUME.names, *(name for option in ours for name in option.names)}
+    taken = {*lr_find.REFUSED, "--resume", *(name for option in ours for name in option.names)}
     ours += [option for option in groups["fit"].options if not taken & {*option.names}]
     repeated = {name for option in shared for name in option.names}
     groups["lr-find"].options = [option for option in ours if not repeated & {*option.names}]
