@@ -16,7 +16,7 @@ _LOST = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE, errno.EIO)
 class _Survivor(io.FileIO):
     """A stream of the process that continues into nothing once it cannot be written any more."""
 
-    def write(self, content: object) -> int:  # type: ignore[override]
+    def write(self, content: object) -> int:
         try:
             return super().write(content) or 0  # type: ignore[arg-type]
         except OSError as error:

@@ -30,7 +30,7 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"prog": _PROGRAM, **kwargs, "allow_abbrev": False})
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any) -> str:
         """The help as plain text: docstrings, from which it is made, hold markup of Sphinx."""
         self.prog = self.prog.replace(" [options]", "")  # a command comes first
         if found := re.fullmatch(r"Help for --([\w.]+)\.help=(?:\w+\.)*(\w+)", self.description or ""):
@@ -39,7 +39,7 @@ class Parser(LightningArgumentParser):
             group.title, group.description = _plain(group.title), _plain(group.description)
         for action in self._actions:
             action.help = _plain(action.help)
-        return super().format_help()
+        return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]

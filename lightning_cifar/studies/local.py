@@ -106,7 +106,7 @@ def _interrupts_noted() -> Iterator[list[type[KeyboardInterrupt]]]:
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
-    signals = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    signals: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
     before = {number: signal.signal(number, lambda each, _: noted.append(signals[each])) for number in signals}
     try:
         yield noted
