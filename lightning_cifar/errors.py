@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
-
 # What other programs call a setting: checked before similar spellings, of which --min_epochs is one of --epochs.
 _SYNONYMS = {
     "trainer.max_epochs": ("epoch", "epochs", "num_epochs", "n_epochs", "max_epoch"),

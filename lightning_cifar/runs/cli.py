@@ -15,7 +15,6 @@ import torch
 from jsonargparse import ActionFail, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, models
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
@@ -34,6 +33,7 @@ from lightning_cifar.runs.default_callbacks import default_callbacks
 from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.folder import RunFolder
+from lightning_cifar.runs.loggers import RunCSVLogger, RunTensorBoardLogger
 from lightning_cifar.runs.parser import Parser
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
@@ -196,7 +196,10 @@ class RunCLI(LightningCLI):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
             purge = self.folder.resumed and self.folder.resumed.checkpoint.progress.get("steps")
-            config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
+            config["logger"] = [
+                RunTensorBoardLogger(folder, "", "", purge_step=purge),
+                RunCSVLogger(folder, "", ""),
+            ]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)

@@ -22,7 +22,7 @@ import yaml
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.studies.spec import Study
+from lightning_cifar.studies.spec import Study, changes
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
@@ -66,10 +66,10 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
     """
     marker = folder / STUDY
     if marker.is_file():
-        if marker.read_text() != study.to_json():
-            raise UsageError(
-                f"{folder} belongs to another study, or to this one before it was changed: pass another --out."
-            )
+        if (held := marker.read_text()) != study.to_json():
+            changed = changes(held, study.to_json())
+            what = f"another study ({changed})" if changed else "another study"
+            raise UsageError(f"{folder} holds {what}: pass another --out, or undo the change.")
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is not a study's folder: pass another --out.")
     jobs = []

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
+from lightning_cifar.errors import one_line
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
 
-Watcher = Callable[[Job, State | Progress | None], None]
+Watcher = Callable[[Job, State | Progress | str | None], None]
 
 
 def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
@@ -24,8 +25,7 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     Args:
         jobs: in their order.
         num_jobs: processes at a time.
-        watch: is told of a job that starts (None), its progress, and the state in which it ended; it is called at
-            least twice a second with the last news of some job.
+        watch: is told of a job that starts (None), its progress, why it broke off, and the state in which it ended.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM, after all processes have ended.
@@ -127,8 +127,13 @@ def _worker(job: Job, pipe: Connection) -> None:
 
     from lightning_cifar.studies.run import work  # loads torch, which the process above does without
 
-    with suppress(KeyboardInterrupt):  # the study ends its runs; each is continued later
+    try:
         work(job, say)
+    except KeyboardInterrupt:  # the study ends its runs; each is continued later
+        pass
+    except OSError as error:  # there is no room for the record either: only the study can still say why
+        with suppress(OSError):
+            pipe.send(one_line(error))
     pipe.close()
     sys.stdout.flush()
 

@@ -155,7 +155,7 @@ def test_the_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixtu
     first = read_study(Path(write(tmp_path, {"a": {"model.lr": 1.0}})))
     prepare(first, Path("out"), threads=1)
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "out"]) == 2
-    assert "out belongs to another study" in capsys.readouterr().err
+    assert "out holds another study (arms.a.model.lr was 1.0 and is 2.0): pass another --out" in capsys.readouterr().err
     Path("full").mkdir()
     Path("full/precious.txt").write_text("x")
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "full"]) == 2
