@@ -101,9 +101,7 @@ class RunCLI(LightningCLI):
                     raise
                 # Lightning has put the training away in order, and would leave with 0 or 1.
                 can = folder.path is not None and can_resume(folder.path)
-                raise interruption(
-                    f"go on with: lightning-cifar fit --resume {folder.path}" if can else ""
-                ) from stop
+                raise interruption(f"go on with: lightning-cifar fit --resume {folder.path}" if can else "") from stop
             except Exception as error:
                 folder.leave_nothing()
                 if is_full(error) and folder.is_claimed:
