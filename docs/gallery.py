@@ -159,7 +159,7 @@ def occlusion(gallery: Gallery, to: str) -> None:
     figure.savefig(gallery.out / to, dpi=120)
 
 
-REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular-cyclic", "warm-restarts")
+REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular", "warm-restarts")
 STUDIES = ("lr_regimes", "augmentation", "regularisation", "architectures")
 RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "regimes.png": regimes,

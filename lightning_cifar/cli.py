@@ -13,11 +13,13 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from lightning_cifar import streams
 from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.commands.table import COMMANDS, usage_lines
 from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
 
 _TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
@@ -35,7 +37,7 @@ Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --da
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted.
+    """Run a command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted, 143 if terminated.
 
     Args:
         args: Words of the command line; None takes those of the process.
@@ -57,8 +59,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
         RunCLI.start(arguments)
     except KeyboardInterrupt as error:
-        print(f"lightning-cifar: interrupted{': ' if str(error) else ''}{error}", file=sys.stderr)
-        return 130
+        terminated = isinstance(error, Terminated)
+        what = "terminated" if terminated else "interrupted"
+        print(f"lightning-cifar: {what}{': ' if str(error) else ''}{error}", file=sys.stderr)
+        return 143 if terminated else 130
     except BrokenPipeError:
         raise
     except (UsageError, ValueError, TypeError, OSError) as error:
@@ -136,10 +140,14 @@ def console() -> None:
     """Entry point of the console script."""
     forget_current_folder()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's, which `!lightning-cifar` inherits, may not be importable here
+    streams.protect(sys.argv[1:])
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:  # who read the output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard(1)
         code = 141
+    except OSError as error:  # from flush()
+        streams.discard(1)
+        code = _tell(OSError(f"the output cannot be written: {error.strerror}"))
     sys.exit(code)

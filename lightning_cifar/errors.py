@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
+
+# What other programs call a setting: checked before similar spellings, of which --min_epochs is one of --epochs.
+_SYNONYMS = {
+    "trainer.max_epochs": ("epoch", "epochs", "num_epochs", "n_epochs", "max_epoch"),
+    "trainer.max_steps": ("steps", "num_steps", "iterations", "max_iter", "max_iters"),
+    "trainer.devices": ("gpus", "num_gpus"),
+    "trainer.accelerator": ("device", "gpu", "cuda", "cpu"),
+    "trainer.precision": ("amp", "fp16", "bf16", "dtype"),
+    "trainer.gradient_clip_val": ("clip", "clip_grad", "grad_clip", "gradient_clip"),
+    "trainer.accumulate_grad_batches": ("accumulate", "grad_accum", "gradient_accumulation_steps"),
+    "model.lr": ("learning_rate", "learningrate", "init_lr", "base_lr", "max_lr"),
+    "model.optimizer": ("opt", "optim"),
+    "model.weight_decay": ("wd", "decay"),
+    "model.schedule": ("scheduler", "lr_scheduler", "lr_schedule", "regime"),
+    "data.batch_size": ("batch", "bs", "batchsize", "train_batch_size"),
+    "data.num_workers": ("workers", "worker", "n_workers"),
+    "data.augment": ("augmentation", "augmentations", "transform", "transforms"),
+    "data.root": ("data_dir", "data_path", "datadir", "root_dir"),
+    "model": ("net", "network", "architecture"),
+    "data": ("dataset", "datamodule"),
+    "seed_everything": ("seed", "random_seed", "rng"),
+    "ckpt_path": ("ckpt", "checkpoint", "checkpoint_path", "load", "load_from"),
+    "run_dir": ("out", "output", "output_dir", "out_dir", "save_dir", "log_dir", "logdir", "name"),
+    "test_after_fit": ("test",),
+    "jobs": ("workers", "num_workers", "parallel", "n_jobs"),
+}
+_PLAIN = {"Sequence": "list", "Iterable": "list", "Mapping": "dict"}  # names that a YAML file suggests
 
 
 class UsageError(Exception):
@@ -47,7 +75,8 @@ def innermost(message: object) -> str:
     )
     if "No supported gpu backend" in text or "can not run on your system" in text:  # Lightning's
         return f"{text.rstrip('.!')}: leave --trainer.accelerator out, or pass cpu."
-    return found[1] if found else text
+    parts = found[1].split(" - ") if found else [text]  # of a list of classes, each is tried
+    return parts[0] if len(set(parts)) == 1 else " - ".join(parts)
 
 
 def explain_parser_error(
@@ -61,11 +90,11 @@ def explain_parser_error(
 
     Args:
         message: Of jsonargparse, often many lines.
-        options: Names of the options that there are, such as ``trainer.max_epochs``.
+        options: Names of the options that there are, such as ``trainer.max_epochs``; read only if one is unknown.
         classes: Classes that can be named in a configuration.
         settings_of: Names of what such a class can be given.
     """
-    options, classes = list(options), list(classes)
+    classes = list(classes)
     by_name = {known.__name__: known for known in classes}
 
     if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
@@ -74,14 +103,14 @@ def explain_parser_error(
     if found := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", message):
         return f"a command is missing: one of {found[1].replace(',', ', ')}."
     if found := re.search(r"unrecognized arguments: (\S+)", message):
-        return _unknown(found[1].lstrip("-").split("=")[0], options, prefix="--")
+        return _unknown("--" + found[1].lstrip("-").split("=")[0], list(options))
     if found := re.search(r"does not accept option '([^']+)'", message):
-        return _unknown(found[1], options)
+        return _unknown(found[1], list(options))
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         having = [known.__name__ for known in classes if found[1] in settings_of(known)]
         if having:
             return f"there is no option {found[1]} here: it is one of {', '.join(having)}. (--help lists them)"
-        return _unknown(found[1], [name for known in classes for name in settings_of(known)])
+        return _unknown(found[1], [*options, *_SYNONYMS], [name for known in classes for name in settings_of(known)])
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         name = found[1].rsplit(".", 1)[-1]
         return f"there is no class {found[1]!r}.{did_you_mean(name, by_name)} {_available(message, by_name)}"
@@ -102,17 +131,36 @@ def _missing(message: str) -> str:
     names = [name.split(".", 1)[-1] for name in required]
     if names == ["root"]:  # a checkpoint names no folder, for one
         return "data.root is missing: pass --data.root with the folder of the images."
+    if not {"data", "model"}.intersection(names):
+        return f"{' and '.join(names)} missing: there is no default."
     given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
     if required[0].split(".")[0] in ("validate", "test", "predict"):  # what was trained says all of it
         given = f"--ckpt_path runs/.../checkpoints/best.ckpt, or {given}"
     return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
 
 
-def _unknown(name: str, known: list[str], prefix: str = "") -> str:
-    last = {option.rsplit(".", 1)[-1]: option for option in known}
-    hint = did_you_mean(name, known) or did_you_mean(name.rsplit(".", 1)[-1], last)
-    hint = hint.replace("mean ", f"mean {prefix}", 1)
-    return f"there is no option {prefix}{name}.{hint} (--help lists them)"
+def _unknown(word: str, options: Sequence[str], settings: Iterable[str] = ()) -> str:
+    """There is no such option; a near one is an option, or one of the ``settings`` of a class."""
+    name = word.lstrip("-").replace("-", "_")
+    hint = _meant(name, options) or did_you_mean(name, settings) or _near(name, options)
+    return f"there is no option {word}.{hint} (--help lists them)"
+
+
+def _meant(name: str, options: Sequence[str]) -> str:
+    """The option for which the name is another word, or that of the same last name."""
+    last = name.rsplit(".", 1)[-1].lower()
+    found = [option for option, words in _SYNONYMS.items() if option in options and last in words]
+    found += [option for option in options if option != name and option.rsplit(".", 1)[-1] == last]
+    return f" Did you mean --{found[0]}?" if found else ""
+
+
+def _near(name: str, options: Sequence[str]) -> str:
+    """The option that is spelt most alike, as a whole or in its last name."""
+    by_last = {option.rsplit(".", 1)[-1]: option for option in reversed(options)}
+    for word, known in ((name, {option: option for option in options}), (name.rsplit(".", 1)[-1], by_last)):
+        if near := difflib.get_close_matches(word, list(known), n=1, cutoff=0.6):
+            return f" Did you mean --{known[near[0]]}?"
+    return ""
 
 
 def _wrong_value(key: str, detail: str) -> str:
@@ -120,20 +168,34 @@ def _wrong_value(key: str, detail: str) -> str:
     given = got[1].strip().strip("'") if got else ""
     if base := re.search(r"Import path does not correspond to a subclass of (\w+)", detail):
         return f"{key} (={given}) does not name a {base[1]}."
-    literals = [
-        value.strip().strip("'")
-        for found in re.findall(r"Literal\[(.*?)\]$", detail, re.M)
-        for value in found.split(",")
-    ]
-    if not literals and (found := re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value", detail)):
-        literals = [value.strip().strip("'") for value in found[1].split(",")]
-    if literals and got:
-        known = list(dict.fromkeys(literals))
-        return f"{key} (={given}) must be one of {', '.join(known)}.{did_you_mean(given, known)}"
-    expected = [name for name in re.findall(r"Expected an? <class '([^']+)'>", detail) if name != "NoneType"]
-    if expected and got:
-        return f"{key} (={got[1].strip()}) must be of type {' or '.join(dict.fromkeys(expected))}."
+    own = innermost(detail)
+    if own != one_line(detail) and not own.startswith("Expected a"):  # a class's own message about one of its settings
+        return own
+    expected = re.search(r"Subtypes: \[(.*)\]", detail) or re.search(r"Expected an? (.*)\. Got value", detail)
+    values, types = _allowed(expected[1] if expected else "")
+    if got and values:
+        or_type = f", or of type {' or '.join(types)}" if types else ""
+        return f"{key} (={given}) must be one of {', '.join(values)}{or_type}.{did_you_mean(given, values)}"
+    if got and types:
+        return f"{key} (={given}) must be of type {' or '.join(types)}."
     return f"{key}: {one_line(detail)}"
+
+
+def _allowed(annotation: str) -> tuple[list[str], list[str]]:
+    """The values of all Literals in a type, and the names of its other types. None goes without saying.
+
+    >>> _allowed("typing.Literal['16', 32], typing.Literal[32, 'warn'], <class 'bool'>, <class 'NoneType'>")
+    (['16', '32', 'warn', 'true', 'false'], [])
+    """
+    literals = re.findall(r"Literal\[(.*?)\]", annotation)
+    values = [str(value) for found in literals for value in ast.literal_eval(f"[{found}]")]
+    found = re.findall(r"<class '([^']+)'>|(?=\b)(collections\.abc\.\w+)\[", annotation)
+    names = ["".join(pair).rsplit(".", 1)[-1] for pair in found]
+    types = [_PLAIN.get(name, name) for name in names if name != "NoneType"]
+    if values and "bool" in types:
+        values += ["true", "false"]
+        types = [name for name in types if name != "bool"]
+    return list(dict.fromkeys(values)), list(dict.fromkeys(types))
 
 
 def _available(message: str, by_name: dict[str, type]) -> str:

@@ -3,31 +3,60 @@
 A regime is a shape between ``final_lr`` and 1, by which the peak learning rate of every parameter group is multiplied:
 
 ============================  ==========================================================================
-usual name                    settings
+name                          settings
 ============================  ==========================================================================
 constant                      ``schedule="constant"``
-step decay                    ``schedule="step"``: drops after 1/2 and 3/4 of a cycle (He et al., 1512.03385)
-exponential decay             ``schedule="exponential"``
-linear decay                  ``schedule="linear"`` (Li et al., 1905.04753)
-cosine annealing              ``schedule="cosine"`` (Loshchilov & Hutter, 1608.03983)
+step                          ``schedule="step"``: drops after 1/2 and 3/4 of a cycle (He et al., 1512.03385)
+exponential                   ``schedule="exponential"``
+linear                        ``schedule="linear"`` (Li et al., 1905.04753)
+cosine                        ``schedule="cosine"`` (Loshchilov & Hutter, 1608.03983)
 one-cycle                     ``schedule="cosine", warmup=0.3`` (Smith & Topin, 1708.07120)
-triangular cyclic             ``schedule="linear", warmup=0.5, cycles=4`` (Smith, 1506.01186)
-cosine with warm restarts     ``schedule="cosine", cycles=3, cycle_mult=2`` (1608.03983: cycles of 1, 2, 4)
+triangular                    ``schedule="linear", warmup=0.5, cycles=4`` (Smith, 1506.01186)
+warm-restarts                 ``schedule="cosine", cycles=3, cycle_mult=2`` (1608.03983: cycles of 1, 2, 4)
 ============================  ==========================================================================
+
+The last three are combinations; their names are values of ``schedule`` too.
 
 >>> [round(lr_factor(t / 4, schedule="linear"), 2) for t in range(5)]
 [1.0, 0.75, 0.5, 0.25, 0.0]
+>>> lr_factor(0.1, schedule="one-cycle") == lr_factor(0.1, schedule="cosine", warmup=0.3)
+True
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
-Schedule: TypeAlias = Literal["constant", "linear", "cosine", "exponential", "step"]
+Shape: TypeAlias = Literal["constant", "linear", "cosine", "exponential", "step"]
+Schedule: TypeAlias = Shape | Literal["one-cycle", "triangular", "warm-restarts"]
 
+
+class Regime(TypedDict, total=False):
+    """What :func:`lr_factor` takes, and a model under the same names."""
+
+    schedule: Schedule
+    warmup: float | None
+    cycles: int | None
+    cycle_mult: float | None
+    final_lr: float | None
+
+
+REGIMES: dict[Schedule, Regime] = {
+    "constant": {"schedule": "constant"},
+    "step": {"schedule": "step"},
+    "exponential": {"schedule": "exponential"},
+    "linear": {"schedule": "linear"},
+    "cosine": {"schedule": "cosine"},
+    "one-cycle": {"schedule": "cosine", "warmup": 0.3},
+    "triangular": {"schedule": "linear", "warmup": 0.5, "cycles": 4},
+    "warm-restarts": {"schedule": "cosine", "cycles": 3, "cycle_mult": 2},
+}
+"""The settings behind the usual names. A name that is not a shape fixes ``warmup``, ``cycles`` and ``cycle_mult``."""
+
+_DEFAULTS: Regime = {"warmup": 0.0, "cycles": 1, "cycle_mult": 1.0}
 # Where a regime ends by custom, as a fraction of the peak. One hundredth is two drops to a tenth.
-CUSTOMARY_FINAL_LR: dict[Schedule, float] = {
+CUSTOMARY_FINAL_LR: dict[Shape, float] = {
     "constant": 0.0,
     "linear": 0.0,
     "cosine": 0.0,
@@ -43,15 +72,41 @@ _ROUNDING = 1e-12
 
 
 def check_regime(
-    *, schedule: Schedule, warmup: float = 0.0, cycles: int = 1, cycle_mult: float = 1.0, final_lr: float | None = None
-) -> None:
+    *,
+    schedule: Schedule,
+    warmup: float | None = None,
+    cycles: int | None = None,
+    cycle_mult: float | None = None,
+    final_lr: float | None = None,
+) -> tuple[Shape, float, int, float, float]:
     """Refuse settings that are not a regime.
+
+    Returns:
+        The shape, ``warmup``, ``cycles``, ``cycle_mult`` and ``final_lr``, with the name of a combination resolved.
 
     Raises:
         ValueError: naming the setting, its value and what it must be.
     """
-    if schedule not in CUSTOMARY_FINAL_LR:
-        raise ValueError(f"schedule (={schedule!r}) must be one of {', '.join(CUSTOMARY_FINAL_LR)}.")
+    if schedule not in REGIMES:
+        raise ValueError(f"schedule (={schedule!r}) must be one of {', '.join(REGIMES)}.")
+    named: dict[str, Any] = {**_DEFAULTS, **REGIMES[schedule]}
+    shape: Shape = named["schedule"]
+    given = {"warmup": warmup, "cycles": cycles, "cycle_mult": cycle_mult}
+    for name, value in given.items():
+        if value is not None and value != named[name]:
+            if schedule != shape:
+                means = ", ".join(f"{key} {setting}" for key, setting in REGIMES[schedule].items())
+                raise ValueError(
+                    f"{name} (={value}) contradicts schedule={schedule!r}, which stands for {means}: leave {name} out, "
+                    f"or pass schedule {shape} with settings of your own."
+                )
+            named[name] = value
+    warmup, cycles, cycle_mult = (named[name] for name in given)
+    _check_ranges(shape, warmup, cycles, cycle_mult, final_lr)
+    return shape, warmup, cycles, cycle_mult, CUSTOMARY_FINAL_LR[shape] if final_lr is None else final_lr
+
+
+def _check_ranges(shape: Shape, warmup: float, cycles: int, cycle_mult: float, final_lr: float | None) -> None:
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup (={warmup}) must be a fraction of the cycle, between 0 and 1.")
     if cycles < 1:
@@ -66,17 +121,17 @@ def check_regime(
         return
     if not 0 <= final_lr <= 1:
         raise ValueError(f"final_lr (={final_lr}) must be a fraction of the peak, between 0 and 1.")
-    if final_lr == 0 and schedule in ("exponential", "step"):
-        raise ValueError(f"final_lr (=0) must be above 0 for schedule={schedule!r}, which multiplies its way down.")
+    if final_lr == 0 and shape in ("exponential", "step"):
+        raise ValueError(f"final_lr (=0) must be above 0 for schedule={shape!r}, which multiplies its way down.")
 
 
 def lr_factor(
     progress: float,
     *,
     schedule: Schedule = "constant",
-    warmup: float = 0.0,
-    cycles: int = 1,
-    cycle_mult: float = 1.0,
+    warmup: float | None = None,
+    cycles: int | None = None,
+    cycle_mult: float | None = None,
     final_lr: float | None = None,
 ) -> float:
     """Fraction of the peak learning rate at a point of training.
@@ -85,9 +140,10 @@ def lr_factor(
         progress: Done part of training, in [0, 1]. The first of ``n`` optimizer steps trains at 0, the last at
             ``(n - 1) / n``.
         schedule: Shape of the way down. The way up, if any, has the same shape for ``cosine`` and is a line otherwise.
-        warmup: Part of each cycle spent on the way up, from ``final_lr`` to the peak.
-        cycles: Number of cycles. Each starts anew.
-        cycle_mult: Length of a cycle over the length of the one before.
+            Or the name of a combination: ``one-cycle``, ``triangular`` or ``warm-restarts``.
+        warmup: Part of each cycle spent on the way up, from ``final_lr`` to the peak. None is 0, or the combination's.
+        cycles: Number of cycles. Each starts anew. None is 1, or the combination's.
+        cycle_mult: Length of a cycle over the length of the one before. None is 1, or the combination's.
         final_lr: Lowest point, as a fraction of the peak. None is the schedule's custom: 0 for ``linear`` and
             ``cosine``, 0.01 for ``exponential`` and ``step``, and for ``constant`` the start of the way up: 0.
 
@@ -95,18 +151,19 @@ def lr_factor(
         A factor in [``final_lr``, 1].
 
     Raises:
-        ValueError: If a setting is out of its range.
+        ValueError: If a setting is out of its range, or contradicts the combination.
     """
-    check_regime(schedule=schedule, warmup=warmup, cycles=cycles, cycle_mult=cycle_mult, final_lr=final_lr)
-    low = CUSTOMARY_FINAL_LR[schedule] if final_lr is None else final_lr
+    shape, warmup, cycles, cycle_mult, low = check_regime(
+        schedule=schedule, warmup=warmup, cycles=cycles, cycle_mult=cycle_mult, final_lr=final_lr
+    )
     position = _position_in_cycle(min(max(progress, 0.0), 1.0), cycles, cycle_mult)
     if position < warmup:
         up = position / warmup
-        if schedule == "cosine":
+        if shape == "cosine":
             up = (1 - math.cos(math.pi * up)) / 2
         return low + (1 - low) * up
     down = 1.0 if warmup == 1 else (position - warmup) / (1 - warmup)
-    match schedule:
+    match shape:
         case "constant":
             return 1.0
         case "linear":

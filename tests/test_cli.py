@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lightning_cifar import cli
 from lightning_cifar.models import LeNet
+from lightning_cifar.runs.progress_bars import RichBar, TQDMBar, default_bar
+from lightning_cifar.runs.progress_lines import EpochLines
 
 SMALL = [
     *("--data", "SyntheticDataModule", "--data.num_train", "96", "--data.num_val", "40", "--data.num_test", "50"),
@@ -147,13 +152,94 @@ def test_print_config_names_every_setting(capsys: pytest.CaptureFixture[str]) ->
     assert printed["data"]["init_args"]["augment"] == ["flip", {"crop": 4}]
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["--help"], "usage: lightning-cifar fit [-c CONFIG]"),
+        (["--model.help", "LeNet"], "usage: lightning-cifar fit --model LeNet [--model.activation"),
+        (["--data.help", "CIFAR10DataModule"], "usage: lightning-cifar fit --data CIFAR10DataModule "),
+        (["--trainer.callbacks.help", "WeightGIF"], "usage: lightning-cifar fit --trainer.callbacks WeightGIF "),
+    ],
+)
+def test_help_is_plain_text_with_a_command_line(
+    words: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["fit", *words])
+    text = capsys.readouterr().out
+    assert text.startswith(usage)
+    assert not re.search(r":\w+:`|``", text)
+    assert ("--resume DIR" in text) == (words == ["--help"])
+
+
+def test_a_configuration_cannot_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text("resume: runs/x\n")
+    assert "resume" in error_of(capsys, [*FIT, "--config", "a.yaml"])
+
+
+def test_hyper_parameters_are_plain_yaml_in_the_folder_and_unchanged_in_the_checkpoint(run: Path) -> None:
+    assert yaml.safe_load((run / "hparams.yaml").read_text())["hidden"] == [120, 84]
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["hidden"] == (120, 84)
+
+
+def test_sigterm_ends_a_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminate(self: EpochLines, trainer: object, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(EpochLines, "on_train_epoch_end", terminate)
+    assert cli.main([*FIT, "--run_dir", "t"]) == 143
+    assert "lightning-cifar: terminated: go on with: lightning-cifar fit --resume t" in capsys.readouterr().err
+    assert not (tmp_path / "t/.lock.held").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["fit", "--resume", "t"]) == 0
+    assert json.loads((tmp_path / "t/result.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "counted"),
+    [
+        (["--trainer.max_epochs", "2"], ["1/2", "2/2"]),
+        (["--trainer.max_epochs", "2", "--trainer.max_steps", "4"], ["1", "2"]),
+    ],
+)
+@pytest.mark.parametrize("bar", [RichBar, TQDMBar])
+def test_progress_bar_and_lines_count_epochs_alike(
+    bar: type,
+    options: list[str],
+    counted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("lightning_cifar.runs.default_callbacks.default_bar", lambda config: [bar()])
+    assert cli.main(["fit", "--model", "LeNet", *SMALL, *options, "--trainer.enable_progress_bar", "true"]) == 0
+    told = capsys.readouterr()
+    drawn = re.findall(r"Epoch (\S+?)[ :]", told.out + told.err)
+    assert list(dict.fromkeys(drawn))[-1] == counted[-1]
+    assert set(drawn) <= set(counted)
+    assert re.findall(r"^epoch (\S+)", told.out, flags=re.M) == counted
+
+
+def test_a_given_progress_bar_is_kept() -> None:
+    config = {"callbacks": None, "enable_progress_bar": None}
+    assert [type(each) for each in default_bar(config)] == [RichBar]
+    assert default_bar({**config, "callbacks": TQDMProgressBar()}) == []
+    assert default_bar({**config, "callbacks": [TQDMProgressBar()]}) == []
+    assert default_bar({**config, "enable_progress_bar": False}) == []
+
+
 def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_epochs", "1", "--run_dir", "quiet"]) == 0
     captured = capfd.readouterr()
     text = captured.out + captured.err
     assert "Tip" not in text
     assert "litlogger" not in text.lower()
-    assert "62,006 parameters" in text  # the layer table
+    assert "62,006 parameters, 62,006 trainable" in text  # the layer table
     assert "16 x 10 x 10" in text
 
 
@@ -162,7 +248,37 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["fti"], "there is no command 'fti'. Did you mean fit?"),
         ([*FIT, "--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean --trainer.max_epochs?"),
-        ([*FIT, "--lr", "3"], "there is no option --lr"),
+        ([*FIT, "--lr", "3"], "there is no option --lr. Did you mean --model.lr?"),
+        ([*FIT, "--epochs", "3"], "there is no option --epochs. Did you mean --trainer.max_epochs?"),
+        ([*FIT, "--max-epochs", "3"], "Did you mean --trainer.max_epochs?"),
+        ([*FIT, "--learning_rate=3"], "there is no option --learning_rate. Did you mean --model.lr?"),
+        ([*FIT, "--batch_size", "3"], "Did you mean --data.batch_size?"),
+        ([*FIT, "--workers", "3"], "Did you mean --data.num_workers?"),
+        ([*FIT, "--seed", "3"], "Did you mean --seed_everything?"),
+        ([*FIT, "--out", "x"], "Did you mean --run_dir?"),
+        ([*FIT, "--trainer.lr", "3"], "there is no option --trainer.lr. Did you mean --model.lr?"),
+        ([*FIT, "--model.learning_rate", "3"], "there is no option learning_rate. Did you mean --model.lr?"),
+        ([*FIT, "--model.epochs", "3"], "there is no option epochs. Did you mean --trainer.max_epochs?"),
+        (
+            [*FIT, "--trainer.precision", "auto"],
+            "trainer.precision (=auto) must be one of 64, 32, 16, transformer-engine, transformer-engine-float16, "
+            "16-true, 16-mixed, bf16-true, bf16-mixed, 32-true, 64-true, bf16.",
+        ),
+        ([*FIT, "--trainer.deterministic", "x"], "trainer.deterministic (=x) must be one of warn, true, false."),
+        ([*FIT, "--trainer.strategy", "dpp"], "trainer.strategy (=dpp) must be one of auto, ddp, "),
+        (
+            [*FIT, "--trainer.accelerator", "cpuu"],
+            "(=cpuu) must be one of auto, gpu, cpu, cuda, mps, tpu. Did you mean cpu?",
+        ),
+        ([*FIT, "--trainer.accelerator", "tpu"], "trainer.accelerator (=tpu) is not available on this machine"),
+        ([*FIT, "--trainer.profiler", "x"], "trainer.profiler (=x) must be one of simple, advanced, pytorch, xla."),
+        ([*FIT, "--trainer.logger", "CSVLogger"], "save_dir missing: there is no default."),
+        ([*FIT, "--data.augment", "3"], "augment (=3) must be of type list."),
+        ([*FIT, "--model.schedule", "one_cycle"], "warm-restarts. Did you mean one-cycle?"),
+        (
+            [*FIT, "--model.schedule", "one-cycle", "--model.warmup", "0"],
+            "warmup (=0.0) contradicts schedule='one-cycle'",
+        ),
         ([*FIT, "--model.hiden", "[3]"], "there is no option hiden. Did you mean hidden?"),
         ([*FIT, "--model.lable_smoothing", "0.1"], "Did you mean label_smoothing?"),
         ([*FIT, "--model.lr", "fast"], "lr (=fast) must be of type float"),

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from torch.optim import SGD, lr_scheduler
 
 from lightning_cifar import plots
-from lightning_cifar.commands.regimes import PAPERS, PRESETS, main, trace
+from lightning_cifar.commands.regimes import PAPERS, main, trace
 from lightning_cifar.errors import UsageError
-from lightning_cifar.schedules import check_regime, lr_factor
+from lightning_cifar.schedules import REGIMES, check_regime, lr_factor
 
 PAGE = Path(__file__).parents[1] / "docs" / "regimes.md"
 PNG = b"\x89PNG"
@@ -51,18 +51,18 @@ def block(name: str, language: str) -> str:
 
 
 def test_presets_are_valid_and_distinct() -> None:
-    for settings in PRESETS.values():
+    for settings in REGIMES.values():
         check_regime(**settings)
-    curves = {tuple(trace(settings)[1]) for settings in PRESETS.values()}
-    assert len(curves) == len(PRESETS)
-    assert set(PAPERS) < set(PRESETS)
+    curves = {tuple(trace(settings)[1]) for settings in REGIMES.values()}
+    assert len(curves) == len(REGIMES)
+    assert set(PAPERS) < set(REGIMES)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", REGIMES)
 def test_a_trace_is_the_factor_times_the_peak(name: str) -> None:
-    progress, rates = trace(PRESETS[name], peak=0.4)
+    progress, rates = trace(REGIMES[name], peak=0.4)
     assert (progress[0], progress[-1]) == (0, 1)
-    assert rates == pytest.approx([0.4 * lr_factor(float(point), **PRESETS[name]) for point in progress], abs=1e-12)
+    assert rates == pytest.approx([0.4 * lr_factor(float(point), **REGIMES[name]) for point in progress], abs=1e-12)
     assert rates.max() == pytest.approx(0.4, abs=1e-12)
 
 
@@ -70,10 +70,10 @@ def test_all_presets_in_one_picture(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["--out", str(tmp_path / "new")])
     path = tmp_path / "new" / "regimes.png"
     assert path.read_bytes().startswith(PNG)
-    assert [axes.get_title() for axes in drawn[0].axes] == list(PRESETS)
+    assert [axes.get_title() for axes in drawn[0].axes] == list(REGIMES)
     header, *rows, last = capsys.readouterr().out.splitlines()
     assert header.split() == ["regime", "model.init_args", "paper"]
-    for row, (name, settings) in zip(rows, PRESETS.items(), strict=True):
+    for row, (name, settings) in zip(rows, REGIMES.items(), strict=True):
         told, in_yaml, paper = re.split(r"\s{2,}", row)
         assert (told, yaml.safe_load(in_yaml), paper) == (name, settings, PAPERS.get(name, "-"))
     assert last == f"wrote {path}"
@@ -152,9 +152,9 @@ def test_mistakes_are_told_in_one_line(
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", REGIMES)
 def test_the_page_shows_every_preset(name: str) -> None:
-    assert yaml.safe_load(block(name, "yaml")) == PRESETS[name]
+    assert yaml.safe_load(block(name, "yaml")) == REGIMES[name]
     assert block(name, "sh") == f"lightning-cifar regimes --out docs/pictures --name {name}\n"
     picture = PAGE.parent / "pictures" / f"regime_{name}.png"
     assert f"(pictures/{picture.name})" in section(name)
@@ -164,7 +164,7 @@ def test_the_page_shows_every_preset(name: str) -> None:
         assert f"https://arxiv.org/abs/{paper}" in section(name)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", REGIMES)
 def test_the_twin_on_the_page_is_equal(name: str) -> None:
     lr, n = 0.8, 840
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=lr)
@@ -175,7 +175,7 @@ def test_the_twin_on_the_page_is_equal(name: str) -> None:
         theirs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert [lr * lr_factor(step / n, **PRESETS[name]) for step in range(n)] == pytest.approx(theirs, abs=1e-9)
+    assert [lr * lr_factor(step / n, **REGIMES[name]) for step in range(n)] == pytest.approx(theirs, abs=1e-9)
 
 
 def test_importing_and_running_load_neither_torch_nor_pyplot(tmp_path: Path) -> None:

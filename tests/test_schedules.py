@@ -10,7 +10,8 @@ from torch.optim import SGD
 from torch.optim import lr_scheduler as twin
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_cifar.schedules import lr_factor
+from lightning_cifar.models import MLP
+from lightning_cifar.schedules import CUSTOMARY_FINAL_LR, REGIMES, lr_factor
 
 PEAK = 0.8
 STEPS = 120
@@ -117,9 +118,43 @@ def test_stays_within_its_bounds_and_reaches_the_peak(schedule: Any, warmup: flo
         ({"cycles": 99, "cycle_mult": 1e9}, r"cycle_mult \(=1000000000.0\) \*\* cycles \(=99\)"),
         ({"cycle_mult": 0.0}, r"cycle_mult \(=0.0\)"),
         ({"final_lr": 2.0}, r"final_lr \(=2.0\)"),
+        (
+            {"schedule": "one-cycle", "warmup": 0.0},
+            r"warmup \(=0.0\) contradicts schedule='one-cycle', which stands for schedule cosine, warmup 0.3: leave",
+        ),
+        ({"schedule": "warm-restarts", "cycle_mult": 1.0}, r"cycle_mult \(=1.0\) contradicts schedule='warm-restarts'"),
+        ({"schedule": "triangular", "cycles": 2}, r"cycles \(=2\) contradicts schedule='triangular'"),
         ({"schedule": "step", "final_lr": 0.0}, r"final_lr \(=0\) must be above 0 for schedule='step'"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lr_factor(0.5, **settings)
+
+
+@pytest.mark.parametrize("final_lr", [None, 0.1])
+@pytest.mark.parametrize("name", sorted(REGIMES.keys() - CUSTOMARY_FINAL_LR.keys()))
+def test_a_named_combination_equals_its_settings(name: Any, final_lr: float | None) -> None:
+    settings = {**REGIMES[name], "final_lr": final_lr}
+    for step in range(STEPS + 1):
+        value = lr_factor(step / STEPS, schedule=name, final_lr=final_lr)
+        assert value == lr_factor(step / STEPS, **settings)
+        assert value == lr_factor(step / STEPS, **{**settings, "schedule": name})  # said twice is no contradiction
+
+
+@pytest.mark.parametrize("name", sorted(REGIMES.keys() - CUSTOMARY_FINAL_LR.keys()))
+def test_a_model_takes_the_name_of_a_combination_and_keeps_it_as_plain_text(name: Any) -> None:
+    named, explicit = MLP(schedule=name), MLP(**REGIMES[name])
+    assert named.hparams["schedule"] == name
+    for settings in (named, explicit):
+        assert all(isinstance(value, str | int | float | None) for value in list(settings.hparams.values())[-5:])
+    rates = []
+    for model in (named, explicit):
+        optimizer = model.make_optimizer()
+        scheduler = model.make_scheduler(optimizer, 20)
+        rates.append([])
+        for _ in range(20):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    assert rates[0] == rates[1]

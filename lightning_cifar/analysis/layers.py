@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
 from lightning_cifar.analysis.modes import evaluation
 
@@ -66,7 +67,10 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: There is none; the message holds the nearest names.
     """
-    layers: dict[str, nn.Module] = dict(model.named_modules())
+    metrics = Metric | MetricCollection  # modules too, which no image passes through
+    layers: dict[str, nn.Module] = {
+        name: layer for name, layer in model.named_modules() if not isinstance(layer, metrics)
+    }
     if name and name in layers:
         return layers[name]
     known = [other for other in layers if other]

@@ -34,11 +34,13 @@ class LayerTable(Callback):
         elif trainer.is_global_zero:
             with first_forward("LayerTable", pl_module, "its example_input_array"):
                 rows = list_layers(pl_module, move_data_to_device(example, pl_module.device))
-            total = sum(parameter.numel() for parameter in pl_module.parameters())
-            print(format_layers(who, rows, total))
+            parameters = list(pl_module.parameters())
+            total = sum(each.numel() for each in parameters)
+            trainable = sum(each.numel() for each in parameters if each.requires_grad)
+            print(format_layers(who, rows, total, trainable))
 
 
-def format_layers(title: str, rows: list[LayerRow], total: int) -> str:
+def format_layers(title: str, rows: list[LayerRow], total: int, trainable: int) -> str:
     """The table as plain text."""
     cells = [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.num_parameters:,}") for row in rows]
     header = ("layer", "", "output", "parameters")
@@ -48,4 +50,4 @@ def format_layers(title: str, rows: list[LayerRow], total: int) -> str:
         for a, b, c, d in (header, *cells)
     ]
     rule = "-" * max(map(len, lines))
-    return "\n".join((title, rule, lines[0], rule, *lines[1:], rule, f"{total:,} parameters"))
+    return "\n".join((title, rule, lines[0], rule, *lines[1:], rule, f"{total:,} parameters, {trainable:,} trainable"))

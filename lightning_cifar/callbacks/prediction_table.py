@@ -218,6 +218,8 @@ def format_predictions(rows: Sequence[_Row]) -> str:
     from rich.table import Table
     from rich.text import Text
 
+    from lightning_cifar.plots import to_percent
+
     terminal = sys.stdout.isatty()
     known = any(row.true is not None for row in rows)
     table = Table(box=box.SIMPLE_HEAD if terminal else box.ASCII)
@@ -226,7 +228,7 @@ def format_predictions(rows: Sequence[_Row]) -> str:
         table.add_column(column)
     for row in rows:
         # Text, so that a name with brackets is not taken for markup.
-        cells = [Text(f"{name} {100 * p:.1f} %") for name, p in zip(row.classes, row.probabilities, strict=True)]
+        cells = [Text(f"{name} {to_percent(p)}") for name, p in zip(row.classes, row.probabilities, strict=True)]
         if known and row.true is not None:
             cells[0].stylize("green" if row.true == row.classes[0] else "red")
         table.add_row(Text(row.name), *([Text(row.true or "")] if known else []), *cells)

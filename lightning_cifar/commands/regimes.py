@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
 import yaml
@@ -18,37 +18,14 @@ from lightning_cifar import plots
 from lightning_cifar.artifacts import DPI
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean
 from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.schedules import CUSTOMARY_FINAL_LR, Schedule, lr_factor
-
-
-class Settings(TypedDict, total=False):
-    """What :func:`~lightning_cifar.schedules.lr_factor` takes, and a model under the same names."""
-
-    schedule: Schedule
-    warmup: float
-    cycles: int
-    cycle_mult: float
-    final_lr: float
-
-
-PRESETS: dict[str, Settings] = {
-    "constant": {"schedule": "constant"},
-    "step": {"schedule": "step"},
-    "exponential": {"schedule": "exponential"},
-    "linear": {"schedule": "linear"},
-    "cosine": {"schedule": "cosine"},
-    "one-cycle": {"schedule": "cosine", "warmup": 0.3},
-    "triangular-cyclic": {"schedule": "linear", "warmup": 0.5, "cycles": 4},
-    "warm-restarts": {"schedule": "cosine", "cycles": 3, "cycle_mult": 2},
-}
-"""The settings behind the usual names."""
+from lightning_cifar.schedules import REGIMES, Regime, lr_factor
 
 PAPERS = {
     "step": "He et al. 2015, arXiv:1512.03385",
     "linear": "Li et al. 2019, arXiv:1905.04753",
     "cosine": "Loshchilov & Hutter 2016, arXiv:1608.03983",
     "one-cycle": "Smith & Topin 2017, arXiv:1708.07120",
-    "triangular-cyclic": "Smith 2015, arXiv:1506.01186",
+    "triangular": "Smith 2015, arXiv:1506.01186",
     "warm-restarts": "Loshchilov & Hutter 2016, arXiv:1608.03983",
 }
 """Where a regime comes from; exponential decay and the constant are older than any of these."""
@@ -84,7 +61,7 @@ def main(words: Sequence[str]) -> None:
         file, regimes = "regime.png", {_in_yaml(settings)[1:-1]: settings}
         report = f"init_args: {_in_yaml(settings if options.lr is None else {'lr': options.lr, **settings})}\n"
     else:
-        regimes = {name: _preset(name) for name in options.name or PRESETS}
+        regimes = {name: _preset(name) for name in options.name or REGIMES}
         file = f"regime_{next(iter(regimes))}.png" if len(regimes) == 1 else "regimes.png"
         report = _table(regimes)
     figure = plots.draw_regimes(
@@ -100,20 +77,20 @@ def main(words: Sequence[str]) -> None:
     sys.stdout.write(f"{report}{done} {path}\n")
 
 
-def trace(settings: Settings, *, peak: float = 1.0) -> Curve:
+def trace(settings: Regime, *, peak: float = 1.0) -> Curve:
     """Progress of training from 0 to 1, and the learning rate there.
 
     Raises:
         UsageError: If the settings are not a regime, or not one that can be drawn.
     """
-    if settings.get("cycles", 1) > _MOST_CYCLES:
-        raise UsageError(f"cycles (={settings['cycles']}) cannot be told apart in a picture: at most {_MOST_CYCLES}.")
+    if (cycles := settings.get("cycles") or 1) > _MOST_CYCLES:
+        raise UsageError(f"cycles (={cycles}) cannot be told apart in a picture: at most {_MOST_CYCLES}.")
     progress = np.arange(_STEPS + 1) / _STEPS
     try:
         factors = [lr_factor(float(point), **settings) for point in progress]
     except ValueError as error:
         schedule = str(settings.get("schedule", ""))
-        hint = "" if schedule in CUSTOMARY_FINAL_LR else did_you_mean(schedule, CUSTOMARY_FINAL_LR)
+        hint = "" if schedule in REGIMES else did_you_mean(schedule, REGIMES)
         raise UsageError(f"{error}{hint}") from None
     return progress, peak * np.asarray(factors)
 
@@ -125,11 +102,11 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder of the picture (default: here)")
-    parser.add_argument("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(PRESETS)}")
+    parser.add_argument("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(REGIMES)}")
     parser.add_argument("--lr", type=float, help="peak: draw the learning rate itself, not its fraction of the peak")
     parser.add_argument("--log", action="store_true", help="logarithmic learning rate")
     one = parser.add_argument_group("one regime by its settings, as a model takes them")
-    one.add_argument("--schedule", help=f"{', '.join(CUSTOMARY_FINAL_LR)} (default: constant)")
+    one.add_argument("--schedule", help=f"{', '.join(REGIMES)} (default: constant)")
     one.add_argument("--warmup", type=float, help="part of each cycle on the way up, 0 to 1 (default: 0)")
     one.add_argument("--cycles", type=int, help="number of cycles (default: 1)")
     one.add_argument("--cycle_mult", type=float, help="length of a cycle over the one before (default: 1)")
@@ -137,20 +114,20 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> Regime:
     """Those that were given, the schedule first; empty if none was."""
-    values = {name: getattr(options, name) for name in Settings.__annotations__}
+    values = {name: getattr(options, name) for name in Regime.__annotations__}
     given = {name: value for name, value in values.items() if value is not None}
-    return cast(Settings, {"schedule": "constant", **given} if given else {})
+    return cast(Regime, {"schedule": "constant", **given} if given else {})
 
 
-def _preset(name: str) -> Settings:
-    if name not in PRESETS:
-        raise UsageError(f"there is no regime {name!r}.{did_you_mean(name, PRESETS)} There are {', '.join(PRESETS)}.")
-    return PRESETS[name]
+def _preset(name: str) -> Regime:
+    if name not in REGIMES:
+        raise UsageError(f"there is no regime {name!r}.{did_you_mean(name, REGIMES)} There are {', '.join(REGIMES)}.")
+    return REGIMES[name]
 
 
-def _table(regimes: Mapping[str, Settings]) -> str:
+def _table(regimes: Mapping[str, Regime]) -> str:
     """Name, settings and paper, a regime a line."""
     rows = [("regime", "model.init_args", "paper")]
     rows += [(name, _in_yaml(settings), PAPERS.get(name, "-")) for name, settings in regimes.items()]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
-from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, list_jobs, prepare, state_of
+from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, error_of, list_jobs, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def main(words: Sequence[str]) -> int:
     planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
     if options.address is None:  # the data of other machines are theirs
         _prepare_data(study, {arm: modules[arm] for arm in planned})
-    jobs = prepare(study, folder, threads=threads)
+    try:
+        jobs = prepare(study, folder, threads=threads)
+    except OSError as error:
+        raise UsageError(f"{error.strerror or error}: pass a folder with room as --out.") from error
     with FolderLock(folder, busy=f"a study is running in {folder}: wait for it, or pass another --out."):
         about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
         write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
@@ -212,6 +215,8 @@ class Board:
         self.jobs, self.study = list(jobs), study
         self.state: dict[Job, State | Progress | str] = {job: state_of(job) for job in jobs}
         self.start = time.monotonic()
+        self.began: dict[Job, float] = {}
+        self.seconds: dict[Job, float] = {}  # of each run that ended
         self.live = None
         if sys.stdout.isatty():
             from rich.live import Live
@@ -219,13 +224,23 @@ class Board:
             self.live = Live(get_renderable=self._table, refresh_per_second=2)
             self.live.start()
 
-    def hear(self, job: Job, news: State | Progress | None) -> None:
-        """Take news of a job: it started (None), progressed, or ended."""
+    def hear(self, job: Job, news: State | Progress | str | None) -> None:
+        """Take news of a job: it started (None), progressed, broke off for a reason, or ended."""
+        now = time.monotonic()
         self.state[job] = "started" if news is None else news
-        if self.live is None and isinstance(news, str):
-            done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
-            seconds = time.monotonic() - self.start
-            print(f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {seconds:.0f} s", flush=True)
+        if news is None:
+            self.began[job] = now
+        if not isinstance(news, str):
+            return
+        self.seconds[job] = now - self.began.get(job, self.start)
+        done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
+        times = f"{self.seconds[job]:.0f} s, {now - self.start:.0f} s since the start"
+        error = error_of(job) if news == "failed" else ""
+        line = f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {times}{error and f': {error}'}"
+        if self.live is None:
+            print(line, flush=True)
+        elif news not in ENDED:  # above the table, which shows the others
+            self.live.console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
         if self.live is not None:
@@ -239,11 +254,12 @@ class Board:
         for seed in self.study.seeds:
             table.add_column(f"seed {seed}", justify="right")
         for arm in self.study.arms:
-            table.add_row(arm, *(_cell(self.state[job]) for job in self.jobs if job.arm == arm))
+            table.add_row(arm, *(_cell(self.state[job], self.seconds.get(job)) for job in self.jobs if job.arm == arm))
         return table
 
 
-def _cell(state: State | Progress | str) -> str:
+def _cell(state: State | Progress | str, seconds: float | None) -> str:
     if isinstance(state, Progress):
         return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
-    return {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
+    text = {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
+    return text if seconds is None or state == "started" else f"{text}  {seconds:.0f} s"

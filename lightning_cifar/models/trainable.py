@@ -30,10 +30,11 @@ class Trainable(pl.LightningModule):
         nesterov: Nesterov's momentum, for ``sgd`` and ``muon``.
         weight_decay: L2 penalty; decoupled for ``adamw`` and ``muon``.
         decay_norm_and_bias: Whether it holds for normalisation layers and biases too.
-        schedule: Shape of the way down from the peak, see :func:`~lightning_cifar.schedules.lr_factor`.
-        warmup: Part of each cycle on the way up to the peak.
-        cycles: Number of cycles.
-        cycle_mult: Length of a cycle over the length of the one before.
+        schedule: Shape of the way down from the peak, or a combination (``one-cycle``, ``triangular``,
+            ``warm-restarts``), see :func:`~lightning_cifar.schedules.lr_factor`.
+        warmup: Part of each cycle on the way up to the peak; None is 0, or the combination's.
+        cycles: Number of cycles; None is 1, or the combination's.
+        cycle_mult: Length of a cycle over the length of the one before; None is 1, or the combination's.
         final_lr: Lowest learning rate, as a fraction of ``lr``; None is the schedule's custom.
 
     Raises:
@@ -55,9 +56,9 @@ class Trainable(pl.LightningModule):
         weight_decay: float = 0.0,
         decay_norm_and_bias: bool = True,
         schedule: Schedule = "constant",
-        warmup: float = 0.0,
-        cycles: int = 1,
-        cycle_mult: float = 1.0,
+        warmup: float | None = None,
+        cycles: int | None = None,
+        cycle_mult: float | None = None,
         final_lr: float | None = None,
     ) -> None:
         super().__init__()

@@ -112,12 +112,17 @@ class Transfer(Classifier):
         # Stages before this one run without a graph, and what they give can be kept.
         self._first_trained = next((i for i, stage in enumerate(names) if stage in self._trained), len(names))
         self._wants_imagenet = weights is not None and published(arch, weights) is not None
+        self._drawn = weights is None  # nothing was learnt yet
         self._features: FeatureCache | None = None
         self._shapes: list[torch.Size] = []
         self._uses_features = False
         for module in self._modules_of(stage for stage in names if stage not in self._trained):
             module.requires_grad_(False)
         self.train()
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._drawn = False
+        return super().load_state_dict(*args, **kwargs)
 
     def stages_of(self, network: nn.Module) -> Stages:
         """The stages of a network of this kind."""
@@ -230,6 +235,11 @@ class Transfer(Classifier):
         super().on_fit_start()
         # It counts the modules in evaluation mode; here they are frozen, and said to be so.
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        if self._drawn and (frozen := [stage for stage in self._stages.body if stage not in self._trained]):
+            rank_zero_warn(
+                f"{type(self).__name__}: {', '.join(frozen)} are frozen with random weights (weights is None), and "
+                "learn nothing: pass --model.weights default, or --model.train all."
+            )
         data = getattr(self.trainer, "datamodule", None)
         given = tuple(getattr(data, "mean", IMAGENET_MEAN)), tuple(getattr(data, "std", IMAGENET_STD))
         if self._wants_imagenet and self.in_channels == 3 and given != (IMAGENET_MEAN, IMAGENET_STD):

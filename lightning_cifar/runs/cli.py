@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ActionFail, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar import artifacts, callbacks, models
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
@@ -34,10 +33,12 @@ from lightning_cifar.runs.default_callbacks import default_callbacks
 from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.folder import RunFolder
+from lightning_cifar.runs.loggers import RunCSVLogger, RunTensorBoardLogger
 from lightning_cifar.runs.parser import Parser
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
 from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
+from lightning_cifar.runs.signals import interruption_behind, terminations_raised
 from lightning_cifar.runs.trainer_settings import check_goes_on, check_trainer
 from lightning_cifar.runs.user_modules import allow_modules
 
@@ -87,7 +88,7 @@ class RunCLI(LightningCLI):
             UsageError: If something about it is wrong.
             KeyboardInterrupt: If it was interrupted; with how to go on.
         """
-        with expected_warnings_ignored(), silent_writers():
+        with expected_warnings_ignored(), silent_writers(), terminations_raised():
             arguments, resumed = find_resumed(arguments)
             allow_modules(*arguments.class_paths, *(resumed.class_paths if resumed else ()))
             folder = RunFolder(resumed, option=option)
@@ -95,13 +96,12 @@ class RunCLI(LightningCLI):
                 checkpoint, defaults = _settings(arguments, resumed)
                 return cls(arguments, folder, checkpoint, defaults, **extra)
             except SystemExit as stop:
-                if not isinstance(stop.__context__, KeyboardInterrupt):
+                interruption = interruption_behind(stop)
+                if interruption is None:
                     raise
-                # Lightning has put the training away in order, and would leave with 1.
+                # Lightning has put the training away in order, and would leave with 0 or 1.
                 can = folder.path is not None and can_resume(folder.path)
-                raise KeyboardInterrupt(
-                    f"go on with: lightning-cifar fit --resume {folder.path}" if can else ""
-                ) from stop
+                raise interruption(f"go on with: lightning-cifar fit --resume {folder.path}" if can else "") from stop
             except Exception as error:
                 folder.leave_nothing()
                 if is_full(error) and folder.is_claimed:
@@ -116,6 +116,11 @@ class RunCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            # For --help: find_resumed takes it out of the command line before that is parsed.
+            refused = ActionFail(message="%(option)s belongs on the command line: fit --resume runs/...")
+            help_text = "Folder of a run that broke: continue it, to the same bits."
+            parser.add_argument("--resume", action=refused, metavar="DIR", help=help_text)
         parser.set_defaults({name: value for name, value in self.defaults.items() if value is not None})
         return parser
 
@@ -189,7 +194,10 @@ class RunCLI(LightningCLI):
             folder = str(self.run_dir)
             # TensorBoard hides what a broken run logged after the point from which it goes on.
             purge = self.folder.resumed and self.folder.resumed.checkpoint.progress.get("steps")
-            config["logger"] = [TensorBoardLogger(folder, "", "", purge_step=purge), CSVLogger(folder, "", "")]
+            config["logger"] = [
+                RunTensorBoardLogger(folder, "", "", purge_step=purge),
+                RunCSVLogger(folder, "", ""),
+            ]
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)

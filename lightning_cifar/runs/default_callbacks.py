@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from lightning_cifar import callbacks, data, models
+from lightning_cifar.runs.progress_bars import default_bar
 from lightning_cifar.runs.progress_lines import EpochLines
 
 
@@ -48,6 +49,7 @@ def default_callbacks(
         chosen.append(callbacks.LossCurves())
     if shows_images:
         chosen.append(callbacks.Throughput())
+    chosen += default_bar(config)
     chosen.append(EpochLines())  # after all that logs at the end of an epoch
     if config["logger"] is not False:
         chosen.append(LearningRateMonitor())

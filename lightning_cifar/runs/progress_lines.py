@@ -52,10 +52,15 @@ class EpochLines(Callback):
 
 
 def _place(trainer: pl.Trainer) -> str:
-    epoch = f"epoch {trainer.current_epoch + 1}"
-    if trainer.max_steps > 0:  # whichever of the two comes first; the steps were asked for
-        return f"{epoch}  step {trainer.global_step}/{trainer.max_steps}"
-    return epoch if trainer.max_epochs in (None, -1) else f"{epoch}/{trainer.max_epochs}"
+    epoch = f"epoch {number_of_epoch(trainer)}"
+    return epoch if trainer.max_steps <= 0 else f"{epoch}  step {trainer.global_step}/{trainer.max_steps}"
+
+
+def number_of_epoch(trainer: pl.Trainer) -> str:
+    """The running epoch, counted from 1, of how many: ``3/10``; of an unknown number where steps end the run: ``3``."""
+    # With both limits, whichever comes first ends the run; the steps were asked for.
+    known = trainer.max_steps <= 0 and trainer.max_epochs not in (None, -1)
+    return f"{trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if known else "")
 
 
 def _numbers(metrics: Mapping[str, Tensor], validated: bool) -> list[str]:

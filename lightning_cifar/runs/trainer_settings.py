@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from lightning_cifar.errors import UsageError
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+
+from lightning_cifar.errors import UsageError, did_you_mean
 
 # The lowest number that makes sense, and what to do about another.
 _LOWEST = {
@@ -13,6 +16,13 @@ _LOWEST = {
     "check_val_every_n_epoch": (1, "must be at least 1"),
     "log_every_n_steps": (0, "must be at least 1, or 0 to log no steps"),
     "gradient_clip_val": (0, "must not be negative"),
+}
+# Names that Lightning takes as any text, and looks up only when it builds the Trainer.
+_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "accelerator": lambda: ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())),
+    "strategy": lambda: ("auto", *sorted(StrategyRegistry.available_strategies())),
+    "profiler": lambda: ("simple", "advanced", "pytorch", "xla"),
+    "gradient_clip_algorithm": lambda: ("norm", "value"),
 }
 _LIMITS = {"epochs": "max_epochs", "steps": "max_steps"}
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
@@ -27,6 +37,13 @@ def check_trainer(settings: Mapping[str, object]) -> None:
     Raises:
         UsageError: With the first setting that is out of range.
     """
+    for name, known in _NAMES.items():
+        value = settings.get(name)
+        if isinstance(value, str) and value not in known():
+            raise UsageError(
+                f"trainer.{name} (={value}) must be one of {', '.join(known())}.{did_you_mean(value, known())}"
+            )
+    _check_accelerator(settings.get("accelerator"))
     for name, (lowest, advice) in _LOWEST.items():
         value = settings.get(name)
         if isinstance(value, int | float) and not value >= lowest:
@@ -39,6 +56,12 @@ def check_trainer(settings: Mapping[str, object]) -> None:
         raise UsageError(
             f"trainer.max_time (={duration}) must look like DD:HH:MM:SS, such as 00:12:00:00 for 12 hours."
         )
+
+
+def _check_accelerator(name: object) -> None:
+    """Refuse a kind of device that this machine lacks."""
+    if name in AcceleratorRegistry and not AcceleratorRegistry[name]["accelerator"].is_available():
+        raise UsageError(f"trainer.accelerator (={name}) is not available on this machine: leave it out, or pass cpu.")
 
 
 def check_goes_on(settings: Mapping[str, object], done: Mapping[str, int]) -> None:

@@ -10,7 +10,9 @@ FOLDER/<arm>/seed-0.log          what it printed
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -21,7 +23,7 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import open_own, refuse_links
 from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
-from lightning_cifar.studies.spec import Study
+from lightning_cifar.studies.spec import Study, changes
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
@@ -93,10 +95,10 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
     marker = folder / STUDY
     if os.path.lexists(marker):
         refuse_links(folder)
-        if read_text(marker) != study.to_json():
-            raise UsageError(
-                f"{folder} belongs to another study, or to this one before it was changed: pass another --out."
-            )
+        if (held := read_text(marker)) != study.to_json():
+            changed = changes(held, study.to_json())
+            what = f"another study ({changed})" if changed else "another study"
+            raise UsageError(f"{folder} holds {what}: pass another --out, or undo the change.")
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is not a study's folder: pass another --out.")
     jobs = []
@@ -154,3 +156,6 @@ def redirect_output(path: Path) -> None:
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)
+    for text in (sys.stdout, sys.stderr):
+        if isinstance(text, io.TextIOWrapper):  # a file shows every character, whatever the terminal can
+            text.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
+from lightning_cifar.errors import one_line
+from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
 
-Watcher = Callable[[Job, State | Progress | None], None]
+Watcher = Callable[[Job, State | Progress | str | None], None]
 
 
 def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
@@ -23,11 +25,10 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     Args:
         jobs: in their order.
         num_jobs: processes at a time.
-        watch: is told of a job that starts (None), its progress, and the state in which it ended; it is called at
-            least twice a second with the last news of some job.
+        watch: is told of a job that starts (None), its progress, why it broke off, and the state in which it ended.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after all processes have ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after all processes have ended.
     """
     # A server that has imported all there is, and forks itself: a run starts without the seconds of an import, and
     # takes nothing over from the run before.
@@ -39,8 +40,8 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     with _interrupts_noted() as interrupted:
         try:
             while waiting or running:
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
+                if interrupted:
+                    raise interrupted[0]
                 while waiting and len(running) < num_jobs:
                     job = waiting.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
@@ -99,17 +100,19 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets. An exception would come at any moment, also where Python swallows it."""
-    interrupted = threading.Event()
+def _interrupts_noted() -> Iterator[list[type[KeyboardInterrupt]]]:
+    """A list that Ctrl-C and SIGTERM fill. An exception would come at any moment, also where Python swallows it."""
+    noted: list[type[KeyboardInterrupt]] = []
     if threading.current_thread() is not threading.main_thread():
-        yield interrupted
+        yield noted
         return
-    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    signals: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    before = {number: signal.signal(number, lambda each, _: noted.append(signals[each])) for number in signals}
     try:
-        yield interrupted
+        yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _worker(job: Job, pipe: Connection) -> None:
@@ -124,7 +127,13 @@ def _worker(job: Job, pipe: Connection) -> None:
 
     from lightning_cifar.studies.run import work  # loads torch, which the process above does without
 
-    work(job, say)
+    try:
+        work(job, say)
+    except KeyboardInterrupt:  # the study ends its runs; each is continued later
+        pass
+    except OSError as error:  # there is no room for the record either: only the study can still say why
+        with suppress(OSError):
+            pipe.send(one_line(error))
     pipe.close()
     sys.stdout.flush()
 

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
+from lightning_cifar.runs.signals import terminations_raised
 from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
 from lightning_cifar.studies.local import Watcher
 
@@ -103,15 +104,24 @@ def run_on_ray(
 
     Raises:
         UsageError: There is no such cluster, none of its nodes has the resources, or a node does not see the folder.
-        KeyboardInterrupt: Ctrl-C, after all runs have ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after all runs have ended.
     """
     if not jobs:
         return
     ray = import_ray(address)
+    try:
+        _connect(ray, address, None if num_jobs is None else math.ceil(num_jobs * resources.cpu))
+        with terminations_raised():  # only now: Ray's own handler, which prints a stack of C++, is set by then
+            _do(ray, jobs, num_jobs, watch, resources)
+    finally:
+        ray.shutdown()
+
+
+def _do(ray: ModuleType, jobs: Sequence[Job], num_jobs: int | None, watch: Watcher, resources: Resources) -> None:
+    """The same with a Ray that is there; all runs have ended afterwards."""
     waiting, lost = list(jobs), Counter[Job]()
     running: dict[ObjectRef[Any], Job] = {}
     try:
-        _connect(ray, address, None if num_jobs is None else math.ceil(num_jobs * resources.cpu))
         _refuse_missing(ray.nodes(), resources)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox).remote()
         # A process does one run: nothing is taken over from the one before, and a GPU's memory is given back.
@@ -141,7 +151,6 @@ def _end(ray: ModuleType, running: Sequence[ObjectRef[Any]]) -> None:
         ray.cancel(reference, force=True)
     if running:
         ray.wait(running, num_returns=len(running), timeout=10)
-    ray.shutdown()
 
 
 def _connect(ray: ModuleType, address: str | None, num_cpus: int | None) -> None:

@@ -59,6 +59,31 @@ class Study:
         return {"arms": list(self.arms), "seeds": list(self.seeds)} | {key: getattr(self, key) for key in held}
 
 
+def changes(before: str, now: str, most: int = 3) -> str:
+    """What differs between two studies as text (see :meth:`Study.to_json`); empty where that cannot be told.
+
+    >>> changes('{"arms": {"a": {"lr": 1}}, "mode": "max"}', '{"arms": {"a": {"lr": 2}}, "mode": "max"}')
+    'arms.a.lr was 1 and is 2'
+    """
+    try:
+        old, new = (_leaves(json.loads(text)) for text in (before, now))
+    except (ValueError, RecursionError):
+        return ""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names[:most]]
+    return "; ".join(told) + (f"; and {len(names) - most} more" if len(names) > most else "")
+
+
+def _leaves(value: object, name: str = "") -> dict[str, str]:
+    """Nested settings by dotted key, as one reads them on the command line: without ``init_args``."""
+    if not isinstance(value, dict) or not value:
+        return {name: json.dumps(value)}
+    found: dict[str, str] = {}
+    for key, part in value.items():
+        found |= _leaves(part, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    return found
+
+
 def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:
     """Read a study from YAML.
 

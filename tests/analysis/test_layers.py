@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_cifar.analysis.layers import convolution_names, find_layer, tapped
 from lightning_cifar.analysis.modes import undisturbed
@@ -67,3 +69,16 @@ def test_undisturbed_restores_flags_buffers_and_random_state() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+def test_metrics_are_no_layers() -> None:
+    model = nn.Module()
+    model.network = network()
+    model.val_conv1 = MulticlassAccuracy(10)
+    model.metrics = MetricCollection({"conv1": MulticlassAccuracy(10)})
+    for name in ("conv1", "val_conv1", "metrics", "metrics.conv1"):
+        with pytest.raises(ValueError, match="no layer") as caught:
+            find_layer(model, name)
+        hint = str(caught.value).partition(": ")[2]
+        assert "conv1" not in hint
+        assert "metrics" not in hint

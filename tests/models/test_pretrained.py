@@ -1,5 +1,6 @@
 """Pretrained networks: what trains, what stays as it is to the bit, and that each is torchvision's own network."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,35 @@ def test_the_stages_in_order_are_torchvisions_forward_pass(arch: str) -> None:
         network.transform_input = True  # of Inception: set where torchvision loads its weights
         expected = network(images)
     torch.testing.assert_close(logits / expected.std(), expected / expected.std(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("train", "loaded", "frozen"),
+    [
+        ("head", False, "stem, layer1, layer2, layer3, layer4"),
+        (["layer3", "layer4"], False, "stem, layer1, layer2"),
+        ("all", False, ""),
+        ("head", True, ""),  # weights that were loaded afterwards, as those of a checkpoint
+    ],
+)
+def test_a_frozen_body_with_random_weights_is_warned_about(
+    train: Any, loaded: bool, frozen: str, tmp_path: Path
+) -> None:
+    model = small_resnet(train=train, cache="never")
+    if loaded:
+        model.load_state_dict(small_resnet().state_dict())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, fast_dev_run=True).fit(model, small_data())
+    told = [str(each.message) for each in caught if "random weights" in str(each.message)]
+    assert told == (
+        []
+        if not frozen
+        else [
+            f"PretrainedResNet: {frozen} are frozen with random weights (weights is None), and learn nothing: pass "
+            "--model.weights default, or --model.train all."
+        ]
+    )
 
 
 @pytest.mark.parametrize("train", ["head", ["layer4"], "layer3", "all"])

@@ -1,6 +1,7 @@
 """``lightning-cifar study``: every arm with every seed, in processes; again, it goes on; killed, it loses nothing."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -8,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from lightning_cifar.cli import main
+from lightning_cifar.commands import study as command
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
+from lightning_cifar.runs.signals import Terminated
+from lightning_cifar.studies import local
 from lightning_cifar.studies.jobs import Job, prepare, state_of
 from lightning_cifar.studies.run import arguments_of
 from lightning_cifar.studies.spec import read_study
@@ -155,7 +160,7 @@ def test_the_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixtu
     first = read_study(Path(write(tmp_path, {"a": {"model.lr": 1.0}})))
     prepare(first, Path("out"), threads=1)
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "out"]) == 2
-    assert "out belongs to another study" in capsys.readouterr().err
+    assert "out holds another study (arms.a.model.lr was 1.0 and is 2.0): pass another --out" in capsys.readouterr().err
     Path("full").mkdir()
     Path("full/precious.txt").write_text("x")
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "full"]) == 2
@@ -178,3 +183,77 @@ def test_states_of_a_job(tmp_path: Path) -> None:
     (job.path / "checkpoints/resume.ckpt").touch()
     assert arguments_of(job).args == ("--resume", job.folder)
     assert state_of(job) == "broken"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_names_the_option(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    path = write(tmp_path, {"a": {"model.lr": 1.0}})
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(["study", path, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert os.strerror(number) in error
+    assert "pass a folder with room as --out" in error
+
+
+def test_each_line_tells_the_time_of_the_run_and_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    study = read_study(Path(write(tmp_path, ARMS)))
+    jobs = prepare(study, tmp_path / "out", threads=1)
+    board = command.Board(jobs, study)
+    for job, state in zip(jobs[:2], ("done", "failed"), strict=True):
+        job.path.mkdir()
+        (job.path / "done.json").write_text(json.dumps({"state": state, "error": "no space is left"}))
+        board.hear(job, None)
+        board.hear(job, state)
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/4] slow, seed 0: done   10 s, 20 s since the start",
+        "[2/4] wild, seed 0: failed   10 s, 40 s since the start: no space is left",
+    ]
+
+
+def test_a_run_that_cannot_write_its_record_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(job: Job, say: object) -> None:
+        raise OSError(errno.ENOSPC, "could not write done.json: No space left on device")
+
+    sent: list[object] = []
+    pipe: Any = SimpleNamespace(send=sent.append, close=lambda: None)
+    monkeypatch.setattr("lightning_cifar.studies.run.work", full)
+    monkeypatch.setattr(local, "redirect_output", lambda path: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        local._worker(prepare(read_study(Path(write(tmp_path, ARMS))), tmp_path / "out", threads=1)[0], pipe)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sent == ["[Errno 28] could not write done.json: No space left on device"]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_ends_a_study_after_its_runs(
+    number: int, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(local, "wait", lambda *_, **__: os.kill(os.getpid(), number) or [])
+    ended: list[object] = []
+    monkeypatch.setattr(local, "_end", ended.extend)
+    process = SimpleNamespace(start=lambda: None, sentinel=-1)
+    context = SimpleNamespace(
+        set_forkserver_preload=lambda names: None,
+        Pipe=lambda duplex: (SimpleNamespace(), SimpleNamespace(close=lambda: None)),
+        Process=lambda **_: process,
+    )
+    monkeypatch.setattr(local.mp, "get_context", lambda method: context)
+    jobs = prepare(read_study(Path(write(tmp_path, ARMS))), tmp_path / "out", threads=1)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        local.run_locally(jobs, 1, lambda *_: None)
+    assert caught.type is kind
+    assert ended == [process]
+    assert signal.getsignal(number) == before

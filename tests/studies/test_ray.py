@@ -124,18 +124,23 @@ def test_a_killed_run_goes_on_and_the_study_equals_the_local_one(tmp_path: Path,
 @needs_proc
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_ctrl_c_ends_all_and_keeps_what_is_done(tmp_path: Path, start: Any) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_and_keeps_what_is_done(number: int, code: int, tmp_path: Path, start: Any) -> None:
     process = start(write(tmp_path, {"short": {"trainer.max_epochs": 1}, "long": {"trainer.max_epochs": 10**6}}), "out")
     assert wait_for(
         lambda: all(Path(f"out/{name}").exists() for name in ("long/seed-0/times.csv", "short/seed-0/done.json"))
     )
     below = processes_below(process.pid)
     assert "ray::long, seed 0" in below.values()
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # what Ctrl-C does
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "stopped, 1 of 2 runs are done; the same command goes on" in errors
     assert "Traceback" not in errors
+    assert "***" not in errors, "a stack of C++"
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 30)
 
 

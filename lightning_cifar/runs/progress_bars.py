@@ -1,0 +1,37 @@
+"""Lightning's progress bars, counting epochs from 1 as the lines of a log do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar, TQDMProgressBar
+
+from lightning_cifar.runs.progress_lines import number_of_epoch
+
+
+class RichBar(RichProgressBar):
+    """The bar of a terminal, drawn by rich."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # As wide as the word Validation: lines of different widths flicker.
+        return f"Epoch {number_of_epoch(self.trainer)}".ljust(len(self.validation_description))
+
+
+class TQDMBar(TQDMProgressBar):
+    """The plain bar, where rich is not installed."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"Epoch {number_of_epoch(trainer)}")
+
+
+def default_bar(config: Mapping[str, Any]) -> list[Callback]:
+    """The bar of a run, unless the section ``trainer`` of its configuration has one or wants none."""
+    given = config["callbacks"] or []
+    own = any(isinstance(each, ProgressBar) for each in ([given] if isinstance(given, Callback) else given))
+    if own or config["enable_progress_bar"] is False or config.get("barebones"):
+        return []
+    return [RichBar() if find_spec("rich") else TQDMBar()]
