@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lightning_cifar.files.paths import expand_user
+
 if TYPE_CHECKING:
     import albumentations
 
@@ -50,7 +52,7 @@ def load_pipeline(source: str | Path) -> albumentations.Compose:
         ValueError: The file cannot be read, or names a transform or an argument that does not exist, or a value out of
             range; or albumentations is not installed.
     """
-    path = Path(source)
+    path = expand_user(source)
     content = _read(path)
     try:
         known = _transforms()

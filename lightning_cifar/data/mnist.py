@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from lightning_cifar.data.idx import read_labelled
 from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.sources import FASHION_MNIST, MNIST, IdxSource, download_idx
+from lightning_cifar.files.paths import expand_user
 
 
 class MNISTDataModule(ImageDataModule):
@@ -49,7 +50,7 @@ class MNISTDataModule(ImageDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(augment=augment, **loading)
-        self.root = Path(root)
+        self.root = expand_user(root)
         self.download, self.verify, self.url = download, verify, url
 
     def prepare_data(self) -> None:
