@@ -15,8 +15,9 @@ from lightning_cifar.files.paths import expand_user
 class MNISTDataModule(ImageDataModule):
     """Handwritten digits (LeCun et al., 1998, doi:10.1109/5.726791), from the official idx files.
 
-    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them. The official 60,000 images
-    for training are split into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
+    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them, or in ``root`` itself.
+    Names as on Kaggle (``train-images.idx3-ubyte``) are read too. The official 60,000 images for training are split
+    into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
 
     Args:
         root: Folder of the data.
@@ -64,7 +65,8 @@ class MNISTDataModule(ImageDataModule):
 class FashionMNISTDataModule(MNISTDataModule):
     """Pictures of clothes in MNIST's form (Xiao et al., 1708.07747), from the official idx files.
 
-    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them.
+    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them, or in ``root``
+    itself.
 
     Args:
         root: Folder of the data.
