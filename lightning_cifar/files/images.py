@@ -52,8 +52,19 @@ def check_image(path: Path) -> None:
     Raises:
         UnreadableImageError: It does not.
     """
+    use_image(path, lambda image: None)
+
+
+def use_image(path: Path, use: Callable[[OpenImage], T]) -> T:
+    """Open a png, jpeg, webp, bmp or gif, by its content whatever its name, and return what ``use`` makes of it.
+
+    Metadata that cannot be read are left out.
+
+    Raises:
+        UnreadableImageError: The file is no such image, damaged or too large.
+    """
     with _quiet():
-        _with_image(path, lambda image: None)
+        return _with_image(path, use)
 
 
 def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
@@ -156,11 +167,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _with_image(path: Path, use: Callable[[OpenImage], T]) -> T:
-    """Open an image and use it; metadata that cannot be read are left out.
-
-    Raises:
-        UnreadableImageError: The file is not an image, or ``use`` cannot read its pixels.
-    """
+    """Do as :func:`use_image`, with Pillow's warnings."""
     if not path.is_file():
         raise UnreadableImageError("it is not a regular file")
     try:
