@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lightning_cifar.files.image_folders import find_images, list_files
 from lightning_cifar.files.images import (
     Fit,
     Pixels,
     UnreadableImageError,
     check_image,
-    find_images,
-    list_files,
-    plain_text,
     read_image,
     read_views,
 )
@@ -77,6 +78,110 @@ def test_an_image_of_the_right_size_stays_as_it_is(tmp_path: Path, pixels: Pixel
 def test_kinds_of_pixels(tmp_path: Path, mode: str, value: Any, expected: tuple[int, int, int]) -> None:
     path = save(tmp_path / "a.png", Image.new(mode, (9, 7), value))
     assert colour(path) == list(expected)
+
+
+def chunk(kind: bytes, content: bytes, *, damaged: bool = False) -> bytes:
+    checksum = zlib.crc32(kind + content) ^ damaged
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def png_file(path: Path, pixels: Sequence[Sequence[int]], colour_type: int, depth: int, *chunks: bytes) -> Path:
+    """One row of pixels, written sample by sample, since Pillow does not write every kind."""
+    bits = "".join(f"{sample:0{depth}b}" for pixel in pixels for sample in pixel)
+    row = b"\0" + bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
+    header = struct.pack(">IIBBBBB", len(pixels), 1, depth, colour_type, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def row_of(path: Path) -> list[list[int]]:
+    return read_image(path, 1, 3, "squash").shown[0].tolist()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("value", [0, 1, -1])
+def test_a_transparent_grey_level_of_every_depth(tmp_path: Path, depth: int, value: int) -> None:
+    highest = 2**depth - 1
+    value %= highest + 1
+    other = value ^ 1  # of 16 bits it differs in the lower byte alone
+    path = png_file(tmp_path / "a.png", [[value], [other]], 0, depth, chunk(b"tRNS", struct.pack(">H", value)))
+    level = round(255 * other / highest)
+    assert row_of(path) == [[255] * 3, [level] * 3]
+    read = read_image(path, 8, 1, "squash").view
+    assert read.shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_of_every_depth(tmp_path: Path, depth: int) -> None:
+    scale = 1 if depth == 8 else 256
+    there, near = [7 * scale + 3, 80 * scale, 9 * scale], [7 * scale + 3, 80 * scale, 9 * scale + 1]
+    path = png_file(tmp_path / "a.png", [there, near], 2, depth, chunk(b"tRNS", struct.pack(">HHH", *there)))
+    assert row_of(path) == [[255] * 3, [sample // scale for sample in near]]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize(("alphas", "first"), [(b"\0\xff", 255), (b"\0", 255), (b"\x33", 204)])
+def test_a_transparent_palette_of_every_depth(tmp_path: Path, depth: int, alphas: bytes, first: int) -> None:
+    palette = chunk(b"PLTE", bytes([0, 0, 0, 40, 50, 60]))
+    path = png_file(tmp_path / "a.png", [[0], [1]], 3, depth, palette, chunk(b"tRNS", alphas))
+    assert row_of(path) == [[first] * 3, [40, 50, 60]]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour_type", [4, 6])
+def test_an_alpha_channel_of_every_depth(tmp_path: Path, colour_type: int, depth: int) -> None:
+    scale, colours = (1, 257)[depth == 16], (1, 3)[colour_type == 6]
+    pixels = [[0] * colours + [51 * scale], [100 * scale] * colours + [255 * scale]]
+    assert row_of(png_file(tmp_path / "a.png", pixels, colour_type, depth)) == [[204] * 3, [100] * 3]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"tIME"),
+        *(b"bKGD", b"sBIT", b"hIST", b"sPLT", b"acTL", b"fcTL", b"oFFs", b"vpAg", b"abCd"),
+    ],
+)
+def test_metadata_never_reject_a_png(tmp_path: Path, kind: bytes, damaged: bool) -> None:
+    pixels = [[10, 20, 30], [40, 50, 60]]
+    for content in (b"", b"x", b"\xff" * 9, b"words\0\0\0" * 4, b"a\0\0" + zlib.compress(bytes(2_000_000))):
+        metadata = chunk(kind, content, damaged=damaged)
+        path = png_file(tmp_path / "a.png", pixels, 2, 8, metadata)
+        assert row_of(path) == pixels, content[:10]
+        check_image(path)
+
+
+def test_metadata_that_are_left_out_leave_the_rotation_and_the_transparency(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    note, damaged = chunk(b"eXIf", exif.tobytes()[6:]), chunk(b"tIME", b"", damaged=True)
+    clear = chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
+    path = png_file(tmp_path / "a.png", [[1, 2, 3], [4, 5, 6]], 2, 8, damaged, note, clear)
+    assert read_image(path, 1, 3, "squash").shown.tolist() == [[[255, 255, 255]], [[4, 5, 6]]]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.png"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0x", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\1\x12\0\x63"]
+)
+def test_invalid_exif_never_rejects_an_image(tmp_path: Path, name: str, exif: bytes) -> None:
+    path = save(tmp_path / name, Image.new("RGB", (8, 4), (10, 200, 90)), exif=exif, quality=100)
+    assert read_image(path, 4, 3, "squash").shown[0, 0].tolist() == pytest.approx([10, 200, 90], abs=4)
+
+
+@pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
+def test_metadata_never_reject_a_jpeg(tmp_path: Path, marker: int) -> None:
+    content = save(tmp_path / "a.jpg", Image.new("RGB", (8, 8), (10, 200, 90)), quality=100).read_bytes()
+    names = (b"", b"Exif\0\0", b"JFIF\0", b"ICC_PROFILE\0", b"MPF\0", b"Adobe", b"Photoshop 3.0\0", b"FPXR\0")
+    for name in names if marker != 0xEE else names[:1]:  # Adobe's note in there says how colours are coded
+        for rest in (b"", b"\0", b"\xff" * 12, b"http://ns.adobe.com/xap/1.0/\0<x", b"8BIM\4\4\0\0\xff"):
+            segment = name + rest
+            segment = bytes([0xFF, marker]) + struct.pack(">H", len(segment) + 2) + segment
+            (tmp_path / "a.jpg").write_bytes(content[:2] + segment + content[2:])
+            seen = read_image(tmp_path / "a.jpg", 4, 3, "squash").view
+            assert seen[0, 0].tolist() == pytest.approx([10, 200, 90], abs=4), (name, rest)
 
 
 def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
@@ -194,7 +299,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_files_are_listed_by_name(tmp_path: Path) -> None:
-    for name in ("b.png", "a.txt", ".hidden", "c/d.png"):
+    for name in ("b.png", "a.txt", ".hidden", "Thumbs.db", "@eaDir/x.png", "c/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list_files([tmp_path]) == ([tmp_path / "a.txt", tmp_path / "b.png"], 1)
@@ -244,16 +349,38 @@ def test_an_interrupt_ends_the_reading(tmp_path: Path) -> None:
 
 
 def test_images_in_all_folders_are_found_in_their_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/z.png", "a/b/c.gif", "a/notes.txt", ".hidden/a.png", "a/._z.png", "c.tif"):
+    for name in ("b.JPG", "a/z.png", "a/b/c.gif", "a/notes.txt", "c.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "a/up").symlink_to(tmp_path)
-    images, others = find_images(tmp_path)
+    images, others, skipped = find_images(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in images] == ["a/b/c.gif", "a/z.png", "b.JPG"]
     assert [path.name for path in others] == ["notes.txt", "c.tif"]
+    assert not skipped
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_images(tmp_path / "nowhere")
 
 
-def test_names_are_told_in_printable_characters() -> None:
-    assert plain_text(Path("a\x1b[1m\n\udcff é.jpg")) == "a?[1m?? é.jpg"
+@pytest.mark.parametrize("depth", ["", "a/", "a/b/"])
+def test_hidden_and_system_files_are_counted_at_every_level(tmp_path: Path, depth: str) -> None:
+    names = {
+        "@eaDir": ["@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x.jpg/SYNOPHOTO_THUMB_S.jpg"],
+        "__MACOSX": ["__MACOSX/cat/a.jpg"],
+        "$Recycle.Bin": ["$Recycle.Bin/S-1/a.jpg"],
+        "System Volume Information": ["System Volume Information/a.jpg"],
+        "lost+found": ["lost+found/a.jpg"],
+        ".hidden": [".hidden/deep/a.png"],
+        "._z.png": ["._z.png"],
+        ".DS_Store": [".DS_Store"],
+        "THUMBS.DB": ["THUMBS.DB"],
+        "desktop.ini": ["desktop.ini"],
+    }
+    for name in ("a/z.png", "a/b/z.png", *(depth + path for paths in names.values() for path in paths)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.images] == ["a/b/z.png", "a/z.png"]
+    assert not found.others
+    assert found.skipped == {name: len(paths) for name, paths in names.items()}
+    files, _ = list_files([tmp_path / depth])
+    assert {path.name for path in files} <= {"z.png"}

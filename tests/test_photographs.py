@@ -12,11 +12,13 @@ import yaml
 from PIL import Image
 from torchvision.models import squeezenet1_1
 
+import lightning_cifar
 from lightning_cifar import cli
 from lightning_cifar.checkpoints.trained import load_trained
 from lightning_cifar.data import ImageFolderDataModule
 from lightning_cifar.models import LeNet
 
+CONFIGS = Path(lightning_cifar.__file__).parents[1] / "configs"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = ["--data", "SyntheticDataModule", "--data.num_train", "64", "--data.num_val", "20", "--data.num_test", "10"]
 FOLDER = ["--data", "ImageFolderDataModule"]
@@ -192,6 +194,56 @@ def test_mistakes_of_predict(trained: Path, root: Path, capsys: pytest.CaptureFi
     assert "there is no folder nowhere" in error_of(capsys, [*words, "--data.root", "nowhere"])
 
 
+def control_characters(text: str) -> set[str]:
+    return {letter for letter in text if not letter.isprintable()} - {"\n", "\r"}
+
+
+HOSTILE = {
+    r"$\frac$": r"$\frac$",
+    "$x$ and $y": "$x$ and $y",
+    "caf\udce9": r"caf\xe9",  # Latin-1
+    "a\nb\rc\x0bd\x85e\u2028f": r"a\x0ab\x0dc\x0bd\x85e\u2028f",
+    "\x1b]0;title\x07red": r"\x1b]0;title\x07red",
+    'q"uo,te': 'q"uo,te',
+}
+
+
+def test_no_name_of_a_class_ends_a_run_or_reaches_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for name in HOSTILE:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    names = sorted(HOSTILE.values())
+    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "images", "--data.image_size", "32", *QUIET]
+    words += ["--config", str(CONFIGS / "callbacks/prediction_grid.yaml"), "--trainer.max_epochs", "2"]
+    assert cli.main([*words, "--run_dir", "run", "--test_after_fit", "true"]) == 0
+    trained = ["--ckpt_path", "run/checkpoints/last.ckpt"]
+    assert cli.main(["predict", *trained, *FOLDER, "--data.root", "images", *QUIET, "--run_dir", "predicted"]) == 0
+    assert cli.main(["explain", *trained, "--images", 'images/q"uo,te', "--out", "explained"]) == 0
+    assert cli.main(["report", "run"]) == 0
+    said = capsys.readouterr()
+    assert not control_characters(said.out + said.err)
+    assert r"caf\xe9" in said.out
+    tables = [*Path("run").rglob("*.csv"), *Path("predicted").rglob("*.csv"), *Path("explained").rglob("*.csv")]
+    assert len(tables) >= 3
+    for path in tables:
+        content = path.read_bytes().decode()
+        assert not control_characters(content), path
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len({len(row) for row in rows}) == 1, path
+    with Path("run/metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    for name in names:
+        assert sum(name in column for column in columns) >= 1, name
+    assert (Path("run") / "result.json").is_file()
+
+
 def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
     words += ["--data.val_share", "0.34", "--data.test_share", "0", "--run_dir", "run", "--trainer.max_epochs", "1"]
@@ -200,4 +252,5 @@ def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.Cap
     words = ["fit", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "on"]
     assert error_of(capsys, words).endswith("data.root is missing: pass --data.root with the folder of the images.")
     words += ["--data.root", "photographs"]
-    assert "and the checkpoint was trained with Disc, holiday, square: pass the folder" in error_of(capsys, words)
+    message = error_of(capsys, words)
+    assert "and the checkpoint was trained with 3 classes (Disc, holiday, square): pass the folder" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import random
 import sys
 from pathlib import Path
@@ -169,5 +170,5 @@ def _table(logger: CSVLogger) -> Path:
 def _restore_table(logger: CSVLogger, text: str) -> None:
     """Bring back the table as it was; Lightning's logger removes one that it finds."""
     if text:
-        logger.experiment.metrics_keys = next(csv.reader(text.splitlines()))
+        logger.experiment.metrics_keys = next(csv.reader(io.StringIO(text, newline="")))
         write_atomically(_table(logger), text.encode())

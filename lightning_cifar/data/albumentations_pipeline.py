@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from lightning_cifar.files.paths import expand_user
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, parse_yaml, read_text
 
 if TYPE_CHECKING:
     import albumentations
@@ -27,6 +28,7 @@ _NOT_FOR_FILES = {
     "Lambda",
     "ReplayCompose",
 }
+_LARGEST = 1 << 20  # bytes
 AT_THE_END = ("Normalize", "ToTensorV2")
 
 
@@ -50,7 +52,7 @@ def load_pipeline(source: str | Path) -> albumentations.Compose:
         ValueError: The file cannot be read, or names a transform or an argument that does not exist, or a value out of
             range; or albumentations is not installed.
     """
-    path = Path(source)
+    path = expand_user(source)
     content = _read(path)
     try:
         known = _transforms()
@@ -76,15 +78,14 @@ def load_pipeline(source: str | Path) -> albumentations.Compose:
 
 def _read(path: Path) -> object:
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except FileNotFoundError as error:
+        text = read_text(path, limit=_LARGEST, follow=True)
+        return json.loads(text) if path.suffix == ".json" else parse_yaml(path, text)
+    except MissingFileError as error:
         raise FileNotFoundError(f"{path}: there is no such file; give an albumentations pipeline in YAML.") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML of plain values"
-        raise ValueError(f"{path}: is not {kind}: {one_line(error)}.") from error
+    except UnreadableFileError as error:
+        raise ValueError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON: {one_line(error)}.") from error
 
 
 def _transforms() -> dict[str, Any]:

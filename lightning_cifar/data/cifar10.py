@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.sources import download_cifar10, find_cifar10, read_cifar10
+from lightning_cifar.files.paths import expand_user
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -38,7 +39,7 @@ class CIFAR10DataModule(ImageDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
-        self.root = Path(root)
+        self.root = expand_user(root)
         self.download, self.verify, self.url = download, verify, url
         self._parts: dict[str, LabelledImages] = {}
 

@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_cifar.data.augment import Pipeline
-from lightning_cifar.files.images import Fit, Pixels, UnreadableImageError, check_image, plain_text, read_views
+from lightning_cifar.files.images import Fit, Pixels, UnreadableImageError, check_image, read_views
+from lightning_cifar.files.text import plain_text
 
 logger = logging.getLogger(__name__)
 

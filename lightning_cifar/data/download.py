@@ -8,15 +8,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from urllib.response import addinfourl
+
+from lightning_cifar.files.links import open_own
+from lightning_cifar.files.lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,9 @@ def fetch(
     progress: bool = True,
     timeout: float = 30.0,
     min_rate: float = 200e3,
+    lowest_rate: float = 1e3,
     patience: float = 15.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Path:
     """Download one file from the first mirror that delivers it; `dest` appears only when complete and verified.
 
@@ -55,12 +63,15 @@ def fetch(
         progress: show bytes, speed and remaining time on stderr.
         timeout: seconds without an answer after which a mirror is given up.
         min_rate: bytes per second below which another mirror, where there is one, gets a turn.
-        patience: seconds before the rate is judged.
+        lowest_rate: bytes per second below which every mirror is given up, so that a download always ends.
+        patience: seconds over which a rate is measured, again and again.
+        clock: the time in seconds.
 
     Raises:
         ConnectionError: no mirror delivered the file; the message gives the fix and the last reason, its notes each
             mirror's.
         OSError: the file cannot be written.
+        UsageError: another download into the same folder is going on, or the file with the beginning is not regular.
         ValueError: `urls` is empty or holds another kind of address.
     """
     if not urls or not all(url.startswith(("http://", "https://", "file://")) for url in urls):
@@ -69,16 +80,19 @@ def fetch(
     problems: dict[str, _MirrorError] = {}
     queue = deque((url, 1) for url in urls)
     try:
-        if dest.is_file() and _mismatch(dest, md5, size) is None:
+        if _is_right(dest, md5, size):
             return dest
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with _progress_bar(dest.name, shown=progress) as show:
+        with _locked(dest.parent), _progress_bar(dest.name, shown=progress) as show:
+            if _is_right(dest, md5, size):
+                return dest  # another download has ended meanwhile
             while queue:
                 url, turn = queue.popleft()
-                floor = min_rate if turn == 1 and queue else 0.0
+                floor = min_rate if turn == 1 and queue else lowest_rate
                 logger.debug("downloading %s", url)
                 try:
-                    resumed = _receive(url, part, md5 is not None, size, timeout, floor, patience, show)
+                    rate = _Rate(floor, patience, clock)
+                    resumed = _receive(url, part, md5 is not None, size, timeout, rate, show)
                     if (mismatch := _mismatch(part, md5, size)) is None:
                         os.replace(part, dest)
                         return dest
@@ -94,6 +108,20 @@ def fetch(
     checksum = f" (md5 {md5})" if md5 else ""
     cure = f"put {dest.name}{checksum}{also} into {dest.parent}{os.sep}, or {instead}"
     raise _nobody_delivers(name or dest.name, cure, problems)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    busy = f"another download into {folder} is going on: wait for its end, and start again."
+    lock = FolderLock(folder, busy)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_right(path: Path, md5: str | None, size: int | None) -> bool:
+    return path.is_file() and _mismatch(path, md5, size) is None
 
 
 def _nobody_delivers(name: str, cure: str, problems: Mapping[str, _MirrorError]) -> ConnectionError:
@@ -120,21 +148,46 @@ class _MirrorError(Exception):
         self.again, self.unreachable = again, unreachable
 
 
+class _Rate:
+    """Judges the bytes per second of each span of `patience` seconds, since a mirror may be fast only at first."""
+
+    def __init__(self, floor: float, patience: float, clock: Callable[[], float]) -> None:
+        self.floor, self.patience, self.clock = floor, patience, clock
+        self.began, self.received = clock(), 0
+
+    def check(self, received: int) -> None:
+        """Raises _MirrorError where the last span was too slow.
+
+        Args:
+            received: bytes since the beginning.
+        """
+        now = self.clock()
+        elapsed = now - self.began
+        if elapsed < self.patience:
+            return
+        rate = (received - self.received) / max(elapsed, 1e-9)
+        if rate < self.floor:
+            raise _MirrorError(f"slow ({rate / 1e3:.3g} kB/s)", again=True)
+        self.began, self.received = now, received
+
+
 def _receive(
     url: str,
     part: Path,
     resumable: bool,
     size: int | None,
     timeout: float,
-    min_rate: float,
-    patience: float,
+    rate: _Rate,
     show: Callable[[int, int | None], None],
 ) -> bool:
     """Append to `part` what it lacks, or write it anew; says whether the old beginning was kept."""
-    offset = part.stat().st_size if resumable and part.exists() else 0
+    offset = 0
+    if resumable and os.path.lexists(part):
+        with os.fdopen(open_own(part, os.O_RDONLY), "rb") as file:  # which refuses links
+            offset = os.fstat(file.fileno()).st_size
     if offset and offset == size:
         return True
-    response = _ask(url, offset, timeout)
+    response = _ask_in_time(url, offset, timeout)
     if response is None:
         return True
     with response:
@@ -142,30 +195,60 @@ def _receive(
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             raise _MirrorError("answered with another range")
         start = offset if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else size
+        length = response.headers.get("Content-Length", "").strip()
+        if length and not re.fullmatch("[0-9]{1,18}", length):
+            raise _MirrorError(f"announces {length[:20]}... bytes")
+        total = start + int(length) if length else size
         if size is not None and total != size:
             raise _MirrorError(f"offers {total:,} bytes instead of {size:,}")
-        received, began = start, time.monotonic()
+        received = start
         show(received, total)
-        with part.open("ab" if resumed else "wb") as file:
+        with os.fdopen(open_own(part, os.O_RDWR), "r+b") as file:
+            file.truncate(start)
+            file.seek(start)
             while received != total:
                 try:
-                    # Never beyond what is expected: an answer without a length may have no end.
-                    chunk = response.read(_CHUNK if total is None else min(_CHUNK, total - received))
-                except (OSError, HTTPException) as error:
+                    # What has arrived, without waiting for more, so that the rate is judged; and never beyond what is
+                    # expected: an answer without a length may have no end.
+                    chunk = response.read1(_CHUNK if total is None else min(_CHUNK, total - received))
+                except (OSError, HTTPException, ValueError) as error:
                     raise _MirrorError(error, again=received > start) from error
                 if not chunk:
                     break
                 file.write(chunk)
                 received += len(chunk)
                 show(received, total)
-                rate = (received - start) / max(elapsed := time.monotonic() - began, 1e-9)
-                if elapsed >= patience and rate < min_rate and received != total:
-                    raise _MirrorError(f"slow ({rate / 1e3:.0f} kB/s)", again=True)
+                if received != total:
+                    rate.check(received - start)
     if total is not None and received < total:
         raise _MirrorError(f"ended after {received:,} of {total:,} bytes", again=received > start)
     return resumed
+
+
+def _ask_in_time(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | None:
+    """What `_ask` answers; a mirror that sends its answer byte by byte, each in time, is given up too."""
+    answers: Queue[HTTPResponse | addinfourl | Exception | None] = Queue()
+    given_up = Event()
+
+    def ask() -> None:
+        try:
+            answer = _ask(url, offset, timeout)
+        except Exception as error:
+            answers.put(error)
+            return
+        answers.put(answer)
+        if given_up.is_set() and answer is not None:
+            answer.close()
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=3 * timeout)
+    except Empty:
+        given_up.set()
+        raise _MirrorError(f"no complete answer within {3 * timeout:g} s", unreachable=True) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _ask(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | None:

@@ -10,24 +10,24 @@ import numpy as np
 import torch
 
 from lightning_cifar.data.augment import build
-from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.decoding import Damaged, DamagedFilesError, FileBatches, Reader, check_memory, mean_and_std
+from lightning_cifar.data.folder_splits import FolderSplits, tell_copies
 from lightning_cifar.data.geometry import Crop, Flip
 from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.image_tree import (
     KINDS,
     LabelledFiles,
-    Split,
     check_class_names,
     check_root,
     find_class_names,
-    find_parts,
     imagenet_classes,
-    list_labelled,
-    split_off,
     tell_left_out,
 )
-from lightning_cifar.files.images import Fit, find_images
+from lightning_cifar.data.split_folders import Split
+from lightning_cifar.files.image_folders import find_images
+from lightning_cifar.files.images import Fit
+from lightning_cifar.files.paths import expand_user
+from lightning_cifar.files.text import plain_text
 
 if TYPE_CHECKING:
     from lightning_cifar.data.albumentations_loader import PerSampleLoader
@@ -97,7 +97,7 @@ class ImageFolderDataModule(ImageDataModule):
         std: Sequence[float] | None = None,
         **loading: Any,
     ) -> None:
-        self.root = Path(root)
+        self.root = expand_user(root)
         self.image_size = 224 if image_size is None else image_size
         self.in_channels = 3 if in_channels is None else in_channels
         self.own_mean, self.own_std = _IMAGENET[self.in_channels]
@@ -111,12 +111,14 @@ class ImageFolderDataModule(ImageDataModule):
                 raise ValueError(f"{name} (={number}) must be at least 1.")
         if max_memory is not None and not max_memory > 0:
             raise ValueError(f"max_memory (={max_memory}) must be above 0 GB.")
-        if isinstance(class_names, list) and len(set(class_names)) < max(2, len(class_names)):
+        if isinstance(class_names, list) and len(set(map(plain_text, class_names))) < max(2, len(class_names)):
             raise ValueError(f"class_names (={class_names}) must be at least two different names.")
-        self.val_share, self.test_share = val_share, test_share
         # Whether there will be validation is asked before the files are looked at; how much, setup says.
-        has_val = val_share > 0 or (self.root / "val").is_dir()
+        has_val = FolderSplits(self.root, val_share=val_share, test_share=test_share, num_train=None, seed=0).has_val
         super().__init__(mean=mean, std=std, num_val=1 if has_val else 0, **loading)
+        self._splits = FolderSplits(
+            self.root, val_share=val_share, test_share=test_share, num_train=self.num_train, seed=self.split_seed
+        )
         self.max_memory = max_memory
         self._own_statistics = statistics == "own" and (mean is None or std is None)
         self._given = mean, std
@@ -124,7 +126,8 @@ class ImageFolderDataModule(ImageDataModule):
         self._by_folders = class_names == "folders"
         self._class_names: tuple[str, ...] | None = None
         if class_names != "folders":
-            self._class_names = imagenet_classes() if class_names == "imagenet" else tuple(class_names or ())
+            names = imagenet_classes() if class_names == "imagenet" else class_names or ()
+            self._class_names = tuple(map(plain_text, names))
         self._files: dict[Split, LabelledFiles] = {}
         self._photographs: list[Path] | None = None
 
@@ -165,15 +168,14 @@ class ImageFolderDataModule(ImageDataModule):
             return
         files = self._split()
         wanted = [split for split in _STAGES[stage] if split not in self._arrays]
-        for split, share in (("val", self.val_share), ("test", self.test_share)):
+        for split, share in self._splits.shares.items():
             if split in wanted and not files[split].files:
                 if share > 0 or stage == split:
-                    raise ValueError(
-                        f"{split}_share (={share}) leaves no {split} image in {self.root}: raise it, or add images."
-                    )
+                    raise self._splits.no_images(split)
                 wanted.remove(split)
         if "train" in wanted:
             self._check_classes(files["train"].labels)
+            tell_copies(self.root, files)
         if wanted:
             self._check_memory([*self._arrays, *wanted])
         for split in wanted:
@@ -238,10 +240,10 @@ class ImageFolderDataModule(ImageDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        names = tuple(state_dict["class_names"])
+        names = tuple(map(plain_text, state_dict["class_names"]))
         if self._class_names and names != self._class_names:
             raise ValueError(
-                f"{self.root} has the classes {_list(self._class_names)}, and the checkpoint was trained with "
+                f"{plain_text(self.root)} has {_list(self._class_names)}, and the checkpoint was trained with "
                 f"{_list(names)}: pass the folder of its training, or start without --ckpt_path."
             )
         self._class_names, self._by_folders = names, False
@@ -251,46 +253,30 @@ class ImageFolderDataModule(ImageDataModule):
         self._own_statistics = False
 
     def _class_folder(self) -> Path:
-        return find_parts(self.root)["train"]
+        return self._splits.class_folder
 
     def _split(self) -> dict[Split, LabelledFiles]:
         """The files of each split."""
-        if self._files:
-            return self._files
-        parts = find_parts(self.root)
-        names = self.class_names
-        if not self._by_folders and not names:
-            raise ValueError("class_names (=None) leaves no classes to train or test: pass folders, or their names.")
-        if self._by_folders:
-            check_class_names(parts["train"], names)
-        whole = list_labelled(parts["train"], names)
-        files = split_off(
-            whole,
-            len(names),
-            val=0 if "val" in parts else self.val_share,
-            test=0 if "test" in parts else self.test_share,
-            seed=self.split_seed,
-        )
-        for split in parts.keys() - {"train"}:
-            files[split] = list_labelled(parts[split], names)
-        if self.num_train is not None:
-            size = len(files["train"].files)
-            if self.num_train > size:
-                raise ValueError(f"num_train (={self.num_train}) must lie within the {size} training images.")
-            order = permutation(self.split_seed, -1, size).tolist()
-            files["train"] = files["train"].take(sorted(order[: self.num_train]))
-        self.num_val = len(files["val"].files)
-        self._files = files
-        return files
+        if not self._files:
+            names = self.class_names
+            if not self._by_folders and not names:
+                raise ValueError(
+                    "class_names (=None) leaves no classes to train or test: pass folders, or their names."
+                )
+            if self._by_folders:
+                check_class_names(self._class_folder(), names)
+            self._files = self._splits.find(names)
+            self.num_val = len(self._files["val"].files)
+        return self._files
 
     def _find_photographs(self) -> list[Path]:
         """Of all classes or none."""
         if self._photographs is None:
             check_root(self.root)
-            images, others = find_images(self.root)
+            images, others, skipped = find_images(self.root)
             if not images:
                 raise ValueError(f"there is no image in {self.root}: put images ({KINDS}) into it.")
-            tell_left_out(self.root, others)
+            tell_left_out(self.root, others, skipped)
             self._photographs = self._reader.check(images)
             if not self._photographs:
                 raise ValueError(f"none of the {len(images)} files in {self.root} is an image: {images[0].name}, ...")
@@ -330,4 +316,4 @@ class ImageFolderDataModule(ImageDataModule):
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" ... ({len(names)} in all)" if len(names) > 5 else "")
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -71,7 +71,7 @@ def read_labelled(
     """Images (N, H, W, 1) and labels (N,) of a part, from packed or unpacked files; unpacked ones go first.
 
     Args:
-        root: see `IdxSource.folder`.
+        root: see `IdxSource.find`.
         source: which data set.
         part: training or test.
         verify: compare with the official checksums.
@@ -84,7 +84,7 @@ def read_labelled(
     count = source.num_train if part == "train" else source.num_test
     images_path, labels_path = (_find(root, source, file) for file in (images_file, labels_file))
     if not verify:
-        logger.warning("%s is read as an unofficial copy, checksums not verified", source.folder(root))
+        logger.warning("%s is read as an unofficial copy, checksums not verified", images_path.parent)
     images = read_idx(
         images_path, (count, source.size, source.size), md5=_md5(images_file, images_path) if verify else None
     )
@@ -98,14 +98,13 @@ _CURE = "delete it and download again"
 
 
 def _find(root: Path, source: IdxSource, file: IdxFile) -> Path:
-    unpacked = source.folder(root) / file.name
-    packed = unpacked.with_name(f"{file.name}.gz")
-    for path in (unpacked, packed):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"{source.name} was not found in {root}: pass --data.download true, or put {packed.name} into {packed.parent}"
-    )
+    path = source.find(root, file)
+    if path is None:
+        raise FileNotFoundError(
+            f"{source.name} was not found in {root}: pass --data.download true, or put {file.name}.gz into "
+            f"{source.folder(root)}"
+        )
+    return path
 
 
 def _md5(file: IdxFile, path: Path) -> str:

@@ -9,13 +9,15 @@ from typing import Any, ClassVar, Literal
 from lightning_cifar.data.idx import read_labelled
 from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.data.sources import FASHION_MNIST, MNIST, IdxSource, download_idx
+from lightning_cifar.files.paths import expand_user
 
 
 class MNISTDataModule(ImageDataModule):
     """Handwritten digits (LeCun et al., 1998, doi:10.1109/5.726791), from the official idx files.
 
-    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them. The official 60,000 images
-    for training are split into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
+    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them, or in ``root`` itself.
+    Names as on Kaggle (``train-images.idx3-ubyte``) are read too. The official 60,000 images for training are split
+    into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
 
     Args:
         root: Folder of the data.
@@ -49,7 +51,7 @@ class MNISTDataModule(ImageDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(augment=augment, **loading)
-        self.root = Path(root)
+        self.root = expand_user(root)
         self.download, self.verify, self.url = download, verify, url
 
     def prepare_data(self) -> None:
@@ -63,7 +65,8 @@ class MNISTDataModule(ImageDataModule):
 class FashionMNISTDataModule(MNISTDataModule):
     """Pictures of clothes in MNIST's form (Xiao et al., 1708.07747), from the official idx files.
 
-    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them.
+    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them, or in ``root``
+    itself.
 
     Args:
         root: Folder of the data.

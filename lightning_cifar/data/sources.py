@@ -74,6 +74,15 @@ class IdxSource(NamedTuple):
         """Where the files are, as torchvision has them."""
         return root / self.name / "raw"
 
+    def find(self, root: Path, file: IdxFile) -> Path | None:
+        """A file, unpacked or else packed, or None; its name may be Kaggle's, and ``root`` the folder of the files."""
+        names = (file.name, file.name.replace("-idx", ".idx"), f"{file.name}/{file.name}")
+        for folder in (self.folder(root), root / self.name, root / "raw", root):
+            for name in (*names, f"{file.name}.gz", f"{names[1]}.gz"):
+                if (path := folder / name).is_file():
+                    return path
+        return None
+
 
 _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 MNIST = IdxSource(
@@ -209,7 +218,7 @@ def _archive_members(archive: Path, limit: int) -> Iterator[tuple[str, str, byte
         try:
             with tarfile.open(fileobj=stream, mode="r:gz") as opened:
                 for member in opened:
-                    name = expected.pop(member.name, None)
+                    name = expected.pop(member.name.removeprefix("./"), None)
                     if name is None:
                         continue
                     path = f"{archive}:{member.name}"
@@ -283,7 +292,7 @@ def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progr
     """Fetch those of the four packed files that `root` has neither packed nor unpacked.
 
     Args:
-        root: see `IdxSource.folder`.
+        root: see `IdxSource.find`; what is fetched goes to `IdxSource.folder`.
         source: what to fetch.
         url: address of a folder that holds the files, instead of the known mirrors.
         progress: show bytes, speed and remaining time on stderr.
@@ -293,11 +302,9 @@ def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progr
         ValueError: `url` is no http, https or file address.
     """
     folders = source.mirrors if url is None else (url.rstrip("/"),)
-    missing = []
-    for file in source.files:
-        packed = source.folder(root) / f"{file.name}.gz"
-        if not packed.is_file() and not packed.with_suffix("").is_file():
-            missing.append((file, packed))
+    missing = [
+        (file, source.folder(root) / f"{file.name}.gz") for file in source.files if source.find(root, file) is None
+    ]
     for i, (file, packed) in enumerate(missing):
         urls = [f"{folder}/{packed.name}" for folder in folders]
         others = [path.name for _, path in missing[i + 1 :]]

@@ -1,4 +1,4 @@
-"""One's own image files: found, read whatever their kind, and cut to what a network takes. Without torch."""
+"""Image files of users: read whatever their kind, and cut to what a network takes. Without torch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as OpenImage
 
 from lightning_cifar.errors import one_line
+from lightning_cifar.files.image_metadata import find_orientation, without_metadata
+from lightning_cifar.files.png_transparency import load_opaque_mask
 
 Fit = Literal["crop", "squash"]
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 # Named, so that no stranger reader runs, such as the one that hands PostScript to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif")
-"""Of files that must be images; written in small letters or large ones."""
 _SHOWN = 480  # longer side of an image that is shown, pixels
 
 
@@ -43,67 +46,25 @@ class ImageFile(NamedTuple):
     """(S, S, C)."""
 
 
-def list_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Files that are named, and those in folders that are named, by name; hidden ones are left out.
-
-    Returns:
-        The files, and how many folders inside the folders were not looked into.
-
-    Raises:
-        OSError: There is no such file or folder, or it cannot be read.
-    """
-    files, folders = [], 0
-    for path in paths:
-        if not path.is_dir():
-            path.stat()  # raises where there is nothing
-            files.append(path)
-            continue
-        inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        files += [entry for entry in inside if entry.is_file()]
-        folders += sum(entry.is_dir() for entry in inside)
-    return files, folders
-
-
-def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files in a folder and in all folders inside it, links followed, in the order of their names; no hidden ones.
-
-    Returns:
-        Those with an image's suffix, and the others.
-
-    Raises:
-        OSError: There is no such folder, or one inside cannot be read.
-    """
-    images: list[Path] = []
-    others: list[Path] = []
-    pending, seen = [folder], set()
-    while pending:
-        here = pending.pop()
-        if (real := here.resolve()) in seen:
-            continue  # a link that leads to a folder above it
-        seen.add(real)
-        for path in here.iterdir():
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                pending.append(path)
-            else:
-                (images if path.suffix.lower() in SUFFIXES else others).append(path)
-    return sorted(images), sorted(others)
-
-
-def plain_text(text: object) -> str:
-    """In printable characters: a file's name may hold control characters, or bytes that are no text."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
 def check_image(path: Path) -> None:
     """Look whether the file begins as an image does; its pixels are not read.
 
     Raises:
         UnreadableImageError: It does not.
     """
+    use_image(path, lambda image: None)
+
+
+def use_image(path: Path, use: Callable[[OpenImage], T]) -> T:
+    """Open a png, jpeg, webp, bmp or gif, by its content whatever its name, and return what ``use`` makes of it.
+
+    Metadata that cannot be read are left out.
+
+    Raises:
+        UnreadableImageError: The file is no such image, damaged or too large.
+    """
     with _quiet():
-        _open(path).close()
+        return _with_image(path, use)
 
 
 def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
@@ -205,39 +166,59 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _open(path: Path) -> Image.Image:
+def _with_image(path: Path, use: Callable[[OpenImage], T]) -> T:
+    """Do as :func:`use_image`, with Pillow's warnings."""
+    if not path.is_file():
+        raise UnreadableImageError("it is not a regular file")
     try:
-        if not path.is_file():
-            raise UnreadableImageError("it is not a regular file")
-        image = Image.open(path, formats=FORMATS)
+        return _use(path, use)
+    except UnreadableImageError:
+        pixels = without_metadata(path)
+        if pixels is None:
+            raise
+        return _use(pixels, use)
+
+
+def _use(source: Path | BytesIO, use: Callable[[OpenImage], T]) -> T:
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise UnreadableImageError(_too_large())
+            return use(image)
+    except UnreadableImageError:
+        raise
     except Image.DecompressionBombError as error:  # twice the limit; below that Pillow only warns
         raise UnreadableImageError(_too_large()) from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"no image ({', '.join(name.lower() for name in FORMATS)}), or damaged") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # the readers of damaged files raise whatever comes
         raise UnreadableImageError(_reason(error)) from error
-    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        image.close()
-        raise UnreadableImageError(_too_large())
-    return image
 
 
 def _decode(path: Path) -> Image.Image:
     """The first frame in 8 bits, turned upright, on white where it was transparent: mode ``L`` or ``RGB``."""
-    image = _open(path)
-    try:
-        with image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # 16 bits; Pillow's own conversion would cut them off at 255
-                deep = np.asarray(upright).astype(np.float32)
-                return Image.fromarray(np.round(deep / 257).clip(0, 255).astype(np.uint8))
-            if upright.has_transparency_data:
-                colours = upright.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
-            return upright.convert("L" if upright.mode in ("1", "L") else "RGB")
-    except Exception as error:  # the readers of damaged files raise whatever comes
-        raise UnreadableImageError(_reason(error)) from error
+
+    def decode(image: OpenImage) -> Image.Image:
+        plain, turn = _on_white(image), find_orientation(image)
+        return plain if turn is None else plain.transpose(turn)
+
+    return _with_image(path, decode)
+
+
+def _on_white(image: OpenImage) -> Image.Image:
+    opaque = load_opaque_mask(image)
+    if image.mode.startswith(("I", "F")):  # 16 bits; Pillow's own conversion would cut them off at 255
+        deep = np.asarray(image).astype(np.float32)
+        plain = Image.fromarray(np.round(deep / 257).clip(0, 255).astype(np.uint8))
+    elif opaque is None and image.has_transparency_data:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    else:
+        image.info.pop("transparency", None)  # applied below
+        plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if opaque is None:
+        return plain
+    return Image.composite(plain, Image.new(plain.mode, plain.size, "white"), Image.fromarray(opaque))
 
 
 def _too_large() -> str:

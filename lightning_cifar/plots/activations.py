@@ -16,6 +16,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Array = NDArray[np.float64]
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
@@ -257,7 +259,7 @@ def draw_moments(panels: Sequence[MomentPanel], steps: Sequence[int], *, title: 
         "silent units (%)\n(above 0 for no sample)",
         *(["values kept (%)"] if has_kept else []),
     ]
-    figure = Figure(figsize=(_WIDTH * len(panels) + 0.4, 2.0 * len(rows) + 1.4), layout="constrained")
+    figure = PlainFigure(figsize=(_WIDTH * len(panels) + 0.4, 2.0 * len(rows) + 1.4), layout="constrained")
     figure.suptitle(_wrap(title, 0.75 * _WIDTH * len(panels)), size=12)
     grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
     for column, panel in enumerate(panels):
@@ -301,7 +303,7 @@ def _check(panels: Sequence[DensityPanel], num_steps: int) -> None:
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(count, columns)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(width * columns, 5.6) + 0.3, (height + 0.5) * rows + 0.5), layout="constrained")
+    figure = PlainFigure(figsize=(max(width * columns, 5.6) + 0.3, (height + 0.5) * rows + 0.5), layout="constrained")
     subplots = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in subplots[count:]:
         axes.set_axis_off()

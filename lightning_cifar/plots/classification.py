@@ -10,6 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 # Beyond these many classes numbers and names can no longer be read.
 _MOST_NUMBERED = 20
 _MOST_NAMED = 40
@@ -34,7 +36,7 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: s
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
     side = min(max(3.6, 0.56 * num_classes), 11.2)
-    figure = Figure(figsize=(side + 1.9, side + 1.2), layout="constrained")
+    figure = PlainFigure(figsize=(side + 1.9, side + 1.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("0.85")
     # The square root of the share sets the colour: on a linear scale a class lost to its twin by 5 % looks like zero.

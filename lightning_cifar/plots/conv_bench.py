@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 _COLORS = {"forward": "#2a78b5", "backward": "#e08a2e"}
 
 
@@ -28,7 +30,7 @@ def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
     columns = min(2, len(shapes))
     lines = math.ceil(len(shapes) / columns)
     size = (5.2 * columns + 0.8, (0.42 * len(names) + 1.1) * lines + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = PlainFigure(figsize=size, layout="constrained")
     lowest = min(value for *_, value in rows)
     highest = max(value for *_, value in rows)
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Curve: TypeAlias = Sequence[tuple[float, float]]
 """Points (epochs completed, value), in the order of epochs."""
 
@@ -33,7 +35,7 @@ def draw_loss_curves(
     """
     show_loss, show_accuracy = bool(train_loss or val_loss), bool(train_accuracy or val_accuracy)
     panels = max(1, show_loss + show_accuracy)
-    figure = Figure(figsize=(4.8 * panels + 0.4, 4), layout="constrained")
+    figure = PlainFigure(figsize=(4.8 * panels + 0.4, 4), layout="constrained")
     if title:
         figure.suptitle(title)
     subplots = list(figure.subplots(1, panels, squeeze=False)[0])
@@ -68,7 +70,7 @@ def draw_members_curves(
         raise ValueError("there is nothing to draw: no members")
     shows_accuracy = any(each.get("train_accuracy") or each.get("val_accuracy") for each in members.values())
     panels = 1 + shows_accuracy
-    figure = Figure(figsize=(4.8 * panels + 0.4, 4.2), layout="constrained")
+    figure = PlainFigure(figsize=(4.8 * panels + 0.4, 4.2), layout="constrained")
     if title:
         figure.suptitle(title)
     colors = {name: f"C{i % 10}" for i, name in enumerate(members)}

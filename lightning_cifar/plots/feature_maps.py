@@ -16,6 +16,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Array = NDArray[np.float32]
 
 # Sizes in inches. A figure with its places set by hand draws five times faster than one that searches for them, and
@@ -152,7 +154,7 @@ def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet
     lines = [part for line in head if line for part in textwrap.wrap(line, max(20, int((width - 2 * _EDGE) / 0.083)))]
     top = _EDGE + _LINE * len(lines) + 0.05
     body = max(sheet.height, _IMAGE + _LABEL)
-    figure = Figure(figsize=(width, height := top + body + _EDGE))
+    figure = PlainFigure(figsize=(width, height := top + body + _EDGE))
 
     def place(x: float, y: float, w: float, h: float) -> Axes:
         """Axes with an upper left corner and a size in inches."""

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Pixels = NDArray[np.uint8]
 
 _GREY = "#555555"
@@ -65,7 +67,7 @@ def draw_filters(
     width, height = columns * cell_width * inches, rows * cell_height * inches
     has_bar = limit is not None or not color
     heights = [height] * num_sheets + [0.14] * has_bar
-    figure = Figure(figsize=(max(width + 1.0, 5.0), 0.9 + num_sheets * (height + 0.4) + (0.5 if has_bar else 0.2)))
+    figure = PlainFigure(figsize=(max(width + 1.0, 5.0), 0.9 + num_sheets * (height + 0.4) + (0.5 if has_bar else 0.2)))
     figure.set_layout_engine("constrained", h_pad=0.06)
     figure.suptitle(title, size=11)
     axes_of = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Array = NDArray[np.float64]
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
@@ -68,7 +70,7 @@ def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figu
         ValueError: If there is no curve, or shapes differ from (T, G).
     """
     _check(picture, len(titles))
-    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    figure = PlainFigure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     titles = [_wrap(title, 74) for title in titles]
     heading = axes.set_title(max(titles, key=len), size=11)
@@ -92,7 +94,7 @@ def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "
     _check(picture, len(titles))
     columns = min(3, len(titles))
     rows = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(3.9 * columns, 3.1 * rows + 0.7), layout="constrained")
+    figure = PlainFigure(figsize=(3.9 * columns, 3.1 * rows + 0.7), layout="constrained")
     figure.suptitle(title, size=12)
     subplots = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for step, (axes, text) in enumerate(zip(subplots, titles, strict=False)):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 
 class GraphNode(NamedTuple):
     """A node to draw.
@@ -45,7 +47,7 @@ def draw_graph(nodes: Sequence[GraphNode], title: str = "") -> Figure:
         raise ValueError("each node must come after its inputs")
     x, y = _places(nodes)
     width, height = 1.75 * (max(x) + 1) + 0.3, 0.95 * (max(y) - min(y) + 1) + 0.7
-    figure = Figure(figsize=(width, height))
+    figure = PlainFigure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1 - 0.45 / height))
     axes.set_axis_off()
     for i, node in enumerate(nodes):

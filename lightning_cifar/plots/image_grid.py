@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 
 def to_displayable(
     images: ArrayLike, mean: ArrayLike | None = None, std: ArrayLike | None = None
@@ -73,7 +75,7 @@ def draw_image_grid(
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
     height = cell_inches * array.shape[1] / array.shape[2] + (0.24 if titles else 0.06)
-    figure = Figure(figsize=(columns * (cell_inches + 0.06), rows * height + (0.4 if suptitle else 0.0)))
+    figure = PlainFigure(figsize=(columns * (cell_inches + 0.06), rows * height + (0.4 if suptitle else 0.0)))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     if suptitle:
         figure.suptitle(suptitle, size=11)

@@ -23,6 +23,7 @@ from lightning_cifar.plots.lr_range_view import (
     whole_view,
     zoomed_view,
 )
+from lightning_cifar.plots.plain_figure import PlainFigure
 
 _RULE_MARKERS = "v^sDPXo*"
 
@@ -60,7 +61,7 @@ def draw_lr_range(
     """
     sweeps = to_sweeps(curves, seeds)
     view = whole_view(sweeps) if zoom is None else zoomed_view(sweeps, zoom)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = PlainFigure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_xlim(view.lrs)  # before anything is drawn: nothing drawn may stretch the axes

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 Array = NDArray[np.float32]
 Box = tuple[float, float, float, float]
 
@@ -95,7 +97,7 @@ def draw_occlusion_maps(
     # All panels stand in one axes, in inches: an axes for each would make the drawing five times slower.
     width, height = columns * step_x - _BETWEEN, num_rows * step_y - _BELOW
     total = (width + 2 * _EDGE + _BAR, height + _EDGE + _HEADLINE)
-    figure = Figure(figsize=total)
+    figure = PlainFigure(figsize=total)
     axes = figure.add_axes((_EDGE / total[0], _EDGE / total[1], width / total[0], height / total[1]))
     axes.set_axis_off()
     for index, (row, (image, drops)) in enumerate(zip(rows, checked, strict=True)):
@@ -167,7 +169,7 @@ def draw_explanation(
 
     places = list(itertools.accumulate((_EDGE, *(_PART + _PART_GAP,) * 3, _PART + _BAR + _NAMES)))
     size = (places[-1] + _CLASSES + _EDGE, _TITLES + _PART + _FOOT)
-    figure = Figure(figsize=size)
+    figure = PlainFigure(figsize=size)
     figure.text(_EDGE / size[0], 1 - 0.1 / size[1], title, size=11, va="top", parse_math=False)
     panels = [
         figure.add_axes((x / size[0], _FOOT / size[1], width / size[0], _PART / size[1]))

@@ -15,6 +15,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 # Inches.
 _TILE = 1.9
 _GAP = 0.22
@@ -73,7 +75,7 @@ def draw_photographs(
     width = max(2 * _EDGE + columns * (_TILE + _GAP) - _GAP, _NARROWEST)
     head = textwrap.wrap(_drawable(title), max(20, int((width - 2 * _EDGE) / 0.09)))
     top = _EDGE + 0.2 * len(head) + 0.08
-    figure = Figure(figsize=(width, height := top + rows * step))
+    figure = PlainFigure(figsize=(width, height := top + rows * step))
     for index, line in enumerate(head):
         y = 1 - (_EDGE + 0.2 * (index + 0.5)) / height
         figure.text(_EDGE / width, y, line, size=11, va="center", parse_math=False)

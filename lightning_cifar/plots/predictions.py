@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 # Sizes in inches, see plots/feature_maps.py.
 _TILE = 1.15
 _GAP = 0.14
@@ -66,7 +68,7 @@ def draw_predictions(
     width = max(2 * _EDGE + columns * (_TILE + _GAP) - _GAP, _NARROWEST)
     head = textwrap.wrap(title, max(20, int((width - 2 * _EDGE) / 0.083)))
     top = _EDGE + _LINE * len(head) + 0.08
-    figure = Figure(figsize=(width, height := top + rows * step + 0.02))
+    figure = PlainFigure(figsize=(width, height := top + rows * step + 0.02))
     for index, line in enumerate(head):
         figure.text(_EDGE / width, 1 - (_EDGE + _LINE * (index + 0.5)) / height, line, size=10, va="center")
     # One axes for all, in inches from the upper left corner: 32 axes take longer to draw than an epoch of a small net.

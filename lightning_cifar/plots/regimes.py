@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 LOG_RANGE = 1e-4
 """What lies below this part of the highest point is cut off on a logarithmic axis, where 0 has no place."""
 
@@ -39,7 +41,7 @@ def draw_regimes(
     rows = math.ceil(len(curves) / 4)
     columns = math.ceil(len(curves) / rows)
     size = (5.2, 2.9) if len(curves) == 1 else (2.5 * columns + 0.5, 2.1 * rows + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = PlainFigure(figsize=size, layout="constrained")
     if title:
         figure.suptitle(title)
     lowest, highest = _limits(curves, log=log)

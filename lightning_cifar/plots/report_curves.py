@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from lightning_cifar.plots.plain_figure import PlainFigure
+
 
 class ArmBand(NamedTuple):
     """An arm in a panel."""
@@ -44,7 +46,7 @@ def draw_report_curves(
         share: the values are parts of one, and are drawn in percent.
         log: logarithmic vertical axis.
     """
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    figure = PlainFigure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_yscale("log" if log else "linear")
     scale = 100 if share else 1

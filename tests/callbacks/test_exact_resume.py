@@ -1,5 +1,6 @@
 """A run that breaks and goes on ends with the same bits as one that never broke."""
 
+import csv
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cifar.callbacks.exact_resume import ExactResume, random_state, set_random_state
+from lightning_cifar.callbacks.exact_resume import ExactResume, _restore_table, random_state, set_random_state
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",
@@ -138,6 +139,25 @@ def test_a_table_that_was_lost_comes_back(tmp_path: Path) -> None:
     (tmp_path / "b/metrics.csv").write_bytes(b"")
     fit(tmp_path / "b", resume=True)
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\r\nb", "a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", 'a",b', "a\x1cb"])
+def test_names_of_metrics_may_hold_line_breaks(tmp_path: Path, name: str) -> None:
+    logger = CSVLogger(tmp_path, "", "")
+    logger.log_metrics({"first": 1.0, name: 2.0}, step=0)
+    logger.save()
+    text = (tmp_path / "metrics.csv").read_bytes().decode()
+    columns = list(logger.experiment.metrics_keys)
+    assert name in columns
+    again = CSVLogger(tmp_path, "", "")
+    with pytest.warns(UserWarning, match="directory .* exists and is not empty|.*overwritten.*"):
+        _restore_table(again, text)
+    assert again.experiment.metrics_keys == columns
+    again.log_metrics({"first": 3.0, name: 4.0}, step=1)
+    again.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["first"], row[name]) for row in rows] == [("1.0", "2.0"), ("3.0", "4.0")]
 
 
 def test_the_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,72 @@ def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     data = make(tmp_path, val_share=0.5)  # split off train, as it is missing now
     assert [len(content(loader())) for loader in (data.train_dataloader, data.val_dataloader)] == [6, 6]
     assert len(content(data.test_dataloader())) == 4
+
+
+def test_which_folder_is_which_split_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split, count in (("Training", 6), ("valid", 3), ("@eaDir", 2)):
+        for level, name in enumerate(CLASSES):
+            fill(tmp_path / split / name, count, 100 * level)
+    data = make(tmp_path, test_share=0.5)
+    with caplog.at_level(logging.INFO):
+        data.setup("fit")
+    sources = "train 6 (folder Training), val 6 (folder valid), test 6 (50 % of each class)"
+    assert f"images in {tmp_path}: {sources}" in caplog.text
+    assert f"skipped 4 hidden and system files in {tmp_path} (@eaDir)" in caplog.text
+    assert [len(content(loader())) for loader in (data.train_dataloader, data.val_dataloader)] == [6, 6]
+    assert data.class_names == CLASSES
+
+
+@pytest.mark.parametrize("split", ["val", "Test"])
+def test_an_empty_folder_of_a_split_is_named(tmp_path: Path, split: str) -> None:
+    fill(tmp_path / "train/cat", 4, 0)
+    fill(tmp_path / "train/dog", 4, 100)
+    (tmp_path / split).mkdir()
+    stage = "fit" if split == "val" else "test"
+    with pytest.raises(
+        ValueError, match=f"{split} has no images in class folders: put class .*, or delete it to split"
+    ):
+        make(tmp_path, val_share=0.25, test_share=0.25).setup(stage)
+    (tmp_path / split).rmdir()
+    make(tmp_path, val_share=0.25, test_share=0.25).setup(stage)
+
+
+def test_without_a_training_folder_a_checkpoint_names_the_classes(tmp_path: Path) -> None:
+    for level, name in enumerate(CLASSES):
+        fill(tmp_path / "testing" / name, 3, 100 * level)
+    data = make(tmp_path, class_names=list(CLASSES))
+    data.setup("test")
+    assert len(content(data.test_dataloader())) == 6
+    with pytest.raises(ValueError, match="has no folder train beside testing: add one, or rename one"):
+        make(tmp_path).setup("test")
+
+
+def test_one_class_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    for split, name, count in (("train", composed, 4), ("val", decomposed, 3), ("test", decomposed, 2)):
+        fill(tmp_path / split / name, count, 0)
+        fill(tmp_path / split / "tea", count, 100)
+    data = make(tmp_path)
+    loaders = (data.train_dataloader, data.val_dataloader, data.test_dataloader)
+    assert [[label for *_, label in content(loader())] for loader in loaders] == [
+        [label for label in (0, 1) for _ in range(count)] for count in (4, 3, 2)
+    ]
+    assert data.class_names == (composed, "tea")
+    make(tmp_path).load_state_dict({**data.state_dict(), "class_names": [decomposed, "tea"]})
+    given = make(tmp_path, class_names=[decomposed, "tea"])
+    given.setup("test")
+    assert len(content(given.test_dataloader())) == 4
+
+
+def test_files_with_the_same_content_in_two_splits_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(root).setup("fit")
+    assert "same content" not in caplog.text
+    files = {split: each.files for split, each in make(root)._split().items()}
+    original, copy = files["train"][0], files["val"][0]
+    copy.write_bytes(original.read_bytes())
+    make(root).setup("fit")
+    pair = f"{copy.relative_to(root).as_posix()} = {original.relative_to(root).as_posix()}"
+    assert f"1 images have the same content as images of another split ({pair})" in caplog.text
 
 
 def test_the_loader_and_augmentations_are_those_of_cifar10(root: Path) -> None:
@@ -200,7 +267,7 @@ def test_a_checkpoint_brings_classes_and_statistics(root: Path, tmp_path: Path) 
     (root / "cat").rename(root / "zebra")
     other = make(root)
     assert other.num_classes == 2
-    with pytest.raises(ValueError, match="has the classes dog, zebra, and the checkpoint was trained with cat, dog"):
+    with pytest.raises(ValueError, match=r"has 2 classes \(dog, zebra\), and .* with 2 classes \(cat, dog\)"):
         other.load_state_dict(state)
 
 

@@ -104,6 +104,29 @@ def test_an_unpacked_file_goes_before_the_packed_one(tmp_path: Path) -> None:
     assert found.tolist() == labels("train").tolist()
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layout", ["Tiny/raw", "Tiny", "raw", "."])
+@pytest.mark.parametrize("names", ["official", "kaggle"])
+def test_customary_folders_and_names_are_read(names: str, layout: str, packed: bool, tmp_path: Path) -> None:
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in tiny_files().items():
+        name = name if names == "official" else name.replace("-idx", ".idx")
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(pack(content) if packed else content)
+    for part in ("train", "test"):
+        found, numbers = read_labelled(tmp_path, tiny_source(), part)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, pixels(part)[..., None])
+        assert numbers.tolist() == labels(part).tolist()
+    download_idx(tmp_path, tiny_source("http://127.0.0.1:9"), progress=False)  # nothing is missing
+
+
+def test_a_folder_around_each_file_is_read(tmp_path: Path) -> None:
+    for name, content in tiny_files().items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(content)
+    assert read_labelled(tmp_path, tiny_source(), "train")[1].tolist() == labels("train").tolist()
+
+
 def test_a_missing_file_names_the_cure(tmp_path: Path) -> None:
     cure = f"pass --data.download true, or put train-images-idx3-ubyte.gz into {tmp_path}/Tiny/raw"
     with pytest.raises(FileNotFoundError, match=f"Tiny was not found in {tmp_path}: {cure}"):
@@ -263,7 +286,8 @@ def test_what_was_fetched_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_labelled(root, tiny_source(), "test")[0], pixels("test")[..., None])
         download_idx(root, tiny_source(address), progress=False)
         assert len(asked) == 4  # nothing is fetched twice
-        assert sorted(path.name for path in (root / "Tiny/raw").iterdir()) == sorted(f"{n}.gz" for n in tiny_files())
+        names = {path.name for path in (root / "Tiny/raw").iterdir()}
+        assert names - {".lock"} == {f"{name}.gz" for name in tiny_files()}
 
 
 def test_only_what_is_missing_is_fetched_packed_or_not(tmp_path: Path) -> None:

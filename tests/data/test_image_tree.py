@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from lightning_cifar.data.image_tree import (
     check_class_names,
     check_root,
     find_class_names,
-    find_parts,
     imagenet_classes,
     list_labelled,
     split_off,
 )
+from lightning_cifar.data.split_folders import find_parts
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -29,18 +30,100 @@ def touch(root: Path, *names: str) -> Path:
 def test_classes_are_the_folders_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "dog/a.jpg", "cat/deep/er/b.PNG", "cat/a.jpeg", ".git/x.png", "cat/.thumbnail.png")
     assert find_class_names(tmp_path) == ("cat", "dog")
-    assert find_parts(tmp_path) == {"train": tmp_path}
+    assert find_parts(tmp_path) == ({"train": tmp_path}, [])
     files, labels = list_labelled(tmp_path, ("dog", "cat"))
     assert [path.relative_to(tmp_path).as_posix() for path in files] == ["dog/a.jpg", "cat/a.jpeg", "cat/deep/er/b.PNG"]
     assert labels == [0, 1, 1]
 
 
-def test_folders_of_splits_count_where_train_has_classes(tmp_path: Path) -> None:
-    touch(tmp_path, "train/cat/a.jpg", "test/cat/a.jpg", "notes/a.txt")
-    assert find_parts(tmp_path) == {"train": tmp_path / "train", "test": tmp_path / "test"}
-    vehicles = touch(tmp_path / "vehicles", "train/a.jpg", "plane/a.jpg")
-    assert find_parts(vehicles) == {"train": vehicles}
-    assert find_class_names(vehicles) == ("plane", "train")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train", "VAL", "Test"),
+        ("training", "validation", "testing"),
+        ("TRAINING", "Valid", "TEST"),
+        ("train_set", "valid set", "test-set"),
+        ("trainset", "dev", "TestImages"),
+        ("train_data", "val.images", "test data"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train-224", "validation-224", "test-224"),
+        ("train",),
+        ("training", "val"),
+        ("Train", None, "test"),
+        (None, "valid", "testing"),
+        (None, None, "Test"),
+    ],
+)
+def test_customary_names_of_splits(tmp_path: Path, names: tuple[str | None, ...]) -> None:
+    expected = {split: tmp_path / name for split, name in zip(SPLITS, names, strict=False) if name}
+    for folder in expected.values():
+        touch(folder, "cat/a.jpg", "dog/a.jpg")
+    touch(tmp_path, "notes/a.txt", "@eaDir/cat/a.jpg", "__MACOSX/train/cat/a.jpg", "__MACOSX/test/cat/a.jpg")
+    assert find_parts(tmp_path) == (expected, [])
+
+
+def test_folders_beside_two_splits_are_named_and_not_used(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/a.jpg", "test/cat/a.jpg", "images to test/a.jpg", "notes/a.txt")
+    folders = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    assert find_parts(tmp_path) == (folders, [tmp_path / "images to test"])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/a.jpg", "plane/a.jpg"),
+        ("model train/a.jpg", "steam train/deep/a.jpg", "test pattern/a.jpg"),
+        ("trains/a.jpg", "tests/a.jpg", "validated/a.jpg", "developer/a.jpg", "contest/a.jpg"),
+    ],
+)
+def test_classes_may_be_named_like_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert find_parts(touch(tmp_path, *names)) == ({"train": tmp_path}, [])
+    assert find_class_names(tmp_path) == tuple(sorted(name.split("/")[0] for name in names))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("train/cat/a.jpg", "val/cat/a.jpg", "valid/cat/a.jpg"),
+            "val, valid in .* both name the val images: keep one",
+        ),
+        (("Train/cat/a.jpg", "train/cat/a.jpg"), "Train, train in .* both name the train images"),
+        (("training/", "train/cat/a.jpg"), "train, training in .* both name the train images"),
+        (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) beside folders of classes \(plane\): move one kind"),
+        (("test/cat/a.jpg", "cat/a.jpg", "dog/a.jpg"), r"splits \(test\) beside folders of classes \(cat, dog\)"),
+        (("train/cat/a.jpg", "test/cat/a.jpg", "cat/a.jpg"), r"splits \(train, test\) beside .* classes \(cat\)"),
+        (("cat/train/a.jpg", "cat/test/a.jpg", "dog/train/a.jpg"), r"cat has folders of splits inside \(train, test\)"),
+        (
+            ("archive/train/cat/a.jpg", "archive/val/cat/a.jpg"),
+            r"pass --data.root .*/archive, or, if archive is a class",
+        ),
+    ],
+)
+def test_ambiguous_folders_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    for name in names:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir()
+        else:
+            touch(tmp_path, name)
+    with pytest.raises(ValueError, match=message):
+        find_parts(tmp_path)
+
+
+def test_names_of_classes_are_composed_and_printable(tmp_path: Path) -> None:
+    names = ["Cafe\N{COMBINING ACUTE ACCENT}", "a\nb", "a\x1b[1m", "caf\udce9", "a\x85b", "a\u2028b", "犬"]
+    for name in names:
+        touch(tmp_path / name, "a.jpg")
+    found = find_class_names(tmp_path)
+    assert found == ("Café", r"a\u2028b", r"a\x0ab", r"a\x1b[1m", r"a\x85b", r"caf\xe9", "犬")
+    assert list_labelled(tmp_path, found).labels == list(range(len(names)))
+    touch(tmp_path / "Café", "a.jpg")
+    with pytest.raises(ValueError, match="has two folders that read Café: rename one"):
+        find_class_names(tmp_path)
 
 
 def test_links_are_followed_and_never_for_ever(tmp_path: Path) -> None:
@@ -57,12 +140,21 @@ def test_what_is_no_image_is_left_out_and_told(tmp_path: Path, caplog: pytest.Lo
     assert "(.csv, .heic, README)" in caplog.text
 
 
+def test_hidden_and_system_files_are_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    thumbnails = [f"cat/@eaDir/{name}.jpg/SYNOPHOTO_THUMB_M.jpg" for name in "abc"]
+    touch(tmp_path, "cat/a.jpg", "dog/a.jpg", *thumbnails, "dog/Thumbs.db", "@eaDir/a.jpg", "__MACOSX/cat/._a.jpg")
+    with caplog.at_level(logging.INFO):
+        files = list_labelled(tmp_path, find_class_names(tmp_path))
+    assert [path.relative_to(tmp_path).as_posix() for path in files.files] == ["cat/a.jpg", "dog/a.jpg"]
+    assert f"skipped 6 hidden and system files in {tmp_path} (@eaDir, Thumbs.db, __MACOSX)" in caplog.text
+
+
 def test_a_missing_folder_names_the_fix(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere: pass --data.root"):
         check_root(tmp_path / "nowhere")
     touch(tmp_path, "a.jpg")
     with pytest.raises(NotADirectoryError, match=r"a.jpg is no folder: pass --data.root"):
-        find_parts(tmp_path / "a.jpg")
+        check_root(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(

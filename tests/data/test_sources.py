@@ -15,13 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from lightning_cifar.data import sources
+from lightning_cifar.data.download import _Rate
 from lightning_cifar.data.sources import download_cifar10, fetch, find_cifar10, read_cifar10
+from lightning_cifar.errors import UsageError
+from lightning_cifar.files.lock import FolderLock
 
 ROWS = 3
 BATCHES = (*sources.TRAIN_BATCHES, "test_batch")
@@ -255,6 +259,14 @@ def test_an_archive_member_that_is_no_regular_file(kind: bytes, tmp_path: Path) 
         read_cifar10(tmp_path, verify=False, rows=ROWS)
 
 
+def test_members_may_begin_with_the_current_folder(official: dict[str, bytes], tmp_path: Path) -> None:
+    members = official_members(official)
+    for member, _ in members:
+        member.name = f"./{member.name}"
+    write_archive(tmp_path, members)
+    np.testing.assert_array_equal(read_cifar10(tmp_path, rows=ROWS).train_images, pixels()[: 5 * ROWS])
+
+
 @pytest.mark.parametrize("name", [f"../{sources.FOLDER}/data_batch_4", "/data_batch_4", "data_batch_4"])
 def test_an_archive_member_of_another_path_is_not_taken(name: str, tmp_path: Path) -> None:
     files = tiny_files()
@@ -358,8 +370,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first = start + 1 if behaviour == "shifted" else start
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if behaviour != "endless":
-            self.send_header("Content-Length", str(len(body)))
+            length = {"huge": "9" * 5000, "odd": "²", "negative": "-1"}.get(behaviour, str(len(body)))
+            self.send_header("Content-Length", length)
+        if behaviour == "headers":  # without end
+            self.flush_headers()
+            with contextlib.suppress(ConnectionError):
+                while not self.server.stopped.wait(0.01):
+                    self.wfile.write(b"X")
+            return
         self.end_headers()
+        if behaviour == "drip":
+            with contextlib.suppress(ConnectionError):
+                for i in range(len(body)):
+                    self.wfile.write(body[i : i + 1])
+                    if self.server.stopped.wait(0.001):
+                        return
+            return
         if behaviour == "breaking":  # off, half way through what remains
             body = body[: len(body) // 2]
         mirror.sent.append(len(body))
@@ -378,6 +404,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     mirror: Mirror
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.stopped = threading.Event()
+
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
@@ -387,6 +417,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.mirror
+        server.stopped.set()
         server.shutdown()
         thread.join()
 
@@ -402,6 +433,22 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "file.bin"
 
 
+def visible(folder: Path) -> list[Path]:
+    """What a user sees in a folder: the lock is hidden."""
+    return [path for path in folder.iterdir() if path.name != ".lock"]
+
+
+class Clock:
+    """A time that goes on by a step whenever it is asked for."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
 def begin(dest: Path, content: bytes) -> Path:
     part = dest.with_name("file.bin.part")
     part.parent.mkdir(parents=True)
@@ -414,7 +461,7 @@ def begin(dest: Path, content: bytes) -> Path:
 def test_fetch_gives_the_file_alone(size: int | None, md5: str | None, mirror: Mirror, dest: Path) -> None:
     assert fetch_quietly([mirror.url("good")], dest, md5=md5, size=size) == dest
     assert dest.read_bytes() == CONTENT
-    assert list(dest.parent.iterdir()) == [dest]
+    assert visible(dest.parent) == [dest]
     assert mirror.ranges == [None]
 
 
@@ -471,7 +518,7 @@ def test_fetch_goes_on_where_a_mirror_broke_off(mirror: Mirror, dest: Path) -> N
 def test_fetch_takes_the_next_mirror(bad: str, mirror: Mirror, dest: Path) -> None:
     assert fetch_quietly([mirror.url(bad), mirror.url("good")], dest).read_bytes() == CONTENT
     assert mirror.ranges == [None, None]
-    assert list(dest.parent.iterdir()) == [dest]
+    assert visible(dest.parent) == [dest]
 
 
 @pytest.mark.parametrize("bad", ["page", "shifted", "missing"])
@@ -483,14 +530,82 @@ def test_a_mirror_with_something_else_does_not_cost_the_beginning(bad: str, mirr
 
 def test_a_slow_mirror_loses_its_turn_but_not_its_bytes(mirror: Mirror, dest: Path) -> None:
     urls = [mirror.url("slow"), mirror.url("good")]
-    assert fetch_quietly(urls, dest, min_rate=1e6, patience=0.3).read_bytes() == CONTENT
-    assert mirror.ranges == [None, "bytes=131072-"]  # two chunks of 64 KiB came before its rate was judged
+    assert fetch_quietly(urls, dest, clock=Clock(step=100.0), lowest_rate=1e-3).read_bytes() == CONTENT
+    first, *others = mirror.ranges
+    assert first is None
+    kept = [int(str(asked).removeprefix("bytes=").removesuffix("-")) for asked in others]
+    assert 0 < kept[0] <= 65536
+    assert kept == sorted(kept)
 
 
 def test_a_slow_mirror_is_taken_where_no_other_delivers(mirror: Mirror, dest: Path) -> None:
     urls = [mirror.url("slow"), mirror.url("missing")]
-    assert fetch_quietly(urls, dest, min_rate=1e6, patience=0.3).read_bytes() == CONTENT
-    assert mirror.ranges == [None, "bytes=131072-", "bytes=131072-"]
+    assert fetch_quietly(urls, dest, clock=Clock(step=100.0), lowest_rate=1e-3).read_bytes() == CONTENT
+    assert len(mirror.ranges) == 3
+
+
+@pytest.mark.parametrize("behaviour", ["drip", "headers"])
+def test_a_mirror_that_drips_is_given_up_even_if_it_is_the_last(behaviour: str, mirror: Mirror, dest: Path) -> None:
+    options: dict[str, object] = {"clock": Clock(step=10.0), "timeout": 0.1, "lowest_rate": 5.0}
+    with pytest.raises(ConnectionError, match=r"slow \(.* kB/s\)\]|no complete answer within 0.3 s\]"):
+        fetch_quietly([mirror.url(behaviour)], dest, **options)
+    assert fetch_quietly([mirror.url(behaviour), mirror.url("good")], dest, **options).read_bytes() == CONTENT
+
+
+def test_the_rate_is_judged_again_and_again() -> None:
+    times = iter([0.0, 9.0, 10.0, 15.0, 20.0])
+    rate = _Rate(100.0, 10.0, lambda: next(times))
+    rate.check(1)  # not yet
+    rate.check(1_000_000)
+    rate.check(1_000_001)  # not yet
+    with pytest.raises(Exception, match="slow"):
+        rate.check(1_000_900)  # fast on average, and not since the last time
+
+
+@pytest.mark.parametrize("length", ["huge", "odd", "negative"])
+def test_a_length_that_is_not_a_number_of_bytes_costs_the_turn(length: str, mirror: Mirror, dest: Path) -> None:
+    for size in (len(CONTENT), None):
+        assert fetch_quietly([mirror.url(length), mirror.url("good")], dest, size=size).read_bytes() == CONTENT
+        dest.unlink()
+    with pytest.raises(ConnectionError, match=r"announces .* bytes"):
+        fetch_quietly([mirror.url(length)], dest)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard", "pipe", "folder"])
+@pytest.mark.parametrize("md5", [MD5, None])
+def test_a_beginning_that_is_not_a_file_of_its_own_is_refused(
+    kind: str, md5: str | None, mirror: Mirror, dest: Path, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    canary.write_bytes(CONTENT[:1000])
+    part = begin(dest, b"")
+    part.unlink()
+    make: dict[str, Callable[[], object]] = {
+        "link": lambda: part.symlink_to(canary),
+        "dangling": lambda: part.symlink_to(tmp_path / "made"),
+        "hard": lambda: part.hardlink_to(canary),
+        "pipe": lambda: os.mkfifo(part),
+        "folder": part.mkdir,
+    }
+    make[kind]()
+    with pytest.raises(UsageError, match=r"file\.bin\.part is not a regular file.*: remove it"):
+        fetch_quietly([mirror.url("good")], dest, md5=md5)
+    assert canary.read_bytes() == CONTENT[:1000]
+    assert not (tmp_path / "made").exists()
+    assert not dest.exists()
+
+
+def test_a_second_download_into_the_same_folder_says_so(mirror: Mirror, dest: Path) -> None:
+    part = begin(dest, CONTENT[:1000])
+    lock = FolderLock(dest.parent)
+    with pytest.raises(UsageError, match=f"another download into {dest.parent} is going on: wait for its end"):
+        fetch_quietly([mirror.url("good")], dest)
+    assert part.read_bytes() == CONTENT[:1000]
+    assert mirror.ranges == []
+    lock.release()
+    assert fetch_quietly([mirror.url("good")], dest).read_bytes() == CONTENT
+    lock = FolderLock(dest.parent)  # what is there already needs no lock
+    assert fetch_quietly([mirror.url("good")], dest) == dest
 
 
 def test_all_failing_is_one_line_with_the_fix_and_notes_with_every_reason(
@@ -510,7 +625,7 @@ def test_all_failing_is_one_line_with_the_fix_and_notes_with_every_reason(
         urls, ["HTTP 404", "HTTP 416", "wrong checksum (md5 ", "offers 26 bytes", "[Errno ", "[Errno 2]"], strict=True
     ):
         assert any(note.startswith(f"{url}: {reason}") for note in info.value.__notes__)
-    assert list(dest.parent.iterdir()) == []
+    assert visible(dest.parent) == []
 
 
 def test_without_any_answer_the_network_is_suspected(mirror: Mirror, tmp_path: Path) -> None:
@@ -537,7 +652,7 @@ def test_a_mirror_that_keeps_breaking_off_ends_and_leaves_what_it_sent(mirror: M
 def test_an_answer_without_length_stops_at_the_expected_size(mirror: Mirror, dest: Path) -> None:
     with pytest.raises(ConnectionError, match="wrong checksum"):
         fetch_quietly([mirror.url("endless")], dest, size=1000)
-    assert list(dest.parent.iterdir()) == []
+    assert visible(dest.parent) == []
     first = hashlib.md5(CONTENT[:1000]).hexdigest()
     assert fetch_quietly([mirror.url("endless")], dest, size=1000, md5=first).read_bytes() == CONTENT[:1000]
     dest.unlink()

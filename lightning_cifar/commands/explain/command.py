@@ -17,7 +17,8 @@ import numpy as np
 from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.commands.explain.report import Explanation, Report, plain_name
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
-from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, list_files, read_image
+from lightning_cifar.files.image_folders import list_files
+from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, read_image
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:

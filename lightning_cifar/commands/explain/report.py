@@ -17,7 +17,8 @@ from lightning_cifar import plots
 from lightning_cifar.artifacts import DPI
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.files.images import ImageFile, plain_text
+from lightning_cifar.files.images import ImageFile
+from lightning_cifar.files.text import plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,53 @@
+"""Files with the same content in different splits: what is learned by heart there counts as a right answer here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def find_copies(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]:
+    """Find the files whose content occurs in an earlier split too.
+
+    Only files of which another split has one of the same size are read.
+
+    Args:
+        splits: Files of each split; the first split is the one that others are compared with first.
+
+    Returns:
+        For each such file, itself and the first of the same content. What cannot be read is passed over.
+    """
+    by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
+    for split, paths in splits.items():
+        for path in paths:
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                by_size[status.st_size].append((split, path))
+    suspects = [each for same in by_size.values() if len({split for split, _ in same}) > 1 for each in same]
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(_digest, [path for _, path in suspects]))
+    first: dict[bytes, tuple[str, Path]] = {}
+    copies = []
+    for (split, path), digest in zip(suspects, digests, strict=True):
+        if digest is None:
+            continue
+        original, where = first.setdefault(digest, (split, path))
+        if original != split:
+            copies.append((path, where))
+    return sorted(copies)
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
+    except OSError:
+        return None
