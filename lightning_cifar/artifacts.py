@@ -212,12 +212,6 @@ def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
     return path
 
 
-def remove_json(trainer: Trainer, name: str) -> None:
-    """Remove ``<name>.json`` from the run's folder, if it is there."""
-    if _writes(trainer):
-        (run_folder(trainer) / f"{name}.json").unlink(missing_ok=True)
-
-
 def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
     """Write ``<name>.html`` into the run's folder."""
     if not _writes(trainer):

@@ -165,7 +165,8 @@ def parse_yaml(path: object, text: str) -> Any:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         reason = one_line(error).replace('"<unicode string>"', str(path))
-        if r"'\t'" in reason:
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None and "\t" in text.splitlines()[mark.line][: mark.column + 1]:
             reason += ": indent with spaces, not tabs"
         raise BrokenFileError(f"{path} is not valid YAML: {reason}") from error
 

@@ -38,6 +38,7 @@ class RunFolder:
         self.path: Path | None = None
         self.has_begun = False
         """Whether a first batch came: before, nothing is lost with the folder."""
+        self._config = ""
         self._made: list[Path] = []  # by this run, the outermost first
         self._lock: FolderLock | None = None
         self._is_started_by_a_run = RUN_DIR_VARIABLE in os.environ
@@ -63,7 +64,21 @@ class RunFolder:
         os.environ[RUN_DIR_VARIABLE] = str(self.path)
         if self.resumed is not None:
             remove_parts(self.path)
-        write_atomically(self.path / "config.yaml", with_run_id(config, self.run_id).encode())
+        self._config = with_run_id(config, self.run_id)
+        if self.resumed is None:
+            self._write_config()
+
+    def begin(self) -> None:
+        """Note that a first batch came. Now the options of a run that goes on count, and its result does not."""
+        if self.resumed is not None and not self.has_begun and self.is_claimed:
+            self._write_config()
+            assert self.path is not None
+            (self.path / "result.json").unlink(missing_ok=True)  # says that a run ended
+        self.has_begun = True
+
+    def _write_config(self) -> None:
+        assert self.path is not None
+        write_atomically(self.path / "config.yaml", self._config.encode())
 
     @property
     def is_claimed(self) -> bool:
