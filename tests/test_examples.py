@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
@@ -105,4 +106,8 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path: Path) -> None:
         if kind.startswith("image/")
     ]
     assert [kind for _, kind in shown] == ["image/png", "image/gif", "image/png", "image/png", "image/png"]
+    said = json.dumps([cell.get("outputs") for cell in notebook.cells], ensure_ascii=False)
+    assert "found lr: " in said
+    for unwanted in ("Tip:", "litlogger", "Warning", "deprecated", "take it with care"):
+        assert unwanted not in said
     assert shown[3][0].startswith("images, labels"), "a Figure that ends a cell is drawn, without pyplot"
