@@ -126,8 +126,7 @@ def stream_animation(
         return []
     paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in encoders}
     with ExitStack() as stack:
-        parts = {suffix: stack.enter_context(appearing(path)) for suffix, path in paths.items()}
-        files = {suffix: stack.enter_context(part.open("wb")) for suffix, part in parts.items()}
+        files = {suffix: stack.enter_context(appearing(path)) for suffix, path in paths.items()}
         active = [encoders[suffix](file) for suffix, file in files.items()]
         for frame in frames:
             for encoder in active:

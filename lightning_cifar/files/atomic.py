@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -19,7 +20,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
     Raises:
         OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
     """
-    with appearing(path) as part, part.open("wb") as file:
+    with appearing(path) as file:
         file.write(content)
         if durable:
             file.flush()
@@ -27,13 +28,20 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A name to write to; afterwards the file has its own, or, on any error, is gone."""
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file under another name; afterwards it takes its own name, or, on any error, is removed.
+
+    A link with either name is replaced, and what it points to is unchanged. The file's folder may be a link: see
+    :mod:`lightning_cifar.files.links`.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield part
+            part.unlink(missing_ok=True)  # of a process that was killed
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            with os.fdopen(handle, "wb") as file:
+                yield file
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -5,30 +5,39 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import IO
 from weakref import WeakSet
 
 from lightning_cifar.errors import UsageError
+from lightning_cifar.files.links import open_own
 
 
 class FolderLock:
-    """Holds a run's folder for this process, until it ends however it ends.
+    """Hold a folder for this process, until it ends however it ends.
+
+    Args:
+        folder: Folder of a run or of a study.
+        busy: Error message where another process holds it.
 
     Raises:
-        UsageError: Another process holds it.
+        UsageError: Another process holds it, or ``.lock`` in it is not a file of its own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file: IO[str] = (folder / ".lock").open("w")
+    def __init__(self, folder: Path, busy: str = "") -> None:
+        self._handle: int | None = open_own(folder / ".lock", os.O_RDWR)  # which NFS needs for an exclusive lock
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.close()
-            raise UsageError(f"a run is going on in {folder}: wait for its end, or pass another --run_dir.") from None
+            self.release()
+            message = busy or f"a run is going on in {folder}: wait for its end, or pass another --run_dir."
+            raise UsageError(message) from None
         _held.add(self)
 
     def release(self) -> None:
-        self._file.close()
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    __del__ = release
 
 
 _held: WeakSet[FolderLock] = WeakSet()

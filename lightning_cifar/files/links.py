@@ -1,0 +1,99 @@
+"""Folders that were received from others: nothing in them leads a write or a removal to a place outside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from lightning_cifar.errors import UsageError
+
+
+def inside(folder: Path, relative: str | Path) -> Path:
+    """Return the path of something in a folder, if no symbolic link on the way leads out of the folder.
+
+    Args:
+        folder: May itself be a link, or be reached by one: the user named it.
+        relative: Path from the folder; it need not exist.
+
+    Raises:
+        UsageError: The real path is not in the folder.
+    """
+    path = folder / relative
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise UsageError(f"{path} leads out of {folder} by a symbolic link: remove the link.")
+    return path
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which a write could change files elsewhere: call this before writing into an existing one.
+
+    Symbolic links that stay in the folder are allowed, such as Lightning's ``last.ckpt``.
+
+    Raises:
+        UsageError: The folder holds a symbolic link that leads out of it, a file with several hard links, a FIFO, a
+            socket or a device; the message names the first and gives the fix.
+    """
+    root = os.path.realpath(folder)
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            found = path.lstat()
+            if stat.S_ISLNK(found.st_mode):
+                if not Path(os.path.realpath(path)).is_relative_to(root):
+                    raise UsageError(f"{path} is a symbolic link that leads out of {folder}: remove it.")
+            elif stat.S_ISREG(found.st_mode):
+                if found.st_nlink > 1:
+                    raise UsageError(
+                        f"{path} has {found.st_nlink} hard links, so that writing to it could change another file: "
+                        f"copy the folder with cp -r, and go on in the copy."
+                    )
+            elif not stat.S_ISDIR(found.st_mode):
+                raise UsageError(f"{path} is neither a regular file nor a folder: remove it.")
+
+
+def remove_tree(folder: Path, *, inside: Path) -> None:
+    """Remove a folder with all that it holds; links in it are removed, and what they point to is unchanged.
+
+    Args:
+        folder: To remove.
+        inside: Folder in which it must be; neither it nor a folder between the two may be a symbolic link.
+
+    Raises:
+        UsageError: A link leads elsewhere; nothing is removed.
+    """
+    relative = folder.relative_to(inside)
+    expected = os.path.join(os.path.realpath(inside), relative)
+    if not relative.parts or ".." in relative.parts or os.path.realpath(folder) != expected:
+        raise UsageError(f"{folder} is not removed: it leads elsewhere by a symbolic link; remove the link.")
+    shutil.rmtree(folder)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of a run for writing in place and return the file descriptor; it is made where it is missing.
+
+    Args:
+        path: File to open.
+        flags: Such as ``os.O_RDWR``; a file is never emptied by opening it.
+
+    Raises:
+        UsageError: It is a symbolic link, has several hard links, or is not a regular file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise UsageError(f"{path} is not a regular file: remove it.") from error
+        raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise UsageError(f"{path} is not a regular file, or has several hard links: remove it.")
+    os.set_blocking(handle, True)
+    return handle

@@ -1,0 +1,269 @@
+"""Guarded readers: a file that was received from others is data of a known format and size, or is refused in one line.
+
+Every reader opens regular files only, so that a FIFO or a device never blocks, reads a limited number of bytes, and
+raises :class:`UnreadableFileError` with the name of the file and the reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.files.shapes import mismatch
+
+T = TypeVar("T")
+
+LARGEST = 64 << 20
+"""Bytes of a text file: a hundred times as many as the largest that a run writes. Tables may be larger."""
+LARGEST_TABLE = 2 << 30
+DEEPEST = 100
+"""Levels of lists and mappings inside each other. The parsers' own limit is the stack, which ends the process."""
+MOST_VALUES = 1_000_000
+"""Values in a YAML file, where an alias counts as what it stands for."""
+_LONGEST_NUMBER = 400  # characters
+
+
+class UnreadableFileError(UsageError):
+    """A file cannot be read as what it must be; the message is one line with its name and the reason."""
+
+
+class MissingFileError(UnreadableFileError):
+    """There is no such file."""
+
+
+class BrokenFileError(UnreadableFileError):
+    """The file is empty, cut off, or not text of its format: what a crash or a full disk can leave."""
+
+
+def open_regular(path: Path, *, follow: bool = False) -> int:
+    """Open a regular file for reading and return the file descriptor; never blocks.
+
+    Args:
+        path: File to open.
+        follow: Whether the file itself may be a symbolic link: for paths that the user names. Files found inside a
+            received folder are opened without.
+
+    Raises:
+        UnreadableFileError: There is no such file, or it is a link, a folder, a FIFO or a device.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"there is no file {path}.") from error
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise UnreadableFileError(f"{path} cannot be read: {reason}.") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UnreadableFileError(f"{path} cannot be read: it is not a regular file.")
+    return handle
+
+
+def read_bytes(path: Path, *, limit: int | None = LARGEST, follow: bool = False) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: File to read.
+        limit: Largest size in bytes; None for a file of any size.
+        follow: See :func:`open_regular`.
+
+    Raises:
+        UnreadableFileError: The file is not a regular file, is too large, or cannot be read.
+    """
+    with os.fdopen(open_regular(path, follow=follow), "rb") as file:
+        try:
+            content = file.read() if limit is None else file.read(limit + 1)
+        except OSError as error:
+            raise UnreadableFileError(f"{path} cannot be read: {error.strerror}.") from error
+    if limit is not None and len(content) > limit:
+        raise UnreadableFileError(f"{path} cannot be read: it is larger than {limit:,} bytes.")
+    return content
+
+
+def read_text(path: Path, *, limit: int | None = LARGEST, follow: bool = False) -> str:
+    """Return the text of a UTF-8 file; the line ends are unchanged.
+
+    Raises:
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the bytes are not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit=limit, follow=follow).decode()
+    except UnicodeDecodeError as error:
+        raise BrokenFileError(f"{path} cannot be read: byte {error.start} is not UTF-8 text.") from error
+
+
+def read_json(path: Path, shape: type[T], *, follow: bool = False) -> T:
+    """Return the content of a JSON file of a known shape.
+
+    Args:
+        path: File to read.
+        shape: Type of the content, usually a TypedDict: see :mod:`lightning_cifar.files.shapes`. Further keys are
+            allowed and kept.
+        follow: See :func:`open_regular`.
+
+    Raises:
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the text is not JSON; also where a value has
+            another type or a key is missing, with the name of the key.
+    """
+    text = read_text(path, follow=follow)
+    try:
+        content = json.loads(text, parse_int=_small_int)
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    except ValueError as error:
+        reason = "it is empty" if not text.strip() else one_line(error)
+        raise BrokenFileError(f"{path} is not valid JSON: {reason}.") from error
+    if _depth(content) > DEEPEST:
+        raise _too_deep(path)
+    return check_shape(path, content, shape)
+
+
+def check_shape(path: Path, content: object, shape: type[T]) -> T:
+    """Return the content of a file if it has the shape.
+
+    Raises:
+        UnreadableFileError: It has not; the message names the file, the key and the value.
+    """
+    found = mismatch(content, shape)
+    if found is not None:
+        raise UnreadableFileError(f"{path}: {found}.")
+    checked: Any = content
+    return checked  # type: ignore[no-any-return]
+
+
+def read_yaml(path: Path, *, follow: bool = False) -> Any:
+    """Return the content of a YAML file of plain values.
+
+    Raises:
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the text is not YAML; also where it is nested
+            too deeply, stands for too many values, or holds a tag of Python.
+    """
+    return parse_yaml(path, read_text(path, follow=follow))
+
+
+def parse_yaml(path: object, text: str) -> Any:
+    """Return the content of a YAML text; ``path`` is for the messages.
+
+    Raises:
+        UnreadableFileError: See :func:`read_yaml`.
+    """
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+    try:
+        _check_yaml(path, yaml.parse(text, Loader=loader))
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        reason = one_line(error).replace('"<unicode string>"', str(path))
+        raise BrokenFileError(f"{path} is not valid YAML: {reason}") from error
+
+
+def _check_yaml(path: object, events: Iterator[yaml.Event]) -> None:
+    """Refuse a text by its events, which are parsed without recursion, before values are made of it."""
+    sizes: dict[str, int] = {}  # of what has an anchor; while it is open, it has no end
+    opened: list[tuple[str | None, int]] = []
+    total = 0
+
+    def refuse(reason: str) -> None:
+        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        raise UnreadableFileError(f"{path}, line {line}: {reason}")
+
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            total += sizes.get(event.anchor or "", 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+            text = event.value
+            if not event.style and len(text) > _LONGEST_NUMBER and text[0] in "+-.0123456789" and " " not in text:
+                refuse(f"the number {text[:20]}... is too long.")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = MOST_VALUES + 1
+            if len(opened) > DEEPEST:
+                refuse(f"it is nested too deeply (more than {DEEPEST} levels).")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        if total > MOST_VALUES:
+            refuse(f"with its aliases (*) it stands for more than {MOST_VALUES:,} values.")
+        tag = getattr(event, "tag", None) or ""
+        if tag not in ("", "!") and (not tag.startswith("tag:yaml.org,2002:") or "python" in tag):
+            refuse(f"the tag {one_line(tag)[:80]} is refused: only plain values are read.")
+
+
+def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[str, Any]:
+    """Return the arrays of an ``.npz`` file by name; no Python objects are read from it.
+
+    Args:
+        path: File to read.
+        limit: Largest size in bytes, of the file and of its unpacked arrays.
+        follow: See :func:`open_regular`.
+
+    Raises:
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where a checksum in the file is wrong, an array is
+            not as large as it claims, or holds Python objects.
+    """
+    import numpy as np
+
+    content = read_bytes(path, limit=limit, follow=follow)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > limit:
+                raise ValueError(f"its arrays are larger than {limit:,} bytes")
+            for member in archive.infolist():
+                _check_array(archive.read(member))
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # the zip reader and NumPy's raise many kinds on damaged bytes
+        raise BrokenFileError(f"{path} is damaged: {one_line(error)[:160] or type(error).__name__}.") from error
+
+
+def _check_array(content: bytes) -> None:
+    """Compare the size that an array's header claims with what follows: NumPy reserves the memory first."""
+    from numpy.lib import format as npy
+
+    file = io.BytesIO(content)
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"an array of shape {shape} is not as large as it claims")
+
+
+def _small_int(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"the number {text[:20]}... is too long")
+    return int(text)
+
+
+def _too_deep(path: Path) -> UnreadableFileError:
+    return UnreadableFileError(f"{path} cannot be read: it is nested too deeply (more than {DEEPEST} levels).")
+
+
+def _depth(value: object) -> int:
+    """Levels of lists and mappings inside each other; without recursion."""
+    deepest, pending = 0, [(value, 1)]
+    while pending:
+        here, depth = pending.pop()
+        items = here.values() if isinstance(here, dict) else here if isinstance(here, list) else None
+        if items is not None:
+            deepest = max(deepest, depth)
+            pending += [(item, depth + 1) for item in items]
+    return deepest
