@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from lightning_cifar.files.atomic import appearing, write_atomically
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes, read_npz
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -157,24 +158,27 @@ class FrameStore:
         write_atomically(self._path(index), buffer.getvalue())
 
     def read(self, index: int) -> dict[str, NDArray[np.generic]] | None:
-        """The arrays of a frame; None if its file is gone."""
+        """The arrays of a frame; None if its file is gone.
+
+        Raises:
+            UnreadableFileError: The file is damaged.
+        """
         try:
-            with np.load(self._path(index), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
+            return read_npz(self._path(index))
+        except MissingFileError:
             return None
 
     def keep(self, count: int) -> None:
         """Remove the frames from number ``count`` on."""
         for path in self.folder.glob("[0-9]*.npz"):
-            if int(path.stem) >= count:
+            if path.stem.isdecimal() and int(path.stem) >= count:
                 path.unlink(missing_ok=True)
 
     def copy_from(self, other: FrameStore, count: int) -> None:
-        """Copy the other's first ``count`` frames, as far as they are there."""
+        """Copy the other's first ``count`` frames, as far as they can be read."""
         for index in range(count):
-            if other._path(index).is_file():
-                write_atomically(self._path(index), other._path(index).read_bytes())
+            with suppress(UnreadableFileError):
+                write_atomically(self._path(index), read_bytes(other._path(index)))
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
@@ -206,6 +210,12 @@ def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
     path = run_folder(trainer) / f"{name}.json"
     write_atomically(path, (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
     return path
+
+
+def remove_json(trainer: Trainer, name: str) -> None:
+    """Remove ``<name>.json`` from the run's folder, if it is there."""
+    if _writes(trainer):
+        (run_folder(trainer) / f"{name}.json").unlink(missing_ok=True)
 
 
 def save_page(trainer: Trainer, name: str, html: str) -> Path | None:

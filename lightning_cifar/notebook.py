@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_cifar.artifacts import run_folder
+from lightning_cifar.files.reading import read_bytes
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -26,6 +27,7 @@ def show(run: Trainer | str | os.PathLike[str], names: str = "*", *, width: int 
 
     Raises:
         FileNotFoundError: There is no such picture; the message names those that there are.
+        UsageError: A picture is not a regular file.
     """
     folder = Path(run) if isinstance(run, str | os.PathLike) else run_folder(run)
     pictures = folder / "pictures"
@@ -43,6 +45,7 @@ def show(run: Trainer | str | os.PathLike[str], names: str = "*", *, width: int 
 
         if get_ipython() is not None:  # else it would print the names of objects
             for stem, path in found:
-                picture = Image(data=path.read_bytes(), format=path.suffix[1:], width=width)  # type: ignore[no-untyped-call]
+                content = read_bytes(path)
+                picture = Image(data=content, format=path.suffix[1:], width=width)  # type: ignore[no-untyped-call]
                 display(Markdown(f"**{stem}**"), picture)  # type: ignore[no-untyped-call]
     return [path for _, path in found]

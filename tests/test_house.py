@@ -43,7 +43,7 @@ ALLOWED = {
     "artifacts": {"files"},
     "configuration": {"errors"},
     "files": {"errors"},
-    "notebook": {"artifacts"},
+    "notebook": {"artifacts", "files"},
     "errors": set(),
     "schedules": set(),
     "analysis": set(),

@@ -22,6 +22,7 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import Encoder, FrameStore, frame_store, run_folder, stream_animation
+from lightning_cifar.files.reading import UnreadableFileError
 
 ACCURACIES = ("val/accuracy", "val/acc", "val_accuracy", "val_acc")
 """Names under which a validation accuracy is looked for."""
@@ -40,6 +41,7 @@ class _State(TypedDict):
 
 
 class _Frame(NamedTuple):
+    run: str
     weights: NDArray[np.float32]
     epoch: float
     step: int
@@ -111,6 +113,7 @@ class WeightGIF(Callback):
         self._layer: nn.Module | None = None
         self._layer_name = ""
         self._color = False
+        self._shape: tuple[int, ...] = ()
         self._store: FrameStore | None = None  # while training, on global rank zero
         self._state = _no_frames()
         self._in_epoch = False
@@ -129,6 +132,7 @@ class WeightGIF(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._layer_name, self._layer = find_filters(pl_module, self.layer)
         self._color = choose_color(self._layer, self.mode)
+        self._shape = read_filters(self._layer, color=self._color, max_kernels=self.max_kernels).shape
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._store, self._in_epoch, self._rendered = None, False, 0
@@ -233,13 +237,24 @@ class WeightGIF(Callback):
                     "not hold them: the animation begins here."
                 )
                 self._state = _no_frames()
-            elif source.folder != frame_store(folders[0], self.name).folder:
-                store.copy_from(source, count)
+            else:
+                if source.folder != frame_store(folders[0], self.name).folder:
+                    store.copy_from(source, count)
+                self._warn_of_damage(store)
         store.keep(self._state["count"])
 
+    def _warn_of_damage(self, store: FrameStore) -> None:
+        """Report it when a run is continued, and not after hours of training."""
+        damaged = [index for index in range(self._state["count"]) if self._frame(store, index) is None]
+        if damaged:
+            names = ", ".join(f"{index:06d}.npz" for index in damaged[:3]) + (" ..." if len(damaged) > 3 else "")
+            rank_zero_warn(
+                f"WeightGIF: {len(damaged)} frames in {store.folder} are gone or damaged ({names}): left out."
+            )
+
     def _holds(self, store: FrameStore) -> bool:
-        last = store.read(self._state["count"] - 1)
-        return last is not None and str(last["run"]) == self._state["run"] and int(last["step"]) == self._state["step"]
+        last = self._frame(store, self._state["count"] - 1)
+        return last is not None and (last.run, last.step) == (self._state["run"], self._state["step"])
 
     def _render(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._store is None or self._layer is None or self._rendered == self._state["count"]:
@@ -252,7 +267,7 @@ class WeightGIF(Callback):
             last, limit, found = frame, max(limit, largest_weight(frame.weights)), found + 1
         if last is None or found < self._state["count"]:
             missing = self._state["count"] - found
-            rank_zero_warn(f"WeightGIF: {missing} frames are gone from {self._store.folder}, and left out.")
+            rank_zero_warn(f"WeightGIF: {missing} frames in {self._store.folder} are gone or damaged, and left out.")
         if last is not None:
             about = f"{type(pl_module).__name__}, {self._layer_name}: {describe_filters(self._layer, last.weights)}"
             pictures = self._draw(self._store, about, limit if self.scaling == "shared" else None)
@@ -264,10 +279,20 @@ class WeightGIF(Callback):
 
     def _frames(self, store: FrameStore) -> Iterator[_Frame]:
         for index in range(self._state["count"]):
-            arrays = store.read(index)
-            if arrays is not None:
-                numbers = float(arrays["epoch"]), int(arrays["step"]), float(arrays["metric"])
-                yield _Frame(arrays["weights"].astype(np.float32), *numbers)
+            frame = self._frame(store, index)
+            if frame is not None:
+                yield frame
+
+    def _frame(self, store: FrameStore, index: int) -> _Frame | None:
+        """A frame of this layer; None if its file is gone, damaged, or of another layer."""
+        try:
+            held = store.read(index)
+            if held is None or held["weights"].shape != self._shape:
+                return None
+            numbers = float(held["epoch"]), int(held["step"]), float(held["metric"])
+            return _Frame(str(held["run"]), held["weights"].astype(np.float32), *numbers)
+        except (UnreadableFileError, KeyError, TypeError, ValueError):
+            return None
 
     def _draw(self, store: FrameStore, about: str, limit: float | None) -> Iterator[NDArray[np.uint8]]:
         from lightning_cifar.plots import draw_filter_frame

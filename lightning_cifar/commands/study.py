@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import io
 import json
 import os
@@ -14,10 +13,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, list_jobs, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     if options.address is None:  # the data of other machines are theirs
         _prepare_data(study, {arm: modules[arm] for arm in planned})
     jobs = prepare(study, folder, threads=threads)
-    with _Lock(folder):
+    with FolderLock(folder, busy=f"a study is running in {folder}: wait for it, or pass another --out."):
         about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
         write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
         board = Board(jobs, study)
@@ -247,23 +247,3 @@ def _cell(state: State | Progress | str) -> str:
     if isinstance(state, Progress):
         return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
     return {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
-
-
-class _Lock:
-    """One study at a time in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
-        self.file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self.file = self.path.open("w")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            raise UsageError(f"a study is running in {self.path.parent}: wait for it, or pass another --out.") from None
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()

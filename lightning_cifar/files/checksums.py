@@ -9,8 +9,12 @@ from pathlib import Path
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes
 
 SUFFIX = ".sha256"
+
+
+_LARGEST = 1 << 16  # bytes of a digest's file, which holds two lines at most
 
 
 class DamagedError(UsageError):
@@ -31,18 +35,18 @@ def write_verified(path: Path, content: bytes) -> None:
         OSError: It cannot be written; the message names the file. The former content is untouched.
     """
     line = _line(path, content)
-    before = beside(path).read_text().splitlines(keepends=True) if path.is_file() and beside(path).is_file() else []
-    write_atomically(beside(path), "".join([line, *before]).encode(), durable=True)
+    before = (_lines(path) if path.is_file() else None) or []
+    write_atomically(beside(path), b"".join([line, *before]), durable=True)
     try:
         write_atomically(path, content, durable=True)
     except OSError:
         if before:
-            write_atomically(beside(path), "".join(before).encode())
+            write_atomically(beside(path), b"".join(before))
         else:
             beside(path).unlink(missing_ok=True)
         raise
     if before:
-        write_atomically(beside(path), line.encode(), durable=True)
+        write_atomically(beside(path), line, durable=True)
 
 
 def read_verified(path: Path) -> bytes:
@@ -52,13 +56,14 @@ def read_verified(path: Path) -> bytes:
 
     Raises:
         DamagedError: With the file and the reason.
-        OSError: It cannot be read.
+        UnreadableFileError: It is not a regular file, or cannot be read.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, limit=None, follow=True)
     _refuse_packed(path, content)
-    if beside(path).is_file():
-        digest = hashlib.sha256(content).hexdigest()
-        if digest not in [line.split(" ")[0] for line in beside(path).read_text(errors="replace").splitlines()]:
+    lines = _lines(path)
+    if lines is not None:
+        digest = hashlib.sha256(content).hexdigest().encode()
+        if digest not in [line.split(b" ")[0] for line in lines]:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one in {beside(path).name}.")
         return content
     if not zipfile.is_zipfile(io.BytesIO(content)):
@@ -86,14 +91,14 @@ def _refuse_packed(path: Path, content: bytes) -> None:
 
 def move_verified(path: Path, to: Path) -> None:
     """Give a file and its digest another name, in place of what had it."""
-    digest = beside(path)
-    if digest.is_file():
-        kept = beside(to).read_text() if to.is_file() and beside(to).is_file() else ""
-        lines = [f"{line.split(' ')[0]}  {to.name}\n" for line in digest.read_text().splitlines()]
-        write_atomically(beside(to), "".join([*lines, kept]).encode())
+    lines = _lines(path)
+    if lines is not None:
+        moved = [line.split(b" ")[0].strip() + f"  {to.name}\n".encode() for line in lines]
+        kept = _lines(to) if to.is_file() else None
+        write_atomically(beside(to), b"".join([*moved, *(kept or [])]))
         path.replace(to)
-        write_atomically(beside(to), "".join(lines).encode())
-        digest.unlink()
+        write_atomically(beside(to), b"".join(moved))
+        beside(path).unlink()
     else:
         path.replace(to)
         beside(to).unlink(missing_ok=True)
@@ -105,5 +110,19 @@ def remove_verified(path: Path) -> None:
     beside(path).unlink(missing_ok=True)
 
 
-def _line(path: Path, content: bytes) -> str:
-    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
+def _line(path: Path, content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
+
+
+def _lines(path: Path) -> list[bytes] | None:
+    """Return the lines beside a file, damaged ones too: they are digests of nothing. None where it has no digest.
+
+    Raises:
+        DamagedError: The digest's file is not a regular file, or cannot be read.
+    """
+    try:
+        return read_bytes(beside(path), limit=_LARGEST).splitlines(keepends=True)
+    except MissingFileError:
+        return None
+    except UnreadableFileError as error:
+        raise DamagedError(str(error)) from error

@@ -12,7 +12,7 @@ from lightning_cifar.errors import UsageError
 
 
 def inside(folder: Path, relative: str | Path) -> Path:
-    """Return the path of something in a folder, if no symbolic link on the way leads out of the folder.
+    """Return the path of something in a folder, if neither a symbolic link nor ``..`` leads out of the folder.
 
     Args:
         folder: May itself be a link, or be reached by one: the user named it.
@@ -23,7 +23,7 @@ def inside(folder: Path, relative: str | Path) -> Path:
     """
     path = folder / relative
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise UsageError(f"{path} leads out of {folder} by a symbolic link: remove the link.")
+        raise UsageError(f"{path} leads out of {folder}: remove the symbolic link, or correct the name.")
     return path
 
 

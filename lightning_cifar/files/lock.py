@@ -37,6 +37,12 @@ class FolderLock:
             os.close(self._handle)
             self._handle = None
 
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     __del__ = release
 
 

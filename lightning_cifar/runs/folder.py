@@ -63,7 +63,6 @@ class RunFolder:
         os.environ[RUN_DIR_VARIABLE] = str(self.path)
         if self.resumed is not None:
             remove_parts(self.path)
-            (self.path / "result.json").unlink(missing_ok=True)  # says that a run ended
         write_atomically(self.path / "config.yaml", with_run_id(config, self.run_id).encode())
 
     @property

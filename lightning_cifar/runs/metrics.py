@@ -6,9 +6,20 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_cifar.errors import one_line
+from lightning_cifar.files.reading import (
+    LARGEST_TABLE,
+    BrokenFileError,
+    MissingFileError,
+    read_bytes,
+    read_json,
+    read_text,
+)
 
 TIMES = "times.csv"
 
@@ -25,15 +36,38 @@ class Curve:
     value: Floats
 
 
+class ResultRecord(TypedDict):
+    """Content of result.json, as far as it is read."""
+
+    metrics: NotRequired[dict[str, float | None]]
+    versions: NotRequired[dict[str, str]]
+    machine: NotRequired[dict[str, Any]]
+
+
+def read_result(folder: Path) -> ResultRecord | None:
+    """Return what a run noted when it ended; None where it has not ended, or the file was cut off by a power cut.
+
+    Raises:
+        UnreadableFileError: result.json holds something else than a run writes.
+    """
+    try:
+        return read_json(folder / "result.json", ResultRecord)
+    except (MissingFileError, BrokenFileError):
+        return None
+
+
 def read_curves(folder: Path) -> dict[str, Curve]:
     """All metrics of a run folder, from metrics.csv and times.csv; those of a run that still runs, as far as it is.
 
     A row without an epoch (a learning rate, say) gets the one of the last row that has one.
+
+    Raises:
+        UnreadableFileError: metrics.csv or times.csv is not a table that a run writes.
     """
-    path = folder / "metrics.csv"
-    if not path.is_file():
+    try:
+        names, rows, columns, values = _read_cells(folder / "metrics.csv")
+    except MissingFileError:
         return {}
-    names, rows, columns, values = _read_cells(path)
     if "step" not in names or not len(values):
         return {}
     num_rows = int(rows[-1]) + 1
@@ -61,8 +95,12 @@ def _read_cells(path: Path) -> tuple[list[str], NDArray[np.int64], NDArray[np.in
     Most cells of metrics.csv are empty, and some files are long: cells are found as arrays, not one by one. A row that
     is cut off, as the last one of a run that still runs, is left out. What is no number is NaN.
     """
-    head, _, body = path.read_text(errors="replace").replace("\r\n", "\n").partition("\n")
-    names = next(csv.reader([head]), [])
+    text = read_bytes(path, limit=LARGEST_TABLE).decode(errors="replace")
+    head, _, body = text.replace("\r\n", "\n").partition("\n")
+    try:
+        names = next(csv.reader([head]), [])
+    except csv.Error as error:
+        raise BrokenFileError(f"{path} is not a table: {one_line(error)}.") from error
     content = body[: body.rfind("\n") + 1].encode("ascii", "replace")
     characters = np.frombuffer(content, dtype=np.uint8)
     ends = np.flatnonzero((characters == ord(",")) | (characters == ord("\n")))
@@ -97,13 +135,21 @@ def _filled(rows: NDArray[np.int64], values: Floats, num_rows: int) -> Floats:
 
 
 def read_times(folder: Path) -> Floats:
-    """Rows (epochs completed, steps done, seconds of training), (E, 3), of a run of a study; (0, 3) where unknown."""
+    """Rows (epochs completed, steps done, seconds of training), (E, 3), of a run of a study; (0, 3) where unknown.
+
+    Raises:
+        UnreadableFileError: times.csv is not a table that a run writes.
+    """
     path = folder / TIMES
-    lines = path.read_text().splitlines()[1:] if path.is_file() else []
     try:
-        times = np.array([[float(word) for word in line.split(",")] for line in lines], dtype=float).reshape(-1, 3)
-    except ValueError:
+        lines = read_text(path, limit=LARGEST_TABLE).splitlines()[1:]
+    except MissingFileError:
         return np.empty((0, 3))
+    try:
+        times = np.array([[float(word) for word in line.split(",")] for line in lines], dtype=float)
+        times = times.reshape(len(lines), 3)
+    except ValueError as error:
+        raise BrokenFileError(f"{path} is damaged: its rows must be three numbers, epoch,step,seconds.") from error
     times[:, 0] += 1
     return times
 

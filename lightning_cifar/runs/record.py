@@ -29,9 +29,12 @@ class RunRecord(Callback):
         self.command, self.config, self.folder = command, config, folder
         self.start = time.monotonic()
         self.metrics: dict[str, float] = {}
+        self._trains = False
 
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.folder.has_begun = True
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if not self._trains:  # a run that ended, is continued and fails before its first batch keeps its result
+            artifacts.remove_json(trainer, "result")
+        self.folder.has_begun = self._trains = True
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self.folder.has_begun = True

@@ -12,6 +12,7 @@ from lightning_cifar.checkpoints.reading import RUN_ID, Checkpoint
 from lightning_cifar.configuration import read_configuration
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.checksums import DamagedError
+from lightning_cifar.files.links import refuse_links
 from lightning_cifar.runs.arguments import Arguments, dotted_names
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
@@ -60,6 +61,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
         raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
+    refuse_links(folder)
     if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
     config = read_configuration(folder / "config.yaml")

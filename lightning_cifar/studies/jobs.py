@@ -10,21 +10,49 @@ FOLDER/<arm>/seed-0.log          what it printed
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import yaml
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.links import open_own, refuse_links
+from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
 from lightning_cifar.studies.spec import Study
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
 DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
+
+
+class DoneRecord(TypedDict):
+    """Content of done.json, as far as it is read."""
+
+    state: Literal["done", "diverged", "failed"]
+    error: NotRequired[str]
+
+
+class StudyRecord(TypedDict):
+    """Content of study.json, as far as it is read."""
+
+    name: NotRequired[str]
+    arms: dict[str, dict[str, Any]]
+    metric: NotRequired[str]
+    mode: NotRequired[Literal["max", "min"]]
+    baseline: NotRequired[str]
+
+
+class AboutRecord(TypedDict):
+    """Content of about.json, as far as it is read."""
+
+    arms: NotRequired[list[str]]
+    seeds: NotRequired[list[int]]
+    question: NotRequired[str]
+    target: NotRequired[float | None]
+    command: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -60,11 +88,12 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
     """The jobs of a study, seed by seed, arm by arm; nothing is written.
 
     Raises:
-        UsageError: The folder belongs to another study, or is something else.
+        UsageError: The folder belongs to another study, is something else, or holds links that lead elsewhere.
     """
     marker = folder / STUDY
-    if marker.is_file():
-        if marker.read_text() != study.to_json():
+    if os.path.lexists(marker):
+        refuse_links(folder)
+        if read_text(marker) != study.to_json():
             raise UsageError(
                 f"{folder} belongs to another study, or to this one before it was changed: pass another --out."
             )
@@ -93,27 +122,35 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
 
 
 def state_of(job: Job) -> State:
-    """How a run ended, from what is on disk alone."""
-    try:
-        held = json.loads((job.path / DONE).read_text())
-    except (OSError, ValueError):
+    """How a run ended, from what is on disk alone.
+
+    Raises:
+        UnreadableFileError: done.json holds something else than a run writes.
+    """
+    held = _read_done(job)
+    if held is None:
         return "broken" if job.path.exists() else "waiting"
-    state: State = held.get("state", "broken")
-    return state
+    return held["state"]
 
 
 def error_of(job: Job) -> str:
     """Why a run failed, in one line; empty where it did not."""
+    held = _read_done(job)
+    return "" if held is None else held.get("error", "")
+
+
+def _read_done(job: Job) -> DoneRecord | None:
+    """None where it is missing, or was cut off by a power cut."""
     try:
-        return str(json.loads((job.path / DONE).read_text()).get("error", ""))
-    except (OSError, ValueError):
-        return ""
+        return read_json(job.path / DONE, DoneRecord)
+    except (MissingFileError, BrokenFileError):
+        return None
 
 
 def redirect_output(path: Path) -> None:
     """Send what this process prints, and the libraries below Python too, to the end of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = open_own(path, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)

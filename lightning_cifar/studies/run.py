@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning_cifar.callbacks.non_finite_guard import NonFiniteError
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.links import inside, remove_tree
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.metrics import TIMES
@@ -147,10 +147,12 @@ def work(job: Job, say: Callable[[Progress], None]) -> State:
 
 def arguments_of(job: Job) -> Arguments:
     """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
+    study = job.path.parents[1]
+    inside(study, job.path.relative_to(study))
     if state_of(job) == "failed":
         (job.path / DONE).unlink()
     if can_resume(job.path):
         return Arguments("fit", ("--resume", job.folder))
     if job.path.exists():
-        shutil.rmtree(job.path)
+        remove_tree(job.path, inside=study)
     return Arguments("fit", ("--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder))

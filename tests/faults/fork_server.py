@@ -98,7 +98,7 @@ class Watch:
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event not in FILE_EVENTS or not isinstance(args[0], str | os.PathLike):
             return
-        if event == "open" and (len(args) < 2 or not set(str(args[1] or "r")) & set("wax+")):
+        if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
             return
         if not os.path.abspath(os.fspath(args[0])).startswith(self.folder):
             return

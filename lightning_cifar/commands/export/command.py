@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.checkpoints.find import Found, find_checkpoint
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
+from lightning_cifar.files.links import inside
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def main(words: Sequence[str]) -> int:
         "resize": resize_of(content),
         "hyper_parameters": checkpoint.hyper_parameters,
         "checkpoint": source.path.name,
-        "accuracy": accuracies_of(content, source.folder / "result.json" if source.is_best else None),
+        "accuracy": accuracies_of(content, source.folder if source.is_best else None),
     }
     facts = facts_of(trained, data.image_size, **known)
     network = Portable(model, class_names=trained.class_names, mean=trained.mean, std=trained.std, facts=facts)
@@ -216,7 +217,7 @@ def _choose_file(format: Format, formats: Sequence[Format], source: Found, optio
     out: Path | None = options.out
     name = f"{source.path.stem}.{format}"
     if out is None:
-        path = source.folder / "export" / name
+        path = inside(source.folder, Path("export", name))
     elif out.is_dir() or len(formats) > 1:
         path = out / name
     elif out.suffix != f".{format}":

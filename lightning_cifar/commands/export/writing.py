@@ -6,7 +6,6 @@ import copy
 import io
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from lightning_cifar.checkpoints.trained import Trained
 from lightning_cifar.commands.export.reading import Format, Portable, Run, quiet
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.models.hand_made import HandConv2d, HandLinear, HandPool2d, HandReLU
+from lightning_cifar.runs.metrics import read_result
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -66,12 +66,15 @@ def resize_of(content: Mapping[str, Any]) -> str:
     return f"{part}, bicubic with antialiasing"
 
 
-def accuracies_of(content: Mapping[str, Any], result: Path | None) -> dict[str, float]:
+def accuracies_of(content: Mapping[str, Any], run: Path | None) -> dict[str, float]:
     """Shares by their names in the logs: in validation when a checkpoint was written, and on the test images.
 
     Args:
         content: Of the checkpoint.
-        result: What came out in the end, if that is of this checkpoint.
+        run: Folder of the run, if what came out in the end is of this checkpoint.
+
+    Raises:
+        UnreadableFileError: result.json in it holds something else than a run writes.
     """
     known: dict[str, float] = {}
     states = content.get("callbacks")
@@ -79,11 +82,9 @@ def accuracies_of(content: Mapping[str, Any], result: Path | None) -> dict[str, 
         if isinstance(state, dict) and state.get("monitor") == "val/accuracy":
             score = state.get("current_score")
             known |= {} if score is None else {"val/accuracy": round(float(score), 6)}
-    if result is not None:
-        with suppress(OSError, ValueError, TypeError, KeyError):  # nothing is known of it
-            value = json.loads(result.read_text())["metrics"]["test/accuracy"]
-            known["test/accuracy"] = round(float(value), 6)
-    return known
+    held = None if run is None else read_result(run)
+    value = None if held is None else held.get("metrics", {}).get("test/accuracy")
+    return known if value is None else known | {"test/accuracy": round(value, 6)}
 
 
 def write(format: Format, network: Portable) -> bytes:

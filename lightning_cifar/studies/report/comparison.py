@@ -11,11 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from lightning_cifar.errors import UsageError, did_you_mean, one_line
-from lightning_cifar.runs.metrics import read_curves
-from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, Job, State, error_of, state_of
+from lightning_cifar.errors import UsageError, did_you_mean
+from lightning_cifar.files.links import inside
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
+from lightning_cifar.runs.metrics import read_curves, read_result
+from lightning_cifar.studies.jobs import (
+    ABOUT,
+    DONE,
+    STUDY,
+    AboutRecord,
+    Job,
+    State,
+    StudyRecord,
+    error_of,
+    state_of,
+)
 from lightning_cifar.studies.report.results import RunResult, read_run
 
 Config = dict[str, Any]
@@ -87,7 +97,7 @@ def compare(
             )
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}: pass the folder of a study, or of runs.")
-    studies = [folder for folder in folders if (folder / STUDY).is_file()]
+    studies = [folder for folder in folders if os.path.lexists(folder / STUDY)]
     if studies and len(folders) > 1:
         raise UsageError(f"{studies[0]} is a study: pass it alone, or run folders such as {studies[0]}/*/seed-*/.")
     found = _read_study(folders[0]) if studies else _read_runs(folders)
@@ -135,30 +145,38 @@ def _choose(
 
 
 def _read_study(folder: Path) -> Compared:
-    held, about = _read_json(folder / STUDY), _read_json(folder / ABOUT)
-    if not isinstance(held.get("arms"), dict) or not held["arms"]:
-        raise UsageError(f"{folder / STUDY} cannot be read: run the study again, which writes it anew.")
+    held = read_json(folder / STUDY, StudyRecord)
+    if not held["arms"]:
+        raise UnreadableFileError(f"{folder / STUDY}: arms is empty.")
+    try:
+        about = read_json(folder / ABOUT, AboutRecord)
+    except MissingFileError:  # the study has not begun
+        about = AboutRecord()
     arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
-    metric, runs = str(held.get("metric", _METRICS[0])), []
+    metric, runs = held.get("metric", _METRICS[0]), []
     for arm in arms:
+        inside(folder, arm)
         seeds = set(about.get("seeds", ()))
-        seeds |= {int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-\d+", path.name)}
+        seeds |= {
+            int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-[0-9]{1,10}", path.name)
+        }
         for seed in sorted(seeds):
+            inside(folder, Path(arm, f"seed-{seed}"))
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
             runs.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
     target = about.get("target")
     return Compared(
-        title=str(held.get("name", folder.name)),
-        question=str(about.get("question", "")),
+        title=held.get("name", folder.name),
+        question=about.get("question", ""),
         arms=arms,
         runs=runs,
         metric=metric,
-        mode="min" if held.get("mode") == "min" else "max",
-        target=float(target) if isinstance(target, int | float) else None,
-        baseline=str(held.get("baseline", arms[0])),
+        mode=held.get("mode", "max"),
+        target=None if target is None else float(target),
+        baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
-        command=str(about.get("command", "")),
+        command=about.get("command", ""),
     )
 
 
@@ -203,7 +221,7 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
 
 
 def _refuse_what_is_no_run(folder: Path) -> None:
-    if (folder / "metrics.csv").is_file():
+    if os.path.lexists(folder / "metrics.csv"):
         return
     if (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} has no metrics.csv: the run has logged nothing yet, or without a CSV logger.")
@@ -226,7 +244,7 @@ def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:
 
 
 def _read_hand_made(arm: str, seed: int, folder: Path) -> RunResult:
-    if (folder / DONE).is_file():
+    if os.path.lexists(folder / DONE):
         job = Job(arm, seed, str(folder), str(folder / "config.yaml"), "", 1)
         return replace(read_run(job), state=state_of(job), error=error_of(job))
     result = read_result(folder)
@@ -242,27 +260,20 @@ def _read_hand_made(arm: str, seed: int, folder: Path) -> RunResult:
     return RunResult(arm, seed, folder, state, "", curves, math.nan)
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """What a run that ended noted; nothing of one that did not."""
-    return _read_json(folder / "result.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a file holds; nothing where it is missing or broken off."""
-    try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return held if isinstance(held, dict) else {}
-
-
 def _read_config(folder: Path) -> Config:
+    """The settings of a run; none where it has no file of them."""
     path = folder / "config.yaml"
-    if not path.is_file():
-        return {}
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
-        held = yaml.load(path.read_text(), Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
-    return held if isinstance(held, dict) else {}
+        held = read_yaml(path)
+    except MissingFileError:
+        return {}
+    if not isinstance(held, dict):
+        raise UnreadableFileError(f"{path} must hold settings by name.")
+    return {str(key): _with_text_keys(value) for key, value in held.items()}
+
+
+def _with_text_keys(value: object) -> object:
+    """Keys of YAML can be numbers and dates, which neither sort nor go into JSON beside names."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value

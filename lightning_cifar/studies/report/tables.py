@@ -12,7 +12,8 @@ import numpy as np
 
 from lightning_cifar.analysis.statistics import Difference
 from lightning_cifar.plots import HeatMap, Interval, Table
-from lightning_cifar.studies.report.comparison import Compared, Config, read_result
+from lightning_cifar.runs.metrics import read_result
+from lightning_cifar.studies.report.comparison import Compared, Config
 from lightning_cifar.studies.report.results import (
     ArmRow,
     RunResult,
@@ -203,7 +204,7 @@ def machine_facts(compared: Compared) -> list[tuple[str, str]]:
     """Versions and machine, of all runs that noted them, and how many have which where they differ."""
     facts: dict[str, Counter[str]] = {"versions": Counter(), "machine": Counter()}
     for run in compared.runs:
-        result = read_result(run.folder)
+        result = read_result(run.folder) or {}
         for name, counts in facts.items():
             held = result.get(name)
             if isinstance(held, dict):
