@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import random
 import subprocess
 import zipfile
@@ -61,6 +62,37 @@ def test_mutants_are_caught(tmp_path: Path, with_digest: bool) -> None:
         path.write_bytes(good[:length])
         with pytest.raises(UsageError, match=r"a\.ckpt"):
             Checkpoint.read(path)
+
+
+def test_any_damaged_byte_beside_it_is_caught_and_named(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.ckpt")
+    digest = beside(path).read_bytes()
+    for place in range(64):
+        for value in (0x00, 0xFF, 0x80, ord(" "), ord("\n")):
+            beside(path).write_bytes(digest[:place] + bytes([value]) + digest[place + 1 :])
+            with pytest.raises(DamagedError, match=r"a\.ckpt is damaged: .* in a\.ckpt\.sha256\."):
+                read_verified(path)
+    move_verified(path, tmp_path / "b.ckpt")  # what is damaged can still be moved and replaced
+    with pytest.raises(DamagedError, match=r"b\.ckpt is damaged"):
+        read_verified(tmp_path / "b.ckpt")
+    checkpoint(tmp_path / "b.ckpt")
+    read_verified(tmp_path / "b.ckpt")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "large"])
+def test_a_digest_that_is_not_a_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = checkpoint(tmp_path / "a.ckpt")
+    place = beside(path)
+    place.rename(tmp_path / "elsewhere")
+    {
+        "pipe": lambda: os.mkfifo(place),
+        "link": lambda: place.symlink_to("elsewhere"),
+        "folder": place.mkdir,
+        "large": lambda: place.write_bytes(bytes(1 << 20)),
+    }[kind]()
+    with pytest.raises(DamagedError, match=r"a\.ckpt\.sha256 cannot be read: it is "):
+        read_verified(path)
 
 
 def test_another_file_in_its_place_is_caught(tmp_path: Path) -> None:

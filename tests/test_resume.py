@@ -147,6 +147,41 @@ def test_of_two_checkpoints_the_last_good_one_is_taken(
     assert "Start anew with --config" in capsys.readouterr().err
 
 
+def test_a_failed_resume_of_a_run_that_ended_keeps_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    run("--run_dir", str(folder), "--trainer.max_epochs", "1")
+    result = (folder / "result.json").read_bytes()
+    monkeypatch.delenv("LIGHTNING_CIFAR_TRACEBACK")
+    more = ["--trainer.max_epochs", "2", "--trainer.callbacks+=WeightGIF", "--trainer.callbacks.layer", "nothing"]
+    assert main(["fit", "--resume", str(folder), *more]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert (folder / "result.json").read_bytes() == result
+    monkeypatch.setenv("LIGHTNING_CIFAR_TRACEBACK", "1")
+    with monkeypatch.context() as patch:
+        break_at(patch, 2)
+        with pytest.raises(PowerCutError):
+            main(["fit", "--resume", str(folder), *more[:2]])
+    assert not (folder / "result.json").exists(), "a run that broke has no result"
+
+
+def test_a_damaged_digest_is_named_and_the_checkpoint_before_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        break_at(patch, 8)
+        with pytest.raises(PowerCutError):
+            main([*ARGS, "--run_dir", str(folder)])
+    digest = folder / "checkpoints/resume.ckpt.sha256"
+    digest.write_bytes(b"\xff" + digest.read_bytes()[1:])
+    run("--resume", str(folder))
+    said = capsys.readouterr().err
+    assert "resume.ckpt is damaged: its SHA-256 is not the one in resume.ckpt.sha256. Going on from resume.prev" in said
+    assert (folder / "result.json").is_file()
+
+
 def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
     """The workers of a loader live on for seconds when their run is killed."""
     lock = FolderLock(tmp_path)

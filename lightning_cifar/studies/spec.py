@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from lightning_cifar.errors import UsageError, did_you_mean
 Config = dict[str, Any]
 
 _KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline")
+_MOST = 10_000  # arms, and seeds
 _SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
 
 
@@ -85,9 +87,9 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         mode = "min" if "loss" in str(metric) else "max"
     if mode not in ("max", "min"):
         raise UsageError(f"{path}: mode (={mode}) must be max or min.")
-    baseline = content.get("baseline", next(iter(arms)))
+    baseline = str(content.get("baseline", next(iter(arms))))
     if baseline not in arms:
-        hint = did_you_mean(str(baseline), arms)
+        hint = did_you_mean(baseline, arms)
         raise UsageError(f"{path}: baseline (={baseline}) must be one of the arms {', '.join(arms)}.{hint}")
     target = content.get("target")
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
@@ -101,7 +103,7 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         metric=str(metric),
         mode="max" if mode == "max" else "min",
         target=None if target is None else float(target),
-        baseline=str(baseline),
+        baseline=baseline,
     )
 
 
@@ -138,6 +140,9 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
         grid = content["grid"]
         if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
             raise UsageError(f"{path}: grid must hold keys with lists of values, such as model.lr: [0.01, 0.1].")
+        if math.prod(map(len, grid.values())) > _MOST:
+            raise UsageError(f"{path}: grid stands for more than {_MOST:,} arms: name fewer values.")
+        grid = {str(key): values for key, values in grid.items()}
         named = {}
         for values in itertools.product(*grid.values()):
             pairs = dict(zip(grid, values, strict=True))
@@ -210,6 +215,8 @@ def _refuse_equal(path: Path, arms: dict[str, Config]) -> None:
 
 
 def _seeds(path: Path, given: object) -> tuple[int, ...]:
+    if isinstance(given, int) and given > _MOST:
+        raise UsageError(f"{path}: seeds (={given}) must be at most {_MOST:,}.")
     numbers = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if not isinstance(numbers, list) or not all(isinstance(seed, int) and seed >= 0 for seed in numbers):
         raise UsageError(f"{path}: seeds (={given}) must be a number of seeds, or a list of them.")

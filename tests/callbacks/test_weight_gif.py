@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -410,9 +411,41 @@ def test_frames_lost_on_the_way_are_left_out(make_trainer: MakeTrainer, tmp_path
         def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
             (tmp_path / "pictures/.frames/weights/000001.npz").unlink(missing_ok=True)
 
-    with pytest.warns(UserWarning, match="WeightGIF: 1 frames are gone from .*weights, and left out"):
+    with pytest.warns(UserWarning, match=r"WeightGIF: 1 frames in .*weights are gone or damaged, and left out"):
         make_trainer(WeightGIF(), Lose(), max_epochs=3).fit(Net(), Loader(), Loader())
     assert len(pictures_of(tmp_path / "pictures/weights.gif")[0]) == 3
+
+
+@pytest.mark.parametrize("damage", ["bytes", "keys", "shape", "type", "pipe"])
+def test_damaged_frames_are_reported_when_a_run_is_resumed(
+    make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any, damage: str
+) -> None:
+    run = tmp_path / "run"
+    fit(make_trainer, run, WeightGIF(), saving(run))
+    path = run / "pictures/.frames/weights/000001.npz"
+    held = dict(np.load(path))
+    if damage == "bytes":
+        content = bytearray(path.read_bytes())
+        content[content.index(held["weights"].tobytes())] ^= 1
+        path.write_bytes(content)
+    elif damage == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        del held["metric"]
+        changes: dict[str, Any] = {"keys": {}, "shape": {"weights": np.ones(3)}, "type": {"metric": "high"}}
+        np.savez(path, **{**held, **changes[damage]})
+
+    class Look(Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            assert len(own_warnings(caught, "WeightGIF")) == 1, "it is reported before the training"
+
+    with pytest.warns(UserWarning, match="WeightGIF") as caught:
+        fit(make_trainer, run, WeightGIF(), Look(), ckpt_path=run / "checkpoints/step=9.ckpt")
+    first, last = own_warnings(caught, "WeightGIF")
+    assert first == f"WeightGIF: 1 frames in {path.parent} are gone or damaged (000001.npz): left out."
+    assert last == f"WeightGIF: 1 frames in {path.parent} are gone or damaged, and left out."
+    assert len(pictures_of(run / "pictures/weights.gif")[0]) == EPOCHS
 
 
 def test_tensorboard_plays_the_animation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
