@@ -22,8 +22,10 @@ class FolderLock:
         UsageError: Another process holds it, or ``.lock`` in it is not a file of its own.
     """
 
+    _handle: int | None = None
+
     def __init__(self, folder: Path, busy: str = "") -> None:
-        self._handle: int | None = open_own(folder / ".lock", os.O_RDWR)  # which NFS needs for an exclusive lock
+        self._handle = open_own(folder / ".lock", os.O_RDWR)  # which NFS needs for an exclusive lock
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
