@@ -263,3 +263,116 @@ def test_the_other_received_folders(name: str, received: Path, capsys: pytest.Ca
 
 def test_there_are_enough() -> None:
     assert len(NAMES) >= 200
+
+
+# ---------------------------------------------------------------- folders that must be accepted
+
+
+def edited(path: str, **changes: object) -> None:
+    held = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**held, **changes}))
+
+
+def linked_inside() -> None:
+    checkpoints = Path("run/checkpoints")
+    (checkpoints / "best.ckpt").rename(checkpoints / "epoch-1.ckpt")
+    (checkpoints / "best.ckpt.sha256").unlink()
+    (checkpoints / "best.ckpt").symlink_to("epoch-1.ckpt")
+
+
+def linked_run() -> None:
+    Path("run").rename("elsewhere")
+    Path("run").symlink_to("elsewhere", target_is_directory=True)
+
+
+def hard_linked() -> None:
+    Path("backup").mkdir()
+    for path in Path("run").iterdir():
+        if path.is_file():
+            (Path("backup") / path.name).hardlink_to(path)
+
+
+HONEST: dict[str, tuple[str, Callable[[], object]]] = {
+    "a run": ("report", lambda: None),
+    "a run to export": ("export", lambda: None),
+    "a study": ("report of a study", lambda: None),
+    "a study that is started again": ("study", lambda: None),
+    "a study from before its first run": ("report of a study", lambda: Path("out/about.json").unlink()),
+    "a study with a run that broke": ("report of a study", lambda: Path("out/plain/seed-0/done.json").unlink()),
+    "a study that was cut off": ("report of a study", lambda: Path("out/plain/seed-0/done.json").write_text("")),
+    "a run that goes on": ("report", lambda: Path("run/done.json").unlink()),
+    "a run without a result": ("report", lambda: [Path("run", name).unlink() for name in ("done.json", "result.json")]),
+    "a run without a configuration": ("report", lambda: Path("run/config.yaml").unlink()),
+    "a run without times": ("report", lambda: Path("run/times.csv").unlink()),
+    "numbers that are not finite": ("report", lambda: edited("run/done.json", metrics={"val/loss": float("nan")})),
+    "a metric that is null": ("report", lambda: edited("run/result.json", metrics={"val/loss": None}, best=None)),
+    "more keys": ("report", lambda: edited("run/result.json", more={"a": [1]}, machine={"threads": 4})),
+    "fewer keys": ("report", lambda: Path("run/result.json").write_text('{"command": "fit"}')),
+    "accuracies of no test": ("export", lambda: edited("run/result.json", metrics={})),
+    "an accuracy of the test": ("export", lambda: edited("run/result.json", metrics={"test/accuracy": 1})),
+    "text of other alphabets": ("report of a study", lambda: edited("out/about.json", question="Größe, 学习率?")),
+    "line ends of Windows": (
+        "report",
+        lambda: Path("run/metrics.csv").write_bytes(Path("run/metrics.csv").read_bytes().replace(b"\n", b"\r\n")),
+    ),
+    "a last row that is cut off": (
+        "report",
+        lambda: Path("run/metrics.csv").write_bytes(Path("run/metrics.csv").read_bytes()[:-9]),
+    ),
+    "keys that are numbers, and an alias": (
+        "report",
+        lambda: Path("run/config.yaml").write_text("trainer: &t {1: 2, a: 0.5, 2026-01-01: x}\nmodel: *t\n"),
+    ),
+    "a long number as text": ("report", lambda: Path("run/config.yaml").write_text(f"model: '{'1' * 5000}'\n")),
+    "a checkpoint that is a link in the run": ("export", linked_inside),
+    "a run named by a link: report": ("report", linked_run),
+    "a run named by a link: export": ("export", linked_run),
+    "a run named by a link: resume": ("resume", linked_run),
+    "hard links of a backup: report": ("report", hard_linked),
+    "hard links of a backup: export": ("export", hard_linked),
+    "a checkpoint without its digest": ("export", lambda: Path("run/checkpoints/best.ckpt.sha256").unlink()),
+    "a digest of two lines": (
+        "export",
+        lambda: Path("run/checkpoints/best.ckpt.sha256").write_text(
+            f"{'0' * 64}  best.ckpt\n" + Path("run/checkpoints/best.ckpt.sha256").read_text()
+        ),
+    ),
+    "what a killed run left": ("resume", lambda: Path("run/.config.yaml.1.part").write_text("half")),
+}
+
+
+def accepted(command: str, change: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> None:
+    if command == "resume":
+        Path("run/result.json").unlink()
+    change()
+    code = main(COMMANDS[command])
+    assert code == 0, capsys.readouterr().err
+
+
+SOME = [name for name, (command, _) in HONEST.items() if command != "resume"][::4]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_some_honest_folders_are_accepted(name: str, received: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accepted(*HONEST[name], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in HONEST if name not in SOME])
+def test_the_other_honest_folders_are_accepted(name: str, received: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accepted(*HONEST[name], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["report", "resume", "export"])
+@pytest.mark.parametrize("name", ["lenet", "side_by_side", "squeezenet"])
+def test_runs_of_version_0_1_0_are_accepted(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(filter="data")
+    Path(name).rename("run")
+    if (name, command) == ("side_by_side", "export"):
+        pytest.skip("a file takes one network")
+    accepted(command, lambda: None, capsys)
