@@ -254,3 +254,12 @@ def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.Cap
     words += ["--data.root", "photographs"]
     message = error_of(capsys, words)
     assert "and the checkpoint was trained with 3 classes (Disc, holiday, square): pass the folder" in message
+
+
+def test_a_checkpoint_of_another_number_of_classes_names_the_numbers(
+    trained: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
+    words += ["--data.val_share", "0", "--data.test_share", "0", "--trainer.max_epochs", "2"]
+    message = error_of(capsys, words)
+    assert "was trained with 10 classes, and ImageFolderDataModule has 3: pass data of the same classes" in message

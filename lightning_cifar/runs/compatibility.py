@@ -73,6 +73,12 @@ def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule:
     content = checkpoint.content
     if isinstance(datamodule, data.ImageFolderDataModule) and "ImageFolderDataModule" in content:
         datamodule.load_state_dict(content["ImageFolderDataModule"])  # refuses other classes
+    held, wanted = checkpoint.hyper_parameters.get("num_classes"), model.hparams.get("num_classes")
+    if isinstance(held, int) and isinstance(wanted, int) and held != wanted:
+        raise UsageError(
+            f"{checkpoint.path} was trained with {held} classes, and {type(datamodule).__name__} has {wanted}: pass "
+            "data of the same classes, or start without --ckpt_path."
+        )
     try:
         model.load_state_dict(content["state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
