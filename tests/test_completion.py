@@ -98,7 +98,7 @@ SITUATIONS = [
     (["lr-find", "--ckpt"], []),
     (["lr-find", "--model", "LeNet", "--model.activ"], ["--model.activation"]),
     (["explain", "--images", "a.png", "de"], ["deep net.yml", "demo.txt", "demo.yaml", "derived"]),
-    (["explain", "--images", "a.png", "b.png", "--mod"], ["--mode"]),
+    (["explain", "--images", "a.png", "b.png", "--ckpt"], ["--ckpt_path"]),
     (["study", "dem"], ["demo.yaml"]),
     (["bench", ""], ["conv"]),
     (["completion", ""], ["bash", "zsh", "fish"]),
@@ -183,7 +183,7 @@ def test_fish_completes(scripts: dict[str, str], folder: Path) -> None:
     assert complete("fit", "--trainer.callbacks+=WeightG") == ["--trainer.callbacks+=WeightGIF"]
     assert complete("fit", "--config", "dem") == ["demo.yaml"]
     assert complete("bench", "") == ["conv"]
-    assert complete("explain", "--images", "a", "b", "--mod") == ["--mode"]
+    assert complete("explain", "--images", "a", "b", "--ckpt") == ["--ckpt_path"]
 
 
 # ---------------------------------------------------------------- the command

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import sys
@@ -101,20 +100,17 @@ def test_json_holds_the_same(quick: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert levels == sorted(levels, key=["ok", "note", "fix"].index), "what is to be fixed comes last"
 
 
-def test_texts_are_safe_for_any_terminal_and_shorten_the_home_folder(
-    quick: Path, monkeypatch: pytest.MonkeyPatch
+def test_texts_hold_no_control_characters_and_shorten_the_home_folder(
+    quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def odd() -> Iterator[Check]:
-        yield Check("disk", "ok", f"\N{LATIN SMALL LETTER A WITH DIAERESIS} \x1b[31m {quick}/home/x {quick}/data")
+        yield Check("disk", "ok", f"\x1b[31m {quick}/home/x {quick}/data")
 
     monkeypatch.setenv("HOME", f"{quick}/home")
     monkeypatch.chdir("/")
     monkeypatch.setattr(checks, "disk", odd)
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", stream)
-    main(["doctor"])
-    stream.flush()
-    assert f"disk: \\xe4  [31m ~/x {quick}/data" in stream.buffer.getvalue().decode().replace("\n     ", "")
+    main(["doctor", "--json"])
+    assert f" [31m ~/x {quick}/data" in [each["text"] for each in json.loads(capsys.readouterr().out)["checks"]]
 
 
 @pytest.mark.parametrize(("word", "message"), [("--jsn", "Did you mean --json?"), ("everything", "everything")])
@@ -464,6 +460,18 @@ def test_half_of_mnist(tmp_path: Path) -> None:
     [found] = named(libraries.datasets(tmp_path, tmp_path), "MNIST")
     assert (found.level, "lacks train-images" in found.text) == ("note", True)
     assert "MNISTDataModule" in found.fix
+
+
+@pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])
+def test_a_damaged_file_of_mnist(name: str, tmp_path: Path) -> None:
+    """Under any of its customary names."""
+    folder = tmp_path / "MNIST/raw"
+    folder.mkdir(parents=True)
+    for file in sources.MNIST.files:
+        (folder / f"{file.name}.gz").write_text("x")
+    (folder / "t10k-labels-idx1-ubyte.gz").rename(folder / name)
+    [found] = named(libraries.datasets(tmp_path, tmp_path), "MNIST")
+    assert "no file" in found.text, "all four are found and compared"
 
 
 def test_an_archive_cut_short(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from lightning_cifar.commands.doctor import checks
 from lightning_cifar.commands.doctor.checks import Check, guarded
 from lightning_cifar.commands.doctor.libraries import libraries
 from lightning_cifar.errors import CommandParser
+from lightning_cifar.files.paths import expand_user
 
 _LEVELS = ("ok", "note", "fix")
 
@@ -45,18 +45,16 @@ def _parser() -> CommandParser:
         "changes nothing and sends nothing. The exit code is 1 if a command fails because of what was found.",
         allow_abbrev=False,
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data (default: data)")
+    parser.add_argument("--root", type=expand_user, metavar="DIR", help="folder of the data (default: data)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs and for bug reports")
     return parser
 
 
 def _lines(check: Check) -> str:
-    """A check as text that the terminal can show; the fix is one line, since it is there to be copied."""
+    """A check as text; the fix is one line, since it is there to be copied."""
     head, indent = f"{check.level:<5} {check.name}: ", " " * 6
     text = textwrap.fill(head + check.text, 100, subsequent_indent=indent, break_on_hyphens=False)
-    text = f"{text}\n{indent}> {check.fix}" if check.fix else text
-    encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return f"{text}\n{indent}> {check.fix}" if check.fix else text
 
 
 def _clean(text: str) -> str:

@@ -12,7 +12,6 @@ import os
 import shlex
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,8 @@ from importlib import import_module
 from pathlib import Path
 
 from lightning_cifar.commands.doctor.checks import Check, gigabytes, guarded, installed, reinstall
-from lightning_cifar.errors import one_line
+from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.files.reading import open_regular
 
 # -P and the folder of this package, which is site-packages or a checkout: the current folder is not searched.
 _START = f"""\
@@ -136,11 +136,13 @@ def datasets(root: Path, base: Path) -> Iterator[Check]:
     files = {folder / name: md5 for name, md5 in sources.OFFICIAL_MD5.items()}
     yield from _check("CIFAR10", root, base, {archive: sources.ARCHIVE_MD5} if source == archive else files)
     for kind in (sources.MNIST, sources.FASHION_MNIST):
-        folder = kind.folder(root)
-        unpacked = {folder / file.name: file.unpacked_md5 for file in kind.files}
-        packed = {folder / f"{file.name}.gz": file.md5 for file in kind.files}
-        both = zip(unpacked.items(), packed.items(), strict=True)
-        yield from _check(kind.name, root, base, dict(a if a[0].exists() else b for a, b in both))
+        read: dict[Path, str] = {}
+        for file in kind.files:
+            path = kind.find(root, file)
+            if path is None or root / kind.name not in path.parents:  # files in root itself may be of either data set
+                path = kind.folder(root) / f"{file.name}.gz"
+            read[path] = file.md5 if path.suffix == ".gz" else file.unpacked_md5
+        yield from _check(kind.name, root, base, read)
 
 
 def _check(name: str, root: Path, base: Path, files: dict[Path, str]) -> Iterator[Check]:
@@ -170,8 +172,7 @@ def _check(name: str, root: Path, base: Path, files: dict[Path, str]) -> Iterato
 
 def _md5(path: Path) -> str:
     """Of a regular file; empty for what cannot be read or is larger than any published file. Never waits for a FIFO."""
-    with suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        found = os.fstat(file.fileno())
-        if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:
+    with suppress(OSError, UsageError), open(open_regular(path, follow=True), "rb") as file:
+        if os.fstat(file.fileno()).st_size <= LARGEST:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     return ""
