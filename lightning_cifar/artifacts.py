@@ -10,16 +10,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from lightning_cifar.files.atomic import appearing, write_atomically
+from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes, read_npz
 
 if TYPE_CHECKING:
@@ -82,39 +82,13 @@ def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None
     return path
 
 
-def save_animation(trainer: Trainer, name: str, gif: bytes, *, step: int | None = None) -> Path | None:
-    """Write the bytes of a GIF as ``pictures/<name>.gif``, and show it in TensorBoard's image panel, which plays it."""
-    if not _writes(trainer):
-        return None
-    path = run_folder(trainer) / "pictures" / f"{name}.gif"
-    write_atomically(path, gif)
-    _show_gif(trainer, name, path, step)
-    return path
-
-
-class Encoder(Protocol):
-    """What makes an animation's file of frames, see :mod:`lightning_cifar.plots.animation`."""
-
-    def add(self, frame: NDArray[np.uint8]) -> None: ...
-
-    def finish(self) -> None: ...
-
-
-def stream_animation(
-    trainer: Trainer,
-    name: str,
-    frames: Iterable[NDArray[np.uint8]],
-    encoders: Mapping[str, Callable[[BinaryIO], Encoder]],
-    *,
-    step: int | None = None,
-) -> list[Path]:
-    """Write ``pictures/<name>.<format>`` in each format, and a GIF to TensorBoard as :func:`save_animation` does.
+def save_animation(trainer: Trainer, name: str, files: Mapping[str, bytes], *, step: int | None = None) -> list[Path]:
+    """Write ``pictures/<name>.<format>`` for each format, and give a GIF to TensorBoard, whose image panel plays it.
 
     Args:
         trainer: see :func:`save_figure`.
         name: likewise.
-        frames: (height, width, 3), all of one size. They are taken one by one, and none is kept.
-        encoders: by format, ``gif`` or another: what encodes into an open file.
+        files: contents by format, see :func:`lightning_cifar.plots.encode_animation`.
         step: see :func:`save_figure`.
 
     Returns:
@@ -125,15 +99,9 @@ def stream_animation(
     """
     if not _writes(trainer):
         return []
-    paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in encoders}
-    with ExitStack() as stack:
-        files = {suffix: stack.enter_context(appearing(path)) for suffix, path in paths.items()}
-        active = [encoders[suffix](file) for suffix, file in files.items()]
-        for frame in frames:
-            for encoder in active:
-                encoder.add(frame)
-        for encoder in active:
-            encoder.finish()
+    paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in files}
+    for suffix, path in paths.items():
+        write_atomically(path, files[suffix])
     if "gif" in paths:
         _show_gif(trainer, name, paths["gif"], step)
     return list(paths.values())

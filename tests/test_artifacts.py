@@ -9,10 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,13 +19,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_cifar import artifacts
 from lightning_cifar.files import atomic
-from lightning_cifar.plots import GIFEncoder
 
 
 def make_trainer(folder: Path, *loggers: object, rank_zero: bool = True, fast_dev_run: bool = False) -> Trainer:
@@ -56,35 +53,14 @@ def make_gif() -> bytes:
     return buffer.getvalue()
 
 
-class Lines:
-    """An encoder: a line for each frame."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def add(self, frame: NDArray[np.uint8]) -> None:
-        self.file.write(f"{frame[0, 0, 0]}\n".encode())
-
-    def finish(self) -> None:
-        self.file.write(b"end")
-
-
-def frames(*values: int) -> Iterator[NDArray[np.uint8]]:
-    return (np.full((4, 6, 3), value, np.uint8) for value in values)
-
-
 def save_everything(trainer: Trainer) -> list[Path | None]:
-    assert bool(artifacts.stream_animation(trainer, "stream", frames(1), {"txt": Lines})) == trainer_writes(trainer)
+    movie = artifacts.save_animation(trainer, "movie", {"gif": make_gif(), "webp": b"2"})
     return [
         artifacts.save_figure(trainer, "a/b", make_figure()),
-        artifacts.save_animation(trainer, "movie", make_gif()),
+        *(movie or [None, None]),
         artifacts.save_table(trainer, "table", ["x"], [[1]]),
         artifacts.save_json(trainer, "value", {}),
     ]
-
-
-def trainer_writes(trainer: Trainer) -> bool:
-    return trainer.is_global_zero and not vars(trainer)["fast_dev_run"]
 
 
 def files_in(folder: Path) -> set[str]:
@@ -104,9 +80,9 @@ def test_run_folder_is_that_of_the_first_logger(tmp_path: Path) -> None:
 
 def test_everything_works_without_a_logger(tmp_path: Path) -> None:
     paths = save_everything(make_trainer(tmp_path))
-    pictures = {"pictures/a/b.png", "pictures/movie.gif", "pictures/stream.txt"}
+    pictures = {"pictures/a/b.png", "pictures/movie.gif", "pictures/movie.webp"}
     assert files_in(tmp_path) == pictures | {"table.csv", "value.json"}
-    assert [path and path.is_file() for path in paths] == [True] * 4
+    assert [path and path.is_file() for path in paths] == [True] * 5
     with Image.open(tmp_path / "pictures/a/b.png") as image:
         assert image.size == (2 * artifacts.DPI, artifacts.DPI)
 
@@ -115,7 +91,7 @@ def test_everything_works_without_a_logger(tmp_path: Path) -> None:
 def test_other_ranks_and_fast_dev_run_write_nothing(tmp_path: Path, reason: dict[str, bool]) -> None:
     calls: list[object] = []
     logger = SimpleNamespace(log_dir=str(tmp_path), log_image=lambda **kwargs: calls.append(kwargs))
-    assert save_everything(make_trainer(tmp_path, logger, **reason)) == [None] * 4
+    assert save_everything(make_trainer(tmp_path, logger, **reason)) == [None] * 5
     assert files_in(tmp_path) == set()
     assert not calls
 
@@ -125,65 +101,15 @@ def test_tensorboard_gets_figure_and_animation(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, board, CSVLogger(tmp_path / "csv"))
     artifacts.save_figure(trainer, "curves", make_figure())
     artifacts.save_figure(trainer, "curves", make_figure(), step=9)
-    artifacts.save_animation(trainer, "movie", make_gif())
+    artifacts.save_animation(trainer, "movie", {"webp": b"", "gif": make_gif()}, step=3)
     board.experiment.flush()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     curves = events.Images("curves")
     assert [image.step for image in curves] == [7, 9]
     assert (curves[0].width, curves[0].height) == (2 * artifacts.DPI, artifacts.DPI)
-    assert events.Images("movie")[0].encoded_image_string == make_gif()
+    (movie,) = events.Images("movie")
+    assert (movie.step, movie.width, movie.height, movie.encoded_image_string) == (3, 6, 4, make_gif())
     board.experiment.close()
-
-
-def test_frames_go_into_each_format_one_by_one(tmp_path: Path) -> None:
-    made: list[int] = []
-    seen: list[int] = []
-
-    class Watching(Lines):
-        def add(self, frame: NDArray[np.uint8]) -> None:
-            super().add(frame)
-            seen.append(len(made))
-
-    def make() -> Iterator[NDArray[np.uint8]]:
-        for frame in frames(5, 6, 7):
-            made.append(1)
-            yield frame
-
-    paths = artifacts.stream_animation(make_trainer(tmp_path), "a/b", make(), {"one": Watching, "two": Watching})
-    assert paths == [tmp_path / "pictures/a/b.one", tmp_path / "pictures/a/b.two"]
-    assert [path.read_text() for path in paths] == ["5\n6\n7\nend"] * 2
-    assert seen == [1, 1, 2, 2, 3, 3]  # a frame is done with before the next one is made
-    assert files_in(tmp_path) == {"pictures/a/b.one", "pictures/a/b.two"}
-
-
-def test_tensorboard_gets_a_streamed_gif(tmp_path: Path) -> None:
-    board = TensorBoardLogger(tmp_path, name="", version="")
-    trainer = make_trainer(tmp_path, board)
-    encoders = {"txt": Lines, "gif": lambda file: GIFEncoder(file, 0.2)}
-    paths = artifacts.stream_animation(trainer, "movie", frames(1, 2), encoders, step=3)
-    board.experiment.flush()
-    (image,) = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload().Images("movie")
-    assert (image.step, image.width, image.height) == (3, 6, 4)
-    assert image.encoded_image_string == paths[1].read_bytes()
-    board.experiment.close()
-
-
-def test_an_animation_that_fails_leaves_the_old_files_and_no_part(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path)
-    encoders = {"one": Lines, "two": Lines}
-    artifacts.stream_animation(trainer, "movie", frames(1), encoders)
-
-    def fail(error: Exception) -> Iterator[NDArray[np.uint8]]:
-        yield from frames(2)
-        raise error
-
-    with pytest.raises(ZeroDivisionError):
-        artifacts.stream_animation(trainer, "movie", fail(ZeroDivisionError()), encoders)
-    with pytest.raises(OSError, match=r"could not write \S*movie\.two: No space") as caught:
-        artifacts.stream_animation(trainer, "movie", fail(OSError(errno.ENOSPC, "No space")), encoders)
-    assert str(caught.value).count("could not write") == 1
-    assert files_in(tmp_path) == {"pictures/movie.one", "pictures/movie.two"}
-    assert (tmp_path / "pictures/movie.one").read_text() == "1\nend"
 
 
 def test_frames_on_disk(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,7 +58,7 @@ class ActivationSnapshots(Callback):
         bins: of each histogram that is kept.
         max_snapshots: beyond so many, every second one is let go and the period doubles, so that memory is bounded.
         histograms: give them to loggers.
-        max_frames: of the animation; of more snapshots some are left out, evenly.
+        max_frames: of the animation, at most 240; of more snapshots an even selection is shown.
         seconds_per_frame: how long each is shown; the last one stays five times as long.
         name: of the files and pictures.
 
@@ -236,17 +237,13 @@ class ActivationSnapshots(Callback):
         for suffix, figure in figures.items():
             artifacts.save_figure(trainer, f"{self.name}{suffix}", figure)
 
-        chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), self.max_frames)).round().astype(int))
-        shown = [snapshots[index] for index in chosen]
-        titles = [self._heading(snapshot) for snapshot in shown]
-        frames = plots.animate_densities(
-            density_panels(shown, places, modes, share=0.003), titles=titles, columns=columns
-        )
-        encoders: dict[str, Callable[[BinaryIO], artifacts.Encoder]] = {
-            "gif": lambda file: plots.GIFEncoder(file, self.seconds_per_frame),
-            "webp": lambda file: plots.WebPEncoder(file, self.seconds_per_frame),
-        }
-        artifacts.stream_animation(trainer, self.name, plots.to_frames(frames), encoders)
+        def draw(shown: Sequence[Snapshot]) -> Iterator[NDArray[np.uint8]]:
+            titles = [self._heading(snapshot) for snapshot in shown]
+            panels = density_panels(shown, places, modes, share=0.003)
+            return plots.to_frames(plots.animate_densities(panels, titles=titles, columns=columns))
+
+        files = plots.encode_animation(snapshots, draw, self.seconds_per_frame, last=5, most=self.max_frames)
+        artifacts.save_animation(trainer, self.name, files)
 
 
 def _loss(output: object, targets: Tensor | None) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class FitCurves(Callback):
             flicker. 0 is off.
         num_places: places on the x axis.
         max_snapshots: beyond so many, every second one is let go and the period doubles, so that memory is bounded.
-        max_frames: of the animation; of more snapshots some are left out, evenly.
+        max_frames: of the animation, at most 240; of more snapshots an even selection is shown.
         seconds_per_frame: how long each is shown; the last one stays five times as long.
         name: of the files and pictures.
 
@@ -211,17 +211,16 @@ class FitCurves(Callback):
         artifacts.save_table(trainer, self.name, ["step", "network", "val_mse"], rows)
         last = self.snapshots[-1]
         artifacts.save_figure(trainer, self.name, plots.draw_fit(self._picture([last]), title=_heading(last)))
-        moments = _evenly(self.snapshots, _SHEET, by_ratio=True)
+        moments = _by_ratio(self.snapshots, _SHEET)
         figure = plots.draw_fit_sheet(self._picture(moments), titles=[_heading(moment, "\n") for moment in moments])
         artifacts.save_figure(trainer, f"{self.name}_moments", figure)
 
-        shown = _evenly(self.snapshots, self.max_frames)
-        frames = plots.animate_fits(self._picture(shown), titles=[_heading(snapshot) for snapshot in shown])
-        encoders: dict[str, Callable[[BinaryIO], artifacts.Encoder]] = {
-            "gif": lambda file: plots.GIFEncoder(file, self.seconds_per_frame),
-            "webp": lambda file: plots.WebPEncoder(file, self.seconds_per_frame),
-        }
-        artifacts.stream_animation(trainer, self.name, plots.to_frames(frames), encoders)
+        def draw(shown: Sequence[FitSnapshot]) -> Iterator[NDArray[np.uint8]]:
+            titles = [_heading(snapshot) for snapshot in shown]
+            return plots.to_frames(plots.animate_fits(self._picture(shown), titles=titles))
+
+        files = plots.encode_animation(self.snapshots, draw, self.seconds_per_frame, last=5, most=self.max_frames)
+        artifacts.save_animation(trainer, self.name, files)
 
     def _picture(self, snapshots: Sequence[FitSnapshot]) -> FitPicture:
         from lightning_cifar.plots import FitCurve, FitPicture, FitPoints
@@ -268,13 +267,10 @@ def _heading(snapshot: FitSnapshot, separator: str = ", ") -> str:
     return f"after {snapshot.step:,} steps{separator}validation error (MSE): {errors}"
 
 
-def _evenly(snapshots: Sequence[FitSnapshot], most: int, *, by_ratio: bool = False) -> list[FitSnapshot]:
-    """At most so many, with the first and the last; ``by_ratio`` more of the early ones."""
+def _by_ratio(snapshots: Sequence[FitSnapshot], most: int) -> list[FitSnapshot]:
+    """At most so many, with the first and the last, and more of the early ones."""
     count = len(snapshots)
-    if by_ratio and count > most:
-        places = np.r_[0, np.geomspace(1, count - 1, most - 1)]
-    else:
-        places = np.linspace(0, count - 1, min(count, most))
+    places = np.r_[0, np.geomspace(1, count - 1, most - 1)] if count > most else np.arange(count)
     return [snapshots[index] for index in np.unique(places.round().astype(int))]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,7 +22,7 @@ from lightning_cifar.analysis.filters import (
     read_filters,
     scale_filters,
 )
-from lightning_cifar.artifacts import Encoder, FrameStore, frame_store, run_folder, stream_animation
+from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation
 from lightning_cifar.files.reading import UnreadableFileError
 
 ACCURACIES = ("val/accuracy", "val/acc", "val_accuracy", "val_acc")
@@ -50,6 +51,8 @@ class _Frame(NamedTuple):
 
 class WeightGIF(Callback):
     """Save ``pictures/<name>.gif`` and ``.webp`` (lossless): a convolution's filters from their initial weights on.
+
+    An animation has at most 240 frames: of more, an even selection is shown, with the first and the last one.
 
     The first frame is from before the first step. The animation is put together when the training ends, also by an
     interruption or an error. Until then the weights of each frame lie in ``pictures/.frames/<name>/``, so that memory
@@ -259,29 +262,26 @@ class WeightGIF(Callback):
     def _render(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._store is None or self._layer is None or self._rendered == self._state["count"]:
             return
-        from lightning_cifar.plots import GIFEncoder, WebPEncoder
+        from lightning_cifar.plots import encode_animation
 
         self._rendered = self._state["count"]
-        last, limit, found = None, 0.0, 0
-        for frame in self._frames(self._store):
-            last, limit, found = frame, max(limit, largest_weight(frame.weights)), found + 1
-        if last is None or found < self._state["count"]:
-            missing = self._state["count"] - found
+        last, limit, found = None, 0.0, []
+        for index, frame in self._frames(self._store, range(self._state["count"])):
+            last, limit = frame, max(limit, largest_weight(frame.weights))
+            found.append(index)
+        if len(found) < self._state["count"]:
+            missing = self._state["count"] - len(found)
             rank_zero_warn(f"WeightGIF: {missing} frames in {self._store.folder} are gone or damaged, and left out.")
         if last is not None:
             about = f"{type(pl_module).__name__}, {self._layer_name}: {describe_filters(self._layer, last.weights)}"
-            pictures = self._draw(self._store, about, limit if self.scaling == "shared" else None)
-            encoders: dict[str, Callable[[BinaryIO], Encoder]] = {
-                "gif": lambda file: GIFEncoder(file, self.seconds_per_frame),
-                "webp": lambda file: WebPEncoder(file, self.seconds_per_frame),
-            }
-            stream_animation(trainer, self.name, pictures, encoders)
+            draw = partial(self._draw, self._store, about, limit if self.scaling == "shared" else None)
+            save_animation(trainer, self.name, encode_animation(found, draw, self.seconds_per_frame))
 
-    def _frames(self, store: FrameStore) -> Iterator[_Frame]:
-        for index in range(self._state["count"]):
+    def _frames(self, store: FrameStore, indices: Iterable[int]) -> Iterator[tuple[int, _Frame]]:
+        for index in indices:
             frame = self._frame(store, index)
             if frame is not None:
-                yield frame
+                yield index, frame
 
     def _frame(self, store: FrameStore, index: int) -> _Frame | None:
         """A frame of this layer; None if its file is gone, damaged, or of another layer."""
@@ -294,10 +294,12 @@ class WeightGIF(Callback):
         except (UnreadableFileError, KeyError, TypeError, ValueError):
             return None
 
-    def _draw(self, store: FrameStore, about: str, limit: float | None) -> Iterator[NDArray[np.uint8]]:
+    def _draw(
+        self, store: FrameStore, about: str, limit: float | None, indices: Sequence[int]
+    ) -> Iterator[NDArray[np.uint8]]:
         from lightning_cifar.plots import draw_filter_frame
 
-        for frame in self._frames(store):
+        for _, frame in self._frames(store, indices):
             strange = int((~np.isfinite(frame.weights)).sum())
             yield draw_filter_frame(
                 scale_filters(frame.weights, limit),

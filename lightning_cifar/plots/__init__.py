@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         draw_moments,
         draw_ridges,
     )
-    from lightning_cifar.plots.animation import GIFEncoder, WebPEncoder
+    from lightning_cifar.plots.animation import encode_animation
     from lightning_cifar.plots.classification import draw_confusion
     from lightning_cifar.plots.conv_bench import draw_conv_bench
     from lightning_cifar.plots.curves import Curve, draw_loss_curves, draw_members_curves
@@ -65,14 +65,12 @@ _HOME = {
     "FitCurve": "fit_curves",
     "FitPicture": "fit_curves",
     "FitPoints": "fit_curves",
-    "GIFEncoder": "animation",
     "LRCurve": "lr_range_view",
     "MomentCurve": "activations",
     "MomentPanel": "activations",
     "Occlusion": "occlusion",
     "Picture": "pages.explain_page",
     "PredictedPhotograph": "prediction_table",
-    "WebPEncoder": "animation",
     "animate_densities": "activations",
     "animate_fits": "fit_curves",
     "draw_confusion": "classification",
@@ -97,6 +95,7 @@ _HOME = {
     "draw_predictions": "predictions",
     "draw_regimes": "regimes",
     "draw_ridges": "activations",
+    "encode_animation": "animation",
     "explain_html": "pages.explain_page",
     "lr_range_html": "pages.lr_range_page",
     "to_displayable": "image_grid",
@@ -122,7 +121,6 @@ __all__ = [
     "FitCurve",
     "FitPicture",
     "FitPoints",
-    "GIFEncoder",
     "GraphNode",
     "HeatMap",
     "Interval",
@@ -135,7 +133,6 @@ __all__ = [
     "PredictedPhotograph",
     "ReportPage",
     "Table",
-    "WebPEncoder",
     "animate_densities",
     "animate_fits",
     "arm_colors",
@@ -161,6 +158,7 @@ __all__ = [
     "draw_regimes",
     "draw_report_curves",
     "draw_ridges",
+    "encode_animation",
     "explain_html",
     "lr_range_html",
     "report_html",

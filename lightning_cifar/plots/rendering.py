@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 
-def to_frames(figures: Iterable[Figure], *, last: int = 5, dpi: float = 90) -> Iterator[Pixels]:
-    """The figures as pixels (H, W, 3), one at a time, and the last one ``last`` times, so that it stays."""
-    frame: Pixels | None = None
-    for figure in figures:
-        frame = to_pixels(figure, dpi)
-        yield frame
-    if frame is not None:
-        yield from [frame] * (last - 1)
+def to_frames(figures: Iterable[Figure], *, dpi: float = 90) -> Iterator[Pixels]:
+    """Render figures as pixels (H, W, 3), one at a time."""
+    return (to_pixels(figure, dpi) for figure in figures)
 
 
 def to_pixels(figure: Figure, dpi: float = 90) -> Pixels:

@@ -384,7 +384,7 @@ def test_a_full_disk_does_not_hide_the_error_that_broke_the_run(
     def fail(*_: object) -> None:
         raise OSError("could not write weights.gif")
 
-    monkeypatch.setattr("lightning_cifar.callbacks.weight_gif.stream_animation", fail)
+    monkeypatch.setattr("lightning_cifar.callbacks.weight_gif.save_animation", fail)
     trainer = make_trainer(WeightGIF(), Stop(2, RuntimeError("the first")))
     with pytest.warns(UserWarning, match="WeightGIF: could not write"), pytest.raises(RuntimeError, match="the first"):
         trainer.fit(Net(), Loader(), Loader())

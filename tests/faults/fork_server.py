@@ -146,7 +146,7 @@ def child(job: dict[str, Any], words: list[str], log: Path) -> None:
         watch.wrap(pl.Trainer, "save_checkpoint", "save")
         watch.wrap(_EvaluationLoop, "run", "validation")
         watch.wrap(lr_range_finder, "sweep", "sweep")
-        watch.wrap(weight_gif, "stream_animation", "gif")
+        watch.wrap(weight_gif.WeightGIF, "_render", "gif")
         watch.wrap(pl.LightningModule, "optimizer_step", "step")
         sys.addaudithook(watch.audit)
         code = stock(words[1]) if words[0] == "stock" else main(words)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lightning_cifar.plots.animation import GIFEncoder
+from lightning_cifar.plots.animation import encode_animation
 from lightning_cifar.plots.filters import draw_filter_frame, draw_filters
 
 MAGENTA = (255, 0, 255)
@@ -189,4 +189,4 @@ def test_other_shapes_are_refused(draw: object) -> None:
 def test_pyplot_is_never_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it is an error from here
     draw_filters(ramp(2, 1), color=False, limit=1.0).savefig(io.BytesIO(), format="png")
-    GIFEncoder(io.BytesIO(), 0.2).add(frame(ramp(2, 1)))
+    encode_animation([0], lambda _: [frame(ramp(2, 1))], 0.2)

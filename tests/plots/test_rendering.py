@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from lightning_cifar.plots import to_frames
 
 
-def test_frames_are_what_is_drawn_at_that_moment_and_the_last_one_stays() -> None:
+def test_frames_are_what_is_drawn_at_that_moment() -> None:
     def figures():
         figure = Figure(figsize=(2, 1), dpi=50)
         for color in ("red", "blue"):
@@ -14,8 +14,8 @@ def test_frames_are_what_is_drawn_at_that_moment_and_the_last_one_stays() -> Non
             yield figure
         assert figure.dpi == 50
 
-    frames = list(to_frames(figures(), last=3, dpi=100))
-    assert [frame.shape for frame in frames] == [(100, 200, 3)] * 4
-    assert [tuple(frame[0, 0]) for frame in frames] == [(255, 0, 0)] + [(0, 0, 255)] * 3
+    frames = list(to_frames(figures(), dpi=100))
+    assert [frame.shape for frame in frames] == [(100, 200, 3)] * 2
+    assert [tuple(frame[0, 0]) for frame in frames] == [(255, 0, 0), (0, 0, 255)]
     assert frames[0].dtype == np.uint8
     assert not list(to_frames([]))
