@@ -153,6 +153,36 @@ def test_the_numbers_are_those_of_the_network(checkpoint: Path, images: Path, mo
     assert float(row["largest_drop"]) >= drop - 1e-4
 
 
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_images_are_explained_in_batches_as_one_by_one(
+    checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    drawn: dict[int, list[np.ndarray]] = {1: [], 2: [], 8: []}
+    asked: dict[int, list[int]] = {1: [], 2: [], 8: []}
+    for size, maps in drawn.items():
+
+        def keep(original: Any, view: Any, drops: np.ndarray, *rest: Any, maps: Any = maps, **kwargs: Any) -> Figure:
+            maps.append(drops)
+            return Figure(figsize=(0.2, 0.1))
+
+        def count(trained: Any, chosen: Any, *rest: Any, size: int = size, look: Any = explain._look) -> Any:
+            asked[size].append(len(chosen))
+            return look(trained, chosen, *rest)
+
+        with monkeypatch.context() as context:
+            context.setattr(plots, "draw_explanation", keep, raising=False)
+            context.setattr(plots, "draw_feature_maps", lambda *_, **__: Figure(figsize=(0.2, 0.1)), raising=False)
+            context.setattr(explain, "_look", count)
+            context.setattr(explain, "_BATCH", size)
+            run(checkpoint, "--images", images, "--out", f"out{size}", "--mode", mode)
+    assert asked == {1: [1, 1, 1], 2: [2, 1], 8: [3]}
+    for size in (2, 8):
+        # bfloat16, of the fast mode, has three digits
+        np.testing.assert_allclose(drawn[size], drawn[1], atol=2e-6 if mode == "exact" else 2e-3)
+        if mode == "exact":
+            assert Path(f"out{size}/predictions.csv").read_bytes() == Path("out1/predictions.csv").read_bytes()
+
+
 @pytest.mark.usefixtures("quick")
 def test_another_class_and_other_layers(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--images", images / "a.png", images / "c.jpg", "--layers", "network.2", "--top", 1)
@@ -222,12 +252,13 @@ def test_an_interruption_leaves_the_page_of_what_there_is(
 ) -> None:
     look = explain._look
 
-    def stop(trained: Any, image: Any, *rest: Any) -> Any:
-        if image.size == (32, 32):
+    def stop(trained: Any, images: Any, *rest: Any) -> Any:
+        if images[0].size == (32, 32):
             raise KeyboardInterrupt
-        return look(trained, image, *rest)
+        return look(trained, images, *rest)
 
     monkeypatch.setattr(explain, "_look", stop)
+    monkeypatch.setattr(explain, "_BATCH", 1)
     words = ["explain", "--ckpt_path", str(checkpoint), "--images", str(images), "--stride", "8", "--out", "out"]
     assert cli.main(words) == 130
     assert len(table(Path("out/predictions.csv"))) == 1

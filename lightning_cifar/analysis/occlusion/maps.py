@@ -238,9 +238,9 @@ class _Task:
         computed = torch.zeros(len(windows.rows), len(windows.columns), dtype=torch.bool)
         computed[torch.tensor(rows)[:, None], torch.tensor(columns)] = True
         free = (~computed).flatten().nonzero()[:, 0] if not computed.all() else torch.arange(computed.numel())
-        generator = torch.Generator().manual_seed(0)
-        chosen = [free[torch.randperm(len(free), generator=generator)[:HELD_OUT]] for _ in self.x]
-        return torch.stack(chosen).to(self.x.device)
+        # The same for each image, so that its result does not depend on the others.
+        chosen = free[torch.randperm(len(free), generator=torch.Generator().manual_seed(0))[:HELD_OUT]]
+        return chosen.repeat(len(self.x), 1).to(self.x.device)
 
     def _ask(self, x: Tensor) -> Tensor:
         logits = self.model(x)

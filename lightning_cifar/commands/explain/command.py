@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Fill = float | Literal["mean", "blur"]
 
+_BATCH = 8
+"""Images whose occlusion maps are computed together, which is faster than one by one; more would cost memory."""
+
 
 def main(words: Sequence[str]) -> None:
     """Explain images into a new folder: a picture and feature maps of each, a table, and one page with all of it.
@@ -73,28 +76,38 @@ def _explain(
     trained: Trained,
     report: Report,
 ) -> None:
-    """One file after the other, a line for each."""
-    for number, path in enumerate(files, start=1):
-        try:
-            image = read_image(path, trained.model.image_size, trained.model.in_channels, options.resize)
-        except UnreadableImageError as error:
-            notes.append(f"{plain_name(path)} is left out: {error}")
-            _say(f"[{number}/{len(files)}] {notes[-1]}")
-            continue
+    """Read, explain and report a few files at a time, with one line for each, in order."""
+    for start in range(0, len(files), _BATCH):
+        batch = [(path, _read(path, trained, options)) for path in files[start : start + _BATCH]]
+        images = [image for _, image in batch if isinstance(image, ImageFile)]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            looked = _look(trained, image, target, layers, options)
+            explained = iter(_look(trained, images, target, layers, options) if images else [])
         found = [one_line(warning.message) for warning in caught]
-        if left := int(np.isnan(looked.drops).sum()):
-            found = [note for note in found if "stride" not in note]  # the same, told for Python
-            found.append(f"--stride {options.stride} leaves {left} of {looked.drops.size} pixels that no window covers")
-        for note in found:
-            if note not in notes:
-                notes.append(note)
-                _say(f"note: {note}")
-        sentence = report.add(path, image, looked)
-        sys.stdout.write(f"[{number}/{len(files)}] {plain_name(path)}: {sentence}\n")
-        sys.stdout.flush()
+        for number, (path, image) in enumerate(batch, start=start + 1):
+            if not isinstance(image, ImageFile):
+                notes.append(f"{plain_name(path)} is left out: {image}")
+                _say(f"[{number}/{len(files)}] {notes[-1]}")
+                continue
+            looked = next(explained)
+            if left := int(np.isnan(looked.drops).sum()):
+                found = [note for note in found if "stride" not in note]  # the same, told for Python
+                stride = f"--stride {options.stride}"
+                found.append(f"{stride} leaves {left} of {looked.drops.size} pixels that no window covers")
+            for note in found:
+                if note not in notes:
+                    notes.append(note)
+                    _say(f"note: {note}")
+            sentence = report.add(path, image, looked)
+            sys.stdout.write(f"[{number}/{len(files)}] {plain_name(path)}: {sentence}\n")
+            sys.stdout.flush()
+
+
+def _read(path: Path, trained: Trained, options: argparse.Namespace) -> ImageFile | UnreadableImageError:
+    try:
+        return read_image(path, trained.model.image_size, trained.model.in_channels, options.resize)
+    except UnreadableImageError as error:
+        return error
 
 
 def _parser() -> CommandParser:
@@ -115,7 +128,12 @@ def _parser() -> CommandParser:
     )
     add("--stride", type=_count, default=1, metavar="PIXELS", help="step of the window (1)")
     add(
-        "--fill", type=_fill, default="mean", metavar="WHAT", help="covers: mean of the image, blur, or a number (mean)"
+        "--fill",
+        type=_fill,
+        default="mean",
+        metavar="WHAT",
+        help="covers: mean of the image, blur, or a number in units of the normalised image, "
+        "(pixel / 255 - mean) / std of the training's data: 0 is the data's mean colour (mean)",
     )
     add("--mode", choices=("exact", "fast"), default="exact", help="fast approximates, and says how well")
     add("--target", metavar="CLASS", help="class whose probability is watched (default: the predicted one)")
@@ -213,9 +231,13 @@ def _check(options: argparse.Namespace, trained: Trained, notes: list[str]) -> t
 
 
 def _look(
-    trained: Trained, image: ImageFile, target: int | None, layers: Sequence[str], options: argparse.Namespace
-) -> Explanation:
-    """Ask the network about one image."""
+    trained: Trained,
+    images: Sequence[ImageFile],
+    target: int | None,
+    layers: Sequence[str],
+    options: argparse.Namespace,
+) -> list[Explanation]:
+    """Ask the network about images: one by one for its answers, all together for the occlusion maps."""
     import torch
 
     from lightning_cifar.analysis.feature_maps import feature_maps
@@ -223,28 +245,34 @@ def _look(
 
     model = trained.model
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (trained.mean, trained.std))
-    pixels = torch.from_numpy(image.view.copy()).movedim(-1, 0)[None] / 255
+    pixels = torch.from_numpy(np.stack([image.view for image in images])).movedim(-1, 1) / 255
     x = ((pixels - mean) / std).to(model.device)
-    with torch.no_grad():  # the model is in evaluation mode
-        probabilities = model(x).softmax(1)[0]
     covered = occlusion_map(
         model,
         x,
-        None if target is None else torch.tensor([target], device=x.device),
+        None if target is None else torch.full((len(x),), target, device=x.device),
         window=options.window,
         stride=options.stride,
         fill=options.fill,
         mode=options.mode,
     )
-    return Explanation(
-        probabilities.cpu().numpy(),
-        int(covered.targets[0]),
-        covered.pixels[0].cpu().numpy(),
-        float(covered.values.max()),
-        max(0.0, -float(covered.values.min())),
-        float(covered.error[0]),
-        {name: maps[0].cpu().numpy() for name, maps in feature_maps(model, x, layers).items()} if layers else {},
-    )
+    explained = []
+    for index, image in enumerate(x.split(1)):
+        with torch.no_grad():  # the model is in evaluation mode
+            probabilities = model(image).softmax(1)[0]
+        maps = feature_maps(model, image, layers) if layers else {}
+        explained.append(
+            Explanation(
+                probabilities.cpu().numpy(),
+                int(covered.targets[index]),
+                covered.pixels[index].cpu().numpy(),
+                float(covered.values[index].max()),
+                max(0.0, -float(covered.values[index].min())),
+                float(covered.error[index]),
+                {name: each[0].cpu().numpy() for name, each in maps.items()},
+            )
+        )
+    return explained
 
 
 def _say(line: str) -> None:
