@@ -68,7 +68,7 @@ def choose_places(
             wanted = side or ("both" if len(networks) == 1 else own)
             sides: list[Side] = ["input", "output"] if wanted == "both" else [wanted]
             taps += [Tap(network, found[index], each) for each in sides]
-        places.append(_describe(networks, taps, index))
+        places.append(_describe(networks, taps))
     return places
 
 
@@ -126,7 +126,7 @@ def _is_activation(layer: nn.Module) -> bool:
     return type(layer).__module__ == nn.ReLU.__module__ and not isinstance(layer, others)
 
 
-def _describe(networks: Mapping[str, nn.Module], taps: list[Tap], index: int) -> Place:
+def _describe(networks: Mapping[str, nn.Module], taps: list[Tap]) -> Place:
     kinds = [type(find_layer(networks[tap.network], tap.layer)).__name__ for tap in taps]
     words = {"input": "into", "output": "out of"}
     texts = [f"{tap.layer} ({kind})" for tap, kind in zip(taps, kinds, strict=True)]
@@ -136,4 +136,5 @@ def _describe(networks: Mapping[str, nn.Module], taps: list[Tap], index: int) ->
     if len({(text, tap.side) for text, tap in zip(texts, taps, strict=True)}) == 1:
         return Place(f"{words[taps[0].side]} {texts[0]}", taps, [tap.network for tap in taps])
     labels = [f"{tap.network}: {words[tap.side]} {text}" for tap, text in zip(taps, texts, strict=True)]
-    return Place(f"place {index + 1}", taps, labels)
+    side = f"{words[taps[0].side]} " if len({tap.side for tap in taps}) == 1 else ""
+    return Place(side + " / ".join(dict.fromkeys(texts)), taps, labels)

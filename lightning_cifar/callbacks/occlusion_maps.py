@@ -7,17 +7,22 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.analysis.prediction_table import are_probabilities
-from lightning_cifar.artifacts import save_figure
+from lightning_cifar.artifacts import frame_store, run_folder, save_figure
 from lightning_cifar.callbacks.class_names import class_names
 from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import first_forward, read_probe
+
+_NAME = "occlusion_maps"
+_FINEST = 0.001  # limit of the finest scale, so that noise does not look like a finding
 
 
 class OcclusionMaps(Callback):
@@ -25,7 +30,8 @@ class OcclusionMaps(Callback):
 
     A window slides over each of a few validation images, which stay the same for the whole run. One sheet shows the
     images, the maps laid over them, and the maps, all on one scale centred on zero. Sheets are made at the end of
-    every n-th epoch and of the training; the number counts completed epochs.
+    every n-th epoch and of the training; the number counts completed epochs. The values of each sheet are kept in
+    ``pictures/.frames/occlusion_maps/``.
 
     With the defaults a sheet of 32 x 32 images takes 1,352 forward passes of one image, less than 7 % of an epoch of
     20,000 images without gradients, and the drawing of it a fifth of a second.
@@ -39,8 +45,9 @@ class OcclusionMaps(Callback):
         mode: ``exact``, or ``fast``, which approximates.
         target: the class whose probability is watched: the ``true`` one, or the one ``predicted`` at that time. Without
             labels it is always the predicted one.
-        limit: both ends of the scale; larger drops get the colour of the end. The same in all sheets, so that they can
-            be compared. None: each sheet's own largest.
+        limit: both ends of the colour scale; larger drops get the colour of the end. None is the largest change in any
+            sheet of the run, rounded up to 1, 2 or 5 times a power of ten. All sheets of a run have the same scale, so
+            that they can be compared: when it grows, the earlier sheets are drawn again.
 
     Raises:
         ValueError: A number is out of range; at the start of training, if the window does not fit into the images, or
@@ -56,7 +63,7 @@ class OcclusionMaps(Callback):
         every_n_epochs: int = 3,
         mode: Literal["exact", "fast"] = "exact",
         target: Literal["true", "predicted"] = "true",
-        limit: float | None = 0.5,
+        limit: float | None = None,
     ) -> None:
         if not images or min(images) < 0:
             raise ValueError(f"images (={list(images)}) must be one or more indices, 0 or more")
@@ -73,6 +80,8 @@ class OcclusionMaps(Callback):
         self.mode, self.target, self.limit = mode, target, limit
         self._probe: tuple[Tensor, Tensor | None] | None = None
         self._drawn = 0  # completed epochs at the last sheet
+        self._sheets: list[int] = []  # completed epochs at each sheet of the run
+        self._limit = 0.0  # the common scale
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -83,6 +92,14 @@ class OcclusionMaps(Callback):
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
             self._probe = read_probe(trainer, self.images, owner=type(self).__name__)
             self._try(pl_module, *self._probe)
+            self._sheets, self._limit = [], self.limit or 0.0
+            store = frame_store(run_folder(trainer), _NAME)
+            store.keep(trainer.current_epoch + 1)
+            for epoch in range(1, trainer.current_epoch + 1):  # of the run that is resumed
+                sheet = store.read(epoch)
+                if sheet is not None and tuple(sheet["images"]) == self.images:
+                    self._sheets.append(epoch)
+                    self._limit = self.limit or max(self._limit, _round_up(sheet["drops"]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -118,8 +135,6 @@ class OcclusionMaps(Callback):
         self._drawn = epoch
         if self._probe is None:
             return
-        from lightning_cifar.plots import Occlusion, draw_occlusion_maps, to_displayable
-
         images, labels = self._probe
         probabilities = torch.softmax(_logits(module, images).float(), 1)
         best, predicted = probabilities.max(1)
@@ -127,25 +142,59 @@ class OcclusionMaps(Callback):
         window, stride = self._sizes(images)
         maps = occlusion_map(module, images, targets, window=window, stride=stride, fill=self.fill, mode=self.mode)
 
-        data = getattr(trainer, "datamodule", None)
-        names = class_names(data)
-        shown = to_displayable(images.float().cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))
-        drops = maps.pixels.float().cpu().numpy()
-        rows = []
+        names = class_names(getattr(trainer, "datamodule", None))
+        titles, notes, mistakes = [], [], []
         for i, guess in enumerate(predicted.tolist()):
             true = None if labels is None else int(labels[i])
             title = f"predicted {_name(names, guess)} {float(best[i]):.2f}"
             watched = f"map of P({_name(names, int(targets[i]))}), {float(maps.clean[i]):.2f} when uncovered"
             if true is not None:
                 title = f"true {_name(names, true)}, {title}"
-            rows.append(Occlusion(shown[i], drops[i], title, watched, mistake=true not in (None, guess)))
-        figure = draw_occlusion_maps(
-            rows,
+            titles.append(title)
+            notes.append(watched)
+            mistakes.append(true not in (None, guess))
+        drops = maps.pixels.float().cpu().numpy()
+        frame_store(run_folder(trainer), _NAME).write(
+            epoch,
+            images=self.images,
+            drops=drops,
+            titles=titles,
+            notes=notes,
+            mistakes=mistakes,
             title=f"occlusion after {epoch} epoch{'s' * (epoch != 1)}, window of {window} x {window} pixels",
             label=f"drop of P({'predicted' if targets is predicted else 'true'} class)",
-            limit=self.limit,
+            step=trainer.global_step,
         )
-        save_figure(trainer, f"occlusion_maps/epoch_{epoch:03d}", figure)
+        self._sheets.append(epoch)
+        limit = self.limit or max(self._limit, _round_up(drops))
+        grows, self._limit = limit > self._limit, limit
+        for each in self._sheets if grows else [epoch]:
+            self._save(trainer, each, images)
+
+    def _save(self, trainer: Trainer, epoch: int, images: Tensor) -> None:
+        """Draw a sheet from its values on the disk."""
+        from lightning_cifar.plots import Occlusion, draw_occlusion_maps, to_displayable
+
+        sheet = frame_store(run_folder(trainer), _NAME).read(epoch)
+        if sheet is None:  # somebody has removed it
+            return
+        data = getattr(trainer, "datamodule", None)
+        shown = to_displayable(images.float().cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))
+        columns = zip(sheet["titles"].tolist(), sheet["notes"].tolist(), sheet["mistakes"].tolist(), strict=True)
+        rows = [
+            Occlusion(image, drops, *texts)
+            for image, drops, texts in zip(shown, sheet["drops"].astype(np.float32), columns, strict=True)
+        ]
+        title = f"{sheet['title']}, colours from {-self._limit:g} to {self._limit:g}"
+        figure = draw_occlusion_maps(rows, title=title, label=str(sheet["label"]), limit=self._limit)
+        save_figure(trainer, f"{_NAME}/epoch_{epoch:03d}", figure, step=int(sheet["step"]))
+
+
+def _round_up(drops: NDArray[np.generic]) -> float:
+    """The largest change, rounded up to 1, 2 or 5 times a power of ten."""
+    largest = np.nanmax(np.abs(drops.astype(np.float64)), initial=_FINEST)
+    power = 10.0 ** math.floor(math.log10(largest))
+    return float(next(factor * power for factor in (1, 2, 5, 10) if largest <= factor * power * (1 + 1e-9)))
 
 
 def _logits(module: LightningModule, images: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float64]
 
@@ -165,7 +165,7 @@ def _labels(curve: DensityCurve, heights: Array, top: float) -> list[str]:
 def _legend(axes: Axes, title: str, width: float = _WIDTH) -> Legend:
     """Above the panel of so many inches, where it hides nothing; it is the panel's title too."""
     return axes.legend(
-        title=textwrap.fill(title, round(9 * width)),
+        title=wrap(title, 9 * width),
         alignment="left",
         loc="lower left",
         bbox_to_anchor=(-0.02, 1),
@@ -190,7 +190,7 @@ def _top(peaks: Sequence[Array]) -> float:
 
 def _wrap(label: str, width: float) -> str:
     """Each line of a label to fit into so many inches."""
-    return "\n".join(textwrap.fill(line, round(11 * width)) for line in label.split("\n"))
+    return wrap(label, 11 * width)
 
 
 def draw_ridges(

@@ -104,7 +104,11 @@ def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
 def _finish_axes(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(left=0)
+    epochs = [float(epoch) for line in axes.lines for epoch in np.asarray(line.get_xdata())]
+    if epochs and min(epochs) < max(epochs):
+        axes.set_xlim(left=min(epochs))
+    for line in axes.lines:
+        line.set_clip_on(False)  # the first marker stands on the axis
     axes.grid(alpha=0.3)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float32]
 
@@ -151,7 +151,7 @@ def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet
     pixels = _to_pixels(image)
     left = _EDGE + _IMAGE + 0.25 + sheet.row_width
     width = max(left + sheet.width + 0.2 + _BAR + _BAR_TEXT, _NARROWEST)
-    lines = [part for line in head if line for part in textwrap.wrap(line, max(20, int((width - 2 * _EDGE) / 0.083)))]
+    lines = wrap("\n".join(filter(None, head)), max(20, int((width - 2 * _EDGE) / 0.083))).splitlines()
     top = _EDGE + _LINE * len(lines) + 0.05
     body = max(sheet.height, _IMAGE + _LABEL)
     figure = PlainFigure(figsize=(width, height := top + body + _EDGE))

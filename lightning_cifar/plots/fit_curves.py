@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figu
     _check(picture, len(titles))
     figure = PlainFigure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
-    titles = [_wrap(title, 74) for title in titles]
+    titles = [wrap(title, 74) for title in titles]
     heading = axes.set_title(max(titles, key=len), size=11)
     drawn = _start(axes, picture)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -98,7 +98,7 @@ def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "
     figure.suptitle(title, size=12)
     subplots = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for step, (axes, text) in enumerate(zip(subplots, titles, strict=False)):
-        axes.set_title(_wrap(text, 52), size=9)
+        axes.set_title(wrap(text, 52), size=9)
         for artists, curve in zip(_start(axes, picture), picture.curves, strict=True):
             _move(artists, picture.x, curve, step)
         axes.label_outer()
@@ -139,11 +139,6 @@ def _move(artists: tuple[Line2D, PolyCollection | None], x: ArrayLike, curve: Fi
     if band is not None and curve.low is not None and curve.high is not None:
         low, high = (np.asarray(edge, np.float64)[step] for edge in (curve.low, curve.high))
         band.set_verts([np.column_stack([np.r_[places, places[::-1]], np.r_[low, high[::-1]]])])
-
-
-def _wrap(title: str, most: int) -> str:
-    """Each line to so many letters."""
-    return "\n".join(textwrap.fill(line, most) for line in title.split("\n"))
 
 
 def _limits(picture: FitPicture) -> tuple[float, float]:

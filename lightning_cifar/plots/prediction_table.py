@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
 # Inches.
 _TILE = 1.9
@@ -73,7 +73,7 @@ def draw_photographs(
     tall = _TILE * pixels.shape[1] / max(pixels.shape[2], 1)
     step = (over + below) * _LINE + tall + _GAP
     width = max(2 * _EDGE + columns * (_TILE + _GAP) - _GAP, _NARROWEST)
-    head = textwrap.wrap(_drawable(title), max(20, int((width - 2 * _EDGE) / 0.09)))
+    head = wrap(_drawable(title), max(20, int((width - 2 * _EDGE) / 0.09))).splitlines()
     top = _EDGE + 0.2 * len(head) + 0.08
     figure = PlainFigure(figsize=(width, height := top + rows * step))
     for index, line in enumerate(head):
@@ -122,7 +122,7 @@ def _draw_one(
 
 def _wrap(text: str) -> list[str]:
     """Two lines at most; what is cut is the middle, so that the probability stays."""
-    return textwrap.wrap(_shorten(text, 2 * _LETTERS - 12), _LETTERS, break_on_hyphens=False)[:2] or [""]
+    return wrap(_shorten(text, 2 * _LETTERS - 12), _LETTERS).split("\n")[:2]
 
 
 def _shorten(text: str, length: int) -> str:

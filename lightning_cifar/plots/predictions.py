@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
 # Sizes in inches, see plots/feature_maps.py.
 _TILE = 1.15
@@ -66,7 +66,7 @@ def draw_predictions(
     lines = 2 if numbers is None else 3
     step = tall + lines * _TEXT + _GAP
     width = max(2 * _EDGE + columns * (_TILE + _GAP) - _GAP, _NARROWEST)
-    head = textwrap.wrap(title, max(20, int((width - 2 * _EDGE) / 0.083)))
+    head = wrap(title, max(20, int((width - 2 * _EDGE) / 0.083))).splitlines()
     top = _EDGE + _LINE * len(head) + 0.08
     figure = PlainFigure(figsize=(width, height := top + rows * step + 0.02))
     for index, line in enumerate(head):

@@ -40,7 +40,7 @@ def test_members_meet_before_their_activation_functions() -> None:
         [Tap("plain", "1", "input"), Tap("normed", "2", "input")],
         [Tap("plain", "3", "input"), Tap("normed", "5", "input")],
     ]
-    assert places[1].title == "place 2"
+    assert places[1].title == "into 3 (ReLU) / 5 (ReLU)"
     assert places[1].labels == ["plain: into 3 (ReLU)", "normed: into 5 (ReLU)"]
 
 

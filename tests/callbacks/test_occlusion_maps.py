@@ -74,10 +74,14 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
         last.append(SimpleNamespace(rows=rows, **kwargs))
         return "figure"
 
-    def keep(trainer: Trainer, name: str, figure: str) -> None:
+    def keep(trainer: Trainer, name: str, figure: str, *, step: int) -> None:
         assert figure == "figure"
-        assert name not in drawn
+        if name in drawn:  # the scale has grown
+            assert drawn[name].limit < last[-1].limit
+            np.testing.assert_array_equal(drawn[name].rows[0].drops, last[-1].rows[0].drops)
+            assert drawn[name].step == step
         drawn[name] = last[-1]
+        drawn[name].step = step
 
     monkeypatch.setattr(plots, "draw_occlusion_maps", draw, raising=False)
     monkeypatch.setattr(occlusion_maps, "save_figure", keep)
@@ -90,8 +94,8 @@ def test_the_sheet_tells_images_names_and_drops(
     module.lr = 0.0
     make_trainer(OcclusionMaps((3, 1), window=2, stride=2, fill=0.0, every_n_epochs=1)).fit(module, large)
     (sheet,) = sheets.values()
-    assert sheet.limit == 0.5
-    assert "1 epoch, window of 2 x 2 pixels" in sheet.title
+    assert np.abs([row.drops for row in sheet.rows]).max() <= sheet.limit
+    assert f"1 epoch, window of 2 x 2 pixels, colours from -{sheet.limit:g} to {sheet.limit:g}" in sheet.title
     assert sheet.label == "drop of P(true class)"
     x, y = large.images[[3, 1]], large.labels[[3, 1]]
     module.eval()
@@ -136,6 +140,51 @@ def test_a_resumed_run_goes_on_counting(
     nothing_left = make_trainer(OcclusionMaps((0,)), max_epochs=3)
     nothing_left.fit(Looker(), large, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert not sheets
+
+
+@pytest.mark.parametrize(("given", "strength"), [(None, 1.0), (None, 1e-4), (0.25, 1.0)])
+def test_all_sheets_of_a_run_have_one_scale_that_fits_the_values(
+    large: Any,
+    module: Looker,
+    make_trainer: MakeTrainer,
+    sheets: dict[str, SimpleNamespace],
+    tmp_path: Path,
+    given: float | None,
+    strength: float,
+) -> None:
+    with torch.no_grad():
+        module.layer.weight.mul_(strength)
+    module.lr = strength
+    callback = OcclusionMaps((0, 1), every_n_epochs=1, limit=given)
+    make_trainer(callback, max_epochs=3, default_root_dir=tmp_path).fit(module, large)
+    limits = {name: sheet.limit for name, sheet in sheets.items()}
+    assert len(limits) == 3
+    (limit,) = set(limits.values())
+    largest = max(np.abs(row.drops).max() for sheet in sheets.values() for row in sheet.rows)
+    if given is None:
+        assert max(largest, 0.001) <= limit <= max(2.5 * largest, 0.001)
+    else:
+        assert limit == given
+
+
+def test_a_resumed_run_keeps_the_scale_of_its_sheets(
+    large: Any, module: Looker, make_trainer: MakeTrainer, sheets: dict[str, SimpleNamespace], tmp_path: Path
+) -> None:
+    trainer = make_trainer(OcclusionMaps((0,), every_n_epochs=1), max_epochs=1)
+    trainer.fit(module, large)
+    store = occlusion_maps.frame_store(tmp_path, "occlusion_maps")
+    sheet = store.read(1)
+    assert sheet is not None
+    store.write(1, **(sheet | {"drops": sheet["drops"] * 0 + 0.7}))  # type: ignore[operator]
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    sheets.clear()
+    make_trainer(OcclusionMaps((0,), every_n_epochs=1), max_epochs=2).fit(
+        module, large, ckpt_path=tmp_path / "a.ckpt", weights_only=True
+    )
+    assert {name: sheet.limit for name, sheet in sheets.items()} == {"occlusion_maps/epoch_002": 1.0}
+    sheets.clear()
+    make_trainer(OcclusionMaps((0,), every_n_epochs=1), max_epochs=1).fit(module, large)
+    assert sheets["occlusion_maps/epoch_001"].limit < 0.7, "a new training in the same folder"
 
 
 def test_the_predicted_class_where_it_is_wanted_or_nothing_else_is_known(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from lightning_cifar.plots import (
     draw_moments,
     draw_ridges,
 )
+from lightning_cifar.plots.wrapping import wrap
 
 EDGES = np.linspace(-1, 1, 5)
 
@@ -119,6 +121,19 @@ def test_long_titles_and_labels_stay_inside() -> None:
         for box in (*boxes, figure._suptitle.get_window_extent()):
             assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
             assert box.y1 <= figure.bbox.y1
+
+
+def test_lines_do_not_end_between_a_name_and_its_value() -> None:
+    title = "loss on 256 validation samples: " + ", ".join(f"member_{index} 0.{index}" for index in range(9))
+    panels = [panel(title="network.norm (BatchNorm2d)")] * 2
+    for width in range(20, 100):
+        lines = wrap(f"{title}, up to 0.2 % outside", width).split("\n")
+        assert not any(re.match(r"[\d%]", line) for line in lines)
+        assert max(map(len, lines)) <= width
+    moments = MomentCurve("plain", [0], [1], [0])
+    for figure in (draw_densities(panels, title=title), draw_moments([MomentPanel("", [moments])], [0], title=title)):
+        assert "\n" in figure.get_suptitle()
+        assert not re.search(r"\n\d", figure.get_suptitle())
 
 
 def test_mistakes() -> None:
