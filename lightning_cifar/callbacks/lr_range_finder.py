@@ -169,6 +169,7 @@ class LRRangeFinder(Callback):
             "interval": (self.suggestion.low, self.suggestion.high) if self.num_sweeps > 1 else None,
             "marks": self.suggestion.rules,
             "own_lr": self.own_lr,
+            "doubt": self.doubt,
         }
         artifacts.save_figure(trainer, name, draw_lr_range(curves, **marks))
         inside = (

@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from lightning_cifar.plots.lr_range_view import (
     OWN_COLOR,
@@ -18,14 +19,17 @@ from lightning_cifar.plots.lr_range_view import (
     SWEEP_COLORS,
     LRCurve,
     Mark,
+    View,
+    smoothed_at,
     to_marks,
     to_sweeps,
     whole_view,
     zoomed_view,
 )
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import wrap
 
-_RULE_MARKERS = "v^sDPXo*"
+_RULE_MARKERS = "v^sDPXpd"
 
 
 def draw_lr_range(
@@ -37,6 +41,7 @@ def draw_lr_range(
     own_lr: float | None = None,
     zoom: tuple[float, float] | None = None,
     seeds: Sequence[int] = (),
+    doubt: str = "",
     title: str = "",
 ) -> Figure:
     """Training loss over the learning rate (logarithmic), 8 x 5 inches: every batch faint, the smoothed loss strong.
@@ -53,6 +58,7 @@ def draw_lr_range(
         zoom: Learning rates at the ends of the horizontal axis. The vertical axis then ends at the minimum and the
             maximum of the smoothed losses among the points inside.
         seeds: What the sweeps are called in the legend; they are numbered from 0 if not given.
+        doubt: Why the suggestion is uncertain, such as that the loss never fell; a note above the picture.
         title: Above the picture.
 
     Raises:
@@ -60,7 +66,7 @@ def draw_lr_range(
             is no window with a point inside.
     """
     sweeps = to_sweeps(curves, seeds)
-    view = whole_view(sweeps) if zoom is None else zoomed_view(sweeps, zoom)
+    view = whole_view(sweeps, doubt) if zoom is None else zoomed_view(sweeps, zoom)
     figure = PlainFigure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
@@ -83,25 +89,41 @@ def draw_lr_range(
         label = f"interval {interval[0]:.3g} to {interval[1]:.3g}"
         handles.append(axes.axvspan(*interval, color=SUGGESTION_COLOR, alpha=0.13, linewidth=0, label=label))
     found = to_marks(suggestion, marks, own_lr, view)
-    handles += [_draw_mark(axes, mark, i) for i, mark in enumerate(found)]
+    for i, mark in enumerate(found):
+        behind = sum(abs(mark.lr / other.lr - 1) < 0.05 for other in found[i + 1 :] if other.is_inside)
+        handles.append(_draw_mark(axes, mark, i, _height(mark, sweeps, view), 6 + 5 * behind))
 
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     if title:
         figure.suptitle(title, parse_math=False)
-    axes.set_title("; ".join(view.notes), loc="left", size=9, color=SUGGESTION_COLOR)
+    axes.set_title(wrap("; ".join(view.notes), 110), loc="left", size=9, color=SUGGESTION_COLOR)
     _add_legend(figure, handles)
     return figure
 
 
-def _draw_mark(axes: Axes, mark: Mark, index: int) -> Artist:
-    """A vertical line with a sign of its own at a height of its own, so that marks at one place are all seen."""
-    style: dict[str, object] = {"linestyle": "-", "linewidth": 2}
+def _height(mark: Mark, sweeps: Sequence[tuple[int, NDArray[np.float64]]], view: View) -> float:
+    """Where a mark meets the smoothed curve, as a share of the panel's height; its middle where there is no curve."""
+    loss = smoothed_at(mark.lr, sweeps) if mark.is_inside else math.nan
+    low, high = view.losses
+    return min(max((loss - low) / (high - low), 0.0), 1.0) if math.isfinite(loss) else 0.5
+
+
+def _draw_mark(axes: Axes, mark: Mark, index: int, height: float, size: float) -> Artist:
+    """Draw a vertical line with a marker on the curve; of marks at one place the first is the largest, so all are seen.
+
+    Args:
+        axes: To draw into.
+        mark: What to draw.
+        index: Which of the marks; each has a marker of its own.
+        height: Of the marker, as a share of the panel.
+        size: Of the marker, in points.
+    """
+    style: dict[str, object] = {"linestyle": "-", "linewidth": 2, "marker": "o"}
     if mark.color == OWN_COLOR:
         style = {"linestyle": "--", "linewidth": 1.4, "marker": "o", "markerfacecolor": "white"}
     elif mark.color == RULE_COLOR:
         style = {"linestyle": ":", "linewidth": 1.1, "marker": _RULE_MARKERS[index % len(_RULE_MARKERS)]}
-    height = 0.9 - 0.06 * (index % 12)
     (line,) = axes.plot(
         [mark.lr if mark.is_inside else math.nan] * 3,
         [0, height, 1],
@@ -109,8 +131,9 @@ def _draw_mark(axes: Axes, mark: Mark, index: int) -> Artist:
         color=mark.color,
         label=mark.label,
         markevery=[1],
-        markersize=6,
-        zorder=2.5,
+        markersize=size,
+        markeredgecolor=mark.color if mark.color == OWN_COLOR else "white",
+        zorder=4 - size / 100,
         clip_on=False,  # the sign of a mark on the edge of a window
         **style,  # type: ignore[arg-type]
     )

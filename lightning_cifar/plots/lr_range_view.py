@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 LRCurve: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
 """One sweep: learning rates, losses and smoothed losses, each (N,), in the order of the steps."""
 
-CUT = 5
+CUT = 1.5
 """The vertical axis ends at most this many falls above the best smoothed loss; a fall is its start minus its best."""
 
 SWEEP_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
@@ -72,15 +72,32 @@ def to_marks(suggestion: float | None, marks: Mapping[str, float], own_lr: float
     return found
 
 
-def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> View:
-    """All learning rates, and the losses as far as the fall of the smoothed ones stays readable."""
+def smoothed_at(lr: float, sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> float:
+    """The smoothed loss at a learning rate, the median of the sweeps that reach it; NaN where none does."""
+    found = []
+    for _, (lrs, _, smoothed) in sweeps:
+        is_point = np.isfinite(lrs) & np.isfinite(smoothed)
+        if is_point.any() and lr > 0:
+            logs = np.log10(lrs[is_point])
+            found.append(np.interp(math.log10(lr), logs, smoothed[is_point], left=np.nan, right=np.nan))
+    finite = [loss for loss in found if math.isfinite(loss)]
+    return float(np.median(finite)) if finite else math.nan
+
+
+def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "") -> View:
+    """All learning rates, and the losses as far as the fall of the smoothed ones stays readable.
+
+    Args:
+        sweeps: See :func:`to_sweeps`.
+        doubt: Why the suggestion is uncertain, the first of the notes.
+    """
     lrs = np.concatenate([points[0] for _, points in sweeps])
     lrs = lrs[np.isfinite(lrs)]
     if not lrs.size:
         raise ValueError("curves must hold a learning rate above 0.")
     margin = max((lrs.max() / lrs.min()) ** 0.02, 1.01)
     ends = float(lrs.min() / margin), float(lrs.max() * margin)
-    notes = _not_finite(sweeps)
+    notes = [*filter(None, [doubt]), *_not_finite(sweeps)]
     smoothed = [points[2][np.isfinite(points[2])] for _, points in sweeps]
     smoothed = [values for values in smoothed if values.size]
     if not smoothed:
@@ -90,8 +107,10 @@ def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> View:
     best = min(float(values.min()) for values in smoothed)
     start = max(float(np.median(values[: max(1, len(values) // 10)])) for values in smoothed)
     cut = best + CUT * max(start - best, 0.1 * abs(best), 1e-12)
+    first = np.concatenate([points[1, : max(1, len(points[1]) // 10)] for _, points in sweeps])
+    cut = max(cut, float(np.nanmax(first, initial=cut)))  # the noise of the start is shown whole
     if highest > cut:
-        notes.insert(0, f"cut off at {cut:.3g}: the loss reaches {highest:.3g}")
+        notes.append(f"cut off at {cut:.3g}: the loss reaches {highest:.3g}")
         return View(ends, (lowest - 0.04 * (cut - lowest), cut), True, notes)
     margin = 0.04 * (highest - lowest) or 0.5
     return View(ends, (lowest - margin, highest + margin), False, notes)

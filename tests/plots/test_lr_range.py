@@ -115,7 +115,29 @@ def test_marks_at_one_place_are_told_apart() -> None:
     axes = only_axes(draw_lr_range(curves(1), marks={"a": 0.01, "b": 0.01, "c": 0.01}))
     marks = [line for line in axes.lines if line.get_transform() != axes.transData]
     assert len({line.get_marker() for line in marks}) == 3
-    assert len({float(np.asarray(line.get_ydata())[1]) for line in marks}) == 3
+    assert [line.get_markersize() for line in sorted(marks, key=lambda line: line.get_zorder())] == [16, 11, 6]
+
+
+def test_markers_sit_on_the_smoothed_curve() -> None:
+    axes = only_axes(draw_lr_range([*curves(3), diverging(1e6)], suggestion=0.02, marks=MARKS, own_lr=LRS[-1]))
+    low, high = axes.get_ylim()
+    marks = [line for line in axes.lines if line.get_transform() != axes.transData]
+    for line in marks:
+        lr, height = float(np.asarray(line.get_xdata())[1]), float(np.asarray(line.get_ydata())[1])
+        if lr == LRS[-1]:
+            continue
+        if np.isfinite(lr):
+            expected = np.interp(np.log10(lr), np.log10(LRS), SMOOTHED + 0.005)  # the median of four
+            assert low + height * (high - low) == pytest.approx(expected, abs=1e-6)
+    axes = only_axes(draw_lr_range([diverging(1e6)], own_lr=LRS[-2]))
+    assert np.asarray(axes.lines[-1].get_ydata())[1] == 1, "above the end of the axis"
+
+
+def test_a_doubtful_suggestion_is_marked_in_picture_and_page() -> None:
+    level = (LRS, np.full(101, 2.3), np.full(101, 2.3))
+    doubt = "the loss neither fell nor rose <&>"
+    assert doubt in only_axes(draw_lr_range([level], suggestion=0.1, doubt=doubt)).get_title(loc="left")
+    assert "the loss neither fell nor rose" in lr_range_html([level], suggestion=0.1, doubt=doubt)
 
 
 @pytest.mark.parametrize("own_lr", [1e-9, 0.0, -1.0, 50.0, NAN])
@@ -185,13 +207,13 @@ def test_a_divergence_leaves_the_fall_readable(peak: float) -> None:
     axes = only_axes(draw_lr_range([diverging(peak)]))
     bottom, top = axes.get_ylim()
     fall = SMOOTHED[0] - SMOOTHED.min()
-    assert 0.15 < fall / (top - bottom) < 0.25
+    assert 0.55 < fall / (top - bottom) < 0.7
     assert axes.get_title(loc="left") == f"cut off at {top:.3g}: the loss reaches {peak:.3g}"
 
 
 def test_a_modest_rise_is_shown_whole() -> None:
-    axes = only_axes(draw_lr_range([diverging(5.0)]))
-    assert axes.get_ylim()[1] > 5
+    axes = only_axes(draw_lr_range([diverging(2.8)]))
+    assert axes.get_ylim()[1] > 2.8
     assert axes.get_title(loc="left") == ""
 
 

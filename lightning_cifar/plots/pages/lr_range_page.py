@@ -37,6 +37,7 @@ def lr_range_html(
     marks: Mapping[str, float] = {},
     own_lr: float | None = None,
     seeds: Sequence[int] = (),
+    doubt: str = "",
     title: str = "",
 ) -> str:
     """What ``draw_lr_range`` draws, as one HTML page of about 5 MB that needs no network: plotly.js is inside.
@@ -52,6 +53,7 @@ def lr_range_html(
         marks: What each rule found, by its name.
         own_lr: The learning rate that the user has set.
         seeds: What the sweeps are called.
+        doubt: Why the suggestion is uncertain; a line above the plot.
         title: Above the plot and in the browser's tab.
 
     Raises:
@@ -60,12 +62,12 @@ def lr_range_html(
     from plotly.io import to_html  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a while to load
 
     sweeps = to_sweeps(curves, seeds)
-    view = whole_view(sweeps)
+    view = whole_view(sweeps, doubt)
     shapes, empty = _to_shapes(to_marks(suggestion, marks, own_lr, view))
     traces = [trace for i, (seed, points) in enumerate(sweeps) for trace in _to_traces(seed, points, i)] + empty
     if interval is not None and np.isfinite(interval).all():
         shapes.insert(0, _to_band(*interval))
-    text = {"text": html.escape(title), "subtitle": {"text": "; ".join(view.notes)}}
+    text = {"text": html.escape(title), "subtitle": {"text": html.escape("; ".join(view.notes))}}
     layout = {
         "template": "plotly_white",
         "title": text | {"yref": "container", "y": 0.97, "yanchor": "top"},
