@@ -6,7 +6,6 @@ appears whole or not at all. Nothing here communicates between ranks, so that a 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from PIL import Image
 
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes, read_npz
+from lightning_cifar.files.tables import to_csv
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -161,12 +161,8 @@ def save_table(trainer: Trainer, name: str, header: Sequence[str], rows: Iterabl
     """Write ``<name>.csv`` into the run's folder, one line of names first."""
     if not _writes(trainer):
         return None
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
     path = run_folder(trainer) / f"{name}.csv"
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, to_csv(header, rows))
     return path
 
 

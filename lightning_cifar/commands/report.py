@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
     )
     report = build(compared, shlex.join(["lightning-cifar", "report", *words]))
     content = report_html(report.page).encode()
-    written = {out: content, out.with_suffix(".csv"): report.csv.encode(), out.with_suffix(".md"): report.text.encode()}
+    written = {out: content, out.with_suffix(".csv"): report.csv, out.with_suffix(".md"): report.text.encode()}
     for path, each in written.items():
         write_atomically(path, each)
     names = [str(path) for path in written][1:]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
 import re
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
+from lightning_cifar.files.tables import to_csv
 from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, error_of, list_jobs, prepare, state_of
 from lightning_cifar.studies.spec import Study, read_study
 
@@ -188,11 +187,8 @@ def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     found = results.differences(runs, arms, study.metric, study.baseline)
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
     write_atomically(folder / "results.md", text.encode())
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(results.CSV_HEADER)
-    writer.writerows(results.csv_rows(runs, study.metric, study.mode, study.target))
-    write_atomically(folder / "results.csv", table.getvalue().encode())
+    table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))
+    write_atomically(folder / "results.csv", table)
     failed = [run for run in runs if run.state not in ENDED]
     if len(failed) < len(runs):
         print(f"\n{study.question or study.name}\n\n{text}")

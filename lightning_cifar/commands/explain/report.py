@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from lightning_cifar.artifacts import DPI
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.images import ImageFile
+from lightning_cifar.files.tables import to_csv
 from lightning_cifar.files.text import plain_text
 
 if TYPE_CHECKING:
@@ -106,11 +106,8 @@ class Report:
         count = (len(self.rows[0]) - 5) // 2
         ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
         header = ["file", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*header, "target", "target_probability", "largest_drop", "largest_rise"])
-        writer.writerows(self.rows)
-        write_atomically(self.out / "predictions.csv", text.getvalue().encode())
+        header += ["target", "target_probability", "largest_drop", "largest_rise"]
+        write_atomically(self.out / "predictions.csv", to_csv(header, self.rows))
         model, options = self.trained.model, self.options
         num_weights = sum(parameter.numel() for parameter in model.parameters())
         step = f"{options.stride} pixel{'s' * (options.stride > 1)}"

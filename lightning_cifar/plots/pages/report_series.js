@@ -56,8 +56,8 @@ function smoothed(values, weights, half) {
 
 // One arm in one metric: single runs as they are, and the mean of the (smoothed) runs with its 95 % interval.
 function seriesOf(metric, arm) {
+  if (!Object.hasOwn(metric.arms, arm.name)) return null;  // an arm may be named constructor, which every object has
   const packed = metric.arms[arm.name];
-  if (!packed) return null;
   const steps = array(packed.step), n = steps.length;
   const low = packed.low === undefined ? null : array(packed.low);
   const high = low && array(packed.high), weights = low && array(packed.count);
@@ -107,8 +107,11 @@ const toScreen = value => state.log ? (value > 0 ? Math.log10(value) : NaN) : va
 function ticksOf(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find(factor => factor * power >= rough * 0.999);
-  const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) ticks.push(i * step);
+  const first = Math.ceil(low / step - 1e-9), ticks = [];
+  for (let i = 0; i <= 2 * count + 2; i++) {  // counted: near 1e17 a number plus 1 is the number itself
+    const tick = (first + i) * step;
+    if (tick <= high + 1e-9 * step && tick !== ticks[ticks.length - 1]) ticks.push(tick);
+  }
   return {ticks, step};
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import NamedTuple
 
+from lightning_cifar.files.tables import to_csv
 from lightning_cifar.plots import ReportPage, arm_colors
 from lightning_cifar.studies.report import results
 from lightning_cifar.studies.report.comparison import Compared
@@ -33,7 +33,7 @@ class Report(NamedTuple):
     """What is written."""
 
     page: ReportPage
-    csv: str
+    csv: bytes
     """A row for each run, as in a study's results.csv."""
     text: str
     """Markdown."""
@@ -77,7 +77,8 @@ def build(compared: Compared, command: str) -> Report:
         command="\n".join(commands),
         colors={arm: color for arm, (color, _) in zip(compared.arms, colors, strict=True)},
     )
-    return Report(page, _csv(compared), _text(page, results.markdown(rows, found, *_judged(compared)), commands))
+    table = to_csv(results.CSV_HEADER, results.csv_rows(compared.runs, *_judged(compared)))
+    return Report(page, table, _text(page, results.markdown(rows, found, *_judged(compared)), commands))
 
 
 def _judged(compared: Compared) -> tuple[str, str, float | None]:
@@ -131,24 +132,17 @@ def _difference_notes(compared: Compared, count: int) -> list[str]:
     ]
 
 
-def _csv(compared: Compared) -> str:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(results.CSV_HEADER)
-    writer.writerows(results.csv_rows(compared.runs, *_judged(compared)))
-    return table.getvalue()
-
-
 def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
     """The findings of the page stand where the table has its own sentences: they hold these and more."""
+    plain = results.markdown_text
     rows = table.partition("\n\n- ")[0].rstrip("\n")
     parts = [
-        f"# {page.title}",
-        *page.summary,
-        "\n".join(f"- {line}" for line in [*page.warnings, *page.findings]),
+        f"# {plain(page.title)}",
+        *map(plain, page.summary),
+        "\n".join(f"- {plain(line)}" for line in [*page.warnings, *page.findings]),
         rows,
-        "\n".join(f"- {name}: {value}" for name, value in page.facts),
-        "```\n" + "\n".join(commands) + "\n```",
+        "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in page.facts),
+        "\n".join(f"    {line}" for command in commands for line in command.splitlines()),  # nothing ends such a block
     ]
     return "\n\n".join(parts) + "\n"
 

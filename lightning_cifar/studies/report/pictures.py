@@ -6,8 +6,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from lightning_cifar.errors import one_line
+from lightning_cifar.files.images import UnreadableImageError, use_image
 from lightning_cifar.plots import PagePicture
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.results import RunResult
@@ -15,6 +17,8 @@ from lightning_cifar.studies.report.results import RunResult
 BUDGET = 2_500_000
 """Bytes that all pictures of a page may take, before base64."""
 
+_LARGEST = 64 << 20  # bytes of a file; those of a run have a few million
+_MOST_DECODED = 2**31  # pixels, all frames before the last one included
 _WIDTH, _MOST, _KINDS = 620, 72, (".png", ".gif", ".webp", ".jpg")
 
 
@@ -42,8 +46,8 @@ def collect_pictures(compared: Compared) -> tuple[dict[str, list[PagePicture]], 
             left -= 1
             try:
                 content, kind = shrink(path, room)
-            except (OSError, UnidentifiedImageError, ValueError):  # cut off, as by a run that was killed
-                notes.append(f"{path} cannot be read as a picture: left out")
+            except (OSError, UnreadableImageError) as error:  # cut off, as by a run that was killed
+                notes.append(f"{path} cannot be read as a picture ({one_line(error)}): left out")
                 continue
             pictures.setdefault(name, []).append(PagePicture(caption, content, kind))
     if total > _MOST:
@@ -53,8 +57,9 @@ def collect_pictures(compared: Compared) -> tuple[dict[str, list[PagePicture]], 
 
 def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]:
     for run in sorted(runs, key=lambda run: run.state != "done"):
-        folder = run.folder / "pictures"
-        paths = sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file())
+        files = (path for path in (run.folder / "pictures").rglob("*") if path.suffix in _KINDS and path.is_file())
+        # A link in a received folder could show a picture of the reader's own.
+        paths = sorted(path for path in files if path.resolve().is_relative_to(run.folder.resolve()))
         if paths:
             return run, paths
     return None, []
@@ -64,15 +69,15 @@ def shrink(path: Path, room: int) -> tuple[bytes, str]:
     """A picture in at most about ``room`` bytes, and its kind, as in ``image/png``.
 
     Raises:
-        OSError: It is none.
+        UnreadableImageError: It is none, or too large.
+        OSError: It cannot be read.
     """
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        is_small = image.width <= _WIDTH or getattr(image, "n_frames", 1) > 1
-        if is_small and len(content) <= room:
-            return content, "jpeg" if path.suffix == ".jpg" else path.suffix[1:]
-        image.seek(getattr(image, "n_frames", 1) - 1)
-        frame = image.convert("RGB")
+    if path.stat().st_size > _LARGEST:
+        raise UnreadableImageError(f"it is larger than {_LARGEST >> 20} MB")
+    found = use_image(path, lambda image: _content(path, image, room))
+    if not isinstance(found, Image.Image):
+        return found
+    frame = found
     width = min(frame.width, _WIDTH)
     while True:
         buffer = io.BytesIO()
@@ -81,3 +86,13 @@ def shrink(path: Path, room: int) -> tuple[bytes, str]:
         if buffer.tell() <= room or width <= 120:
             return buffer.getvalue(), "webp"
         width = round(0.75 * width)
+
+
+def _content(path: Path, image: Image.Image, room: int) -> tuple[bytes, str] | Image.Image:
+    """The file as it is with its kind, if it is small enough, or else its last frame."""
+    frames = int(getattr(image, "n_frames", 1))
+    if (image.width <= _WIDTH or frames > 1) and path.stat().st_size <= room:
+        return path.read_bytes(), str(image.format).lower()
+    if frames * image.width * image.height <= _MOST_DECODED:
+        image.seek(frames - 1)
+    return image.convert("RGB")

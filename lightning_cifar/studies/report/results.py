@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,13 +150,14 @@ def markdown(
     ]
     if target is not None:
         header += [f"epochs to {scale * target:g}{unit}", "seconds", "reached"]
+    header = [markdown_text(name) for name in header]
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"]
     for row in rows:
         mean, std, low, high = (scale * value for value in row.final)
         count = f"{row.n}" + (f" + {row.diverged} diverged" if row.diverged else "")
         count += f" + {row.failed} failed" if row.failed else ""
         cells = [
-            row.arm,
+            markdown_text(row.arm),
             count,
             spread_text(mean, std),
             share_range_text(low, high) if unit else range_text(low, high),
@@ -178,7 +180,20 @@ def markdown(
             ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", CUT_NOTE] if is_cut([row.final for row in rows], metric) else []
-    return "\n".join([*lines, "", *(f"- {line}" for line in conclusions(found, metric, mode)), ""])
+    return "\n".join([*lines, "", *(f"- {markdown_text(line)}" for line in conclusions(found, metric, mode)), ""])
+
+
+def markdown_text(text: str) -> str:
+    """Escape names and sentences so that Markdown shows them as they are: no HTML, links, pictures or table cells.
+
+    Example:
+        >>> markdown_text("<b>a|b</b>")
+        '&lt;b&gt;a\\\\|b&lt;/b&gt;'
+    """
+    text = " ".join(text.split())
+    for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(letter, entity)
+    return re.sub(r"([|\[\]`])", r"\\\1", text)
 
 
 def csv_rows(runs: Iterable[RunResult], metric: str, mode: str, target: float | None) -> list[list[Any]]:
