@@ -39,6 +39,8 @@ class Curve:
 class ResultRecord(TypedDict):
     """Content of result.json, as far as it is read."""
 
+    command: NotRequired[str]
+    seconds: NotRequired[float | None]
     metrics: NotRequired[dict[str, float | None]]
     versions: NotRequired[dict[str, str]]
     machine: NotRequired[dict[str, Any]]

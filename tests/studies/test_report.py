@@ -162,6 +162,96 @@ def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run)
     assert compare([tmp_path / "wild"]).runs[0].state == "diverged"
 
 
+def test_what_is_not_a_training_run_is_left_out(
+    tmp_path: Path, write_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", seed=0)
+    for name, path, text in (
+        ("swept", "lr_range.json", "{}"),
+        ("begun", "config.yaml", "model: {}"),
+        ("empty", "notes.txt", ""),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / path).write_text(text)
+    write_run(tmp_path / "tested", seed=0)
+    (tmp_path / "tested/result.json").write_text('{"command": "test"}')
+    names = ("swept", "run", "tested", "begun", "empty")
+    assert main(["report", *(str(tmp_path / name) for name in names), "--out", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("- Left out, not a training run: ") == 4
+    assert f"{tmp_path}/swept is a folder of lr-find: it has no metrics.csv." in said
+    assert f"{tmp_path}/tested is a run of test." in said
+    compared = compare([tmp_path / name for name in names])
+    assert [run.folder.name for run in compared.runs] == ["run"]
+    assert [run.arm for run in compare([tmp_path / "tested"]).runs] == ["tested"]
+    assert "swept is a folder of lr-find" in error([str(tmp_path / "swept"), str(tmp_path / "empty")], capsys)
+
+
+def test_an_arm_without_the_column_is_named(tmp_path: Path, write_run: Run) -> None:
+    for name in ("classifier", "pair"):
+        write_run(tmp_path / name, seed=0, config={"model": {"class_path": name}})
+    path = tmp_path / "pair/metrics.csv"
+    path.write_text(path.read_text().replace("val/accuracy,", "val/accuracy/plain,"))
+    report = build(compare([tmp_path / "classifier", tmp_path / "pair"]), "x")
+    (said,) = [line for line in report.page.findings if line.startswith("pair")]
+    assert "metrics.csv of its runs has no column val/accuracy. It has val/accuracy/<dog>, val/accuracy/cat" in said
+    assert "val/accuracy/plain" in said
+    assert not any("no seed in common" in line for line in report.page.findings)
+
+
+def test_arms_with_other_data_or_training_get_a_warning(tmp_path: Path, write_run: Run) -> None:
+    def said(**change: object) -> str:
+        base = {"model.lr": 0.1, "data.num_train": 900, "data.split_seed": 0, "trainer.max_epochs": 5, "data.root": "a"}
+        for name, settings in (("one", base), ("two", base | {"model.lr": 0.2} | change)):
+            config: dict[str, dict[str, object]] = {}
+            for key, value in settings.items():
+                section, _, setting = key.partition(".")
+                config.setdefault(section, {"class_path": section.title()}).setdefault(setting, value)
+            folder = tmp_path / str(len(list(tmp_path.iterdir()))) / name
+            write_run(folder, seed=0, config=config)
+            folders.append(folder)
+        page = build(compare(folders[-2:]), "x").page
+        return "\n".join([*page.warnings, *page.findings])
+
+    folders: list[Path] = []
+    whole = "It holds for these settings, this amount of training and this data split."
+    assert whole in said()
+    assert whole in said(**{"data.root": "b"})
+    for key, value in (("data.num_train", 800), ("data.split_seed", 1)):
+        text = said(**{key: value})
+        assert "The arms do not have the same training and validation data" in text
+        assert re.search(rf"\({key}: one \d+, two {value}\)", text)
+        assert "It holds for these settings and this amount of training." in text
+    text = said(**{"trainer.max_epochs": 6})
+    assert "The arms do not train for the same time (trainer.max_epochs: one 5, two 6)." in text
+    assert "It holds for these settings and this data split." in text
+
+
+def test_seconds_of_runs_that_noted_no_times(tmp_path: Path, write_run: Run) -> None:
+    write_run(tmp_path / "run", seed=0, timed=False)
+    path = tmp_path / "run/result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 12.5}))
+    assert cells(report_html(build(compare([tmp_path / "run"]), "x").page), "results")[0][-1] == "12.50"
+    path.write_text('{"seconds": null}')
+    assert math.isnan(compare([tmp_path / "run"]).runs[0].seconds)
+
+
+def test_names_are_no_markup_and_no_formulas(tmp_path: Path, write_study: Study) -> None:
+    names = ["=1+1", "<b>bold|</b>", "constructor", "__proto__", "[link](http:x)"]
+    folder = write_study(tmp_path / "s", {"plain": 0.0, "=1+1": 0.1}, seeds=2)
+    held = json.loads((folder / "study.json").read_text())
+    held["arms"] |= {name: {} for name in names}
+    (folder / "study.json").write_text(json.dumps(held | {"name": "<script>"}))
+    (folder / "about.json").unlink()
+    report = build(compare([folder]), "x")
+    assert "<" not in report.text
+    assert "&lt;b&gt;bold\\|&lt;/b&gt;" in report.text
+    assert "](" not in report.text.replace("\\](", "")
+    arms = [row["arm"] for row in csv.DictReader(report.csv.decode().splitlines())]
+    assert arms == ["plain"] * 2 + ["'=1+1"] * 2
+    assert isinstance(report.page.curves["metrics"], list)
+
+
 def test_an_interval_of_a_share_is_told_cut(tmp_path: Path, write_study: Study) -> None:
     folder = write_study(tmp_path / "s", {"plain": 0.0, "wild": 0.1}, seeds=2)
     path = folder / "wild/seed-1/metrics.csv"
@@ -283,6 +373,29 @@ def test_pictures_are_shrunk(tmp_path: Path, write_study: Study) -> None:
     page = build(compare([tmp_path / "s"]), "x").page
     assert list(page.pictures) == ["noise"]
     assert "broken.png cannot be read" in page.picture_notes[0]
+
+
+def test_pictures_are_opened_by_their_content(
+    tmp_path: Path, write_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin, Image
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("started Ghostscript"))
+    folder = write_study(tmp_path / "s", {"plain": 0.0}, seeds=1) / "plain/seed-0/pictures"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "script.png", "EPS")
+    Image.new("RGB", (40, 30)).save(folder / "photograph.png", "JPEG")
+    Image.new("1", (50_000, 50_000)).save(folder / "bomb.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "own.png")
+    (folder / "link.png").symlink_to(tmp_path / "own.png")
+    page = build(compare([tmp_path / "s"]), "x").page
+    ((picture,),) = page.pictures.values()
+    assert list(page.pictures) == ["photograph"]
+    assert picture.kind == "jpeg"
+    assert len(page.picture_notes) == 2
+    assert "bomb.png cannot be read as a picture (it has more than 89 million pixels" in page.picture_notes[0]
+    assert "script.png cannot be read as a picture (no image (png, jpeg, webp, bmp, gif)" in page.picture_notes[1]
+    assert not any("\n" in note for note in page.picture_notes)
 
 
 def test_a_run_that_is_being_written(tmp_path: Path, write_run: Run) -> None:

@@ -117,6 +117,10 @@ def _result_notes(compared: Compared, rows: Sequence[results.ArmRow]) -> list[st
         "Mean ± standard deviation over the finished runs, and the 95 % interval of the mean. The best value of a run "
         "is picked on the very data it is measured on, and so is a little too good; compare final values."
     ]
+    notes.append(
+        "Seconds a run: of training and validation, without start-up, where a run noted the time of each epoch, as in "
+        "a study; else of the whole command, from its result.json."
+    )
     if compared.target is not None:
         notes.append("Epochs and seconds to the target are means over the runs that reached it.")
     if results.is_cut([interval for row in rows for interval in (row.final, row.best)], compared.metric):

@@ -101,9 +101,16 @@ def compare(
     if studies and len(folders) > 1:
         raise UsageError(f"{studies[0]} is a study: pass it alone, or run folders such as {studies[0]}/*/seed-*/.")
     found = _read_study(folders[0]) if studies else _read_runs(folders)
+    found = replace(found, runs=[_timed(run) for run in found.runs])
     if not found.metrics:
         raise UsageError(_why_nothing(found.runs, ", ".join(map(str, folders[:3]))))
     return _choose(found, metric, mode, target, baseline)
+
+
+def _timed(run: RunResult) -> RunResult:
+    """With the seconds of result.json where the run did not note the time of each epoch."""
+    seconds = (read_result(run.folder) or {}).get("seconds") if math.isnan(run.seconds) else None
+    return run if seconds is None else replace(run, seconds=float(seconds))
 
 
 def _why_nothing(runs: Sequence[RunResult], where: str) -> str:
@@ -183,11 +190,10 @@ def _read_study(folder: Path) -> Compared:
 def _read_runs(folders: Sequence[Path]) -> Compared:
     """Runs made by hand: those whose settings differ by nothing but the seed are one arm."""
     runs: list[RunResult] = []
-    notes: list[str] = []
+    folders, notes = _training_runs(list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders)))
     groups: dict[str, list[Path]] = {}
     configs: dict[Path, Config] = {}
-    for folder in dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders):
-        _refuse_what_is_no_run(folder)
+    for folder in folders:
         config = configs[folder] = _read_config(folder)
         text = json.dumps({**config, "seed_everything": None} if config else str(folder), sort_keys=True, default=str)
         groups.setdefault(text, []).append(folder)
@@ -220,14 +226,35 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
     )
 
 
-def _refuse_what_is_no_run(folder: Path) -> None:
+def _training_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The folders of training runs, and notes on the others, as a pattern such as ``runs/*/`` finds them.
+
+    Raises:
+        UsageError: There is none.
+    """
+    reasons = {folder: _why_no_run(folder) for folder in folders}
+    runs = [folder for folder, reason in reasons.items() if not reason]
+    if not runs:
+        raise UsageError(next(iter(reasons.values())))
+    evaluations = {folder: (read_result(folder) or {}).get("command") for folder in runs}
+    trained = [folder for folder, command in evaluations.items() if command not in ("test", "validate", "predict")]
+    if trained:  # without one, evaluations may be compared with each other
+        reasons |= {folder: f"{folder} is a run of {evaluations[folder]}." for folder in runs if folder not in trained}
+        runs = trained
+    return runs, [f"left out, not a training run: {reason.rstrip('.')}" for reason in reasons.values() if reason]
+
+
+def _why_no_run(folder: Path) -> str:
+    """Why a folder is not that of a run; empty if it is."""
     if os.path.lexists(folder / "metrics.csv"):
-        return
+        return ""
+    if (folder / "lr_range.json").is_file():
+        return f"{folder} is a folder of lr-find: it has no metrics.csv."
     if (folder / "config.yaml").is_file():
-        raise UsageError(f"{folder} has no metrics.csv: the run has logged nothing yet, or without a CSV logger.")
+        return f"{folder} has no metrics.csv: the run has logged nothing yet, or without a CSV logger."
     inside = sorted(path.parent for path in folder.glob("*/metrics.csv"))
     hint = f" It holds runs: pass {folder}/*/." if inside else ""
-    raise UsageError(f"{folder} is no run folder, and no study's: it has neither metrics.csv nor {STUDY}.{hint}")
+    return f"{folder} is no run folder, and no study's: it has neither metrics.csv nor {STUDY}.{hint}"
 
 
 def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:

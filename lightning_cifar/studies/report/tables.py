@@ -28,6 +28,19 @@ from lightning_cifar.studies.report.results import (
 
 _STATES = {"done": "done", "diverged": "diverged", "failed": "failed", "broken": "not finished", "waiting": "not begun"}
 _FEW = 5
+_DATA = (
+    "data",
+    *(f"data.{name}" for name in ("root", "num_train", "num_val", "val_share", "test_share", "split_seed")),
+    *(f"data.{name}" for name in ("data_seed", "num_points", "noise", "slope", "class_names", "damaged")),
+    *(f"trainer.{name}" for name in ("limit_train_batches", "limit_val_batches", "overfit_batches")),
+)
+_TRAINING = tuple(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time"))
+_UNEQUAL = {
+    _DATA: "The arms do not have the same training and validation data, so that a difference between them may be one "
+    "of their data",
+    _TRAINING: "The arms do not train for the same time",
+}
+"""Settings that should be equal in all arms, and what to say where they are not."""
 
 
 def scale_of(metric: str) -> tuple[float, str]:
@@ -44,6 +57,9 @@ def count_states(runs: Sequence[RunResult]) -> str:
 def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
     """What a reader must know first: runs that are missing from the means, and what is too few."""
     found = [f"{note[0].upper()}{note[1:]}." for note in compared.notes]
+    for keys, words in _UNEQUAL.items():
+        if differing := _differences(compared.configs, keys):
+            found.append(f"{words} ({'; '.join(differing)}).")
     for row in rows:
         bad = [f"{count} diverged" for count in [row.diverged] if count]
         bad += [f"{count} failed" for count in [row.failed] if count]
@@ -71,7 +87,9 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
     """A summary, a sentence for each arm, and what all that does not say."""
     if not found:
         return ["There is one arm: there is nothing to compare it with."]
-    lines = conclusions(found, compared.metric, compared.mode)
+    missing = _missing(compared)
+    there = [each for each in found if not {each.arm, each.baseline} & missing.keys()]
+    lines = [*missing.values(), *conclusions(there, compared.metric, compared.mode)]
     known = [each for each in found if each.n >= 2]
     if len(found) > 1 and known:
         shown = sum(each.is_shown for each in known)
@@ -95,11 +113,44 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
             f"With {smallest} seeds an interval rests on the assumption that differences between seeds are normally "
             "distributed, which so few cannot test."
         )
+    equal = ["these settings"]
+    equal += [] if _differences(compared.configs, _TRAINING) else ["this amount of training"]
+    equal += [] if _differences(compared.configs, _DATA) else ["this data split"]
+    scope = ", ".join(equal[:-1]) + " and " * (len(equal) > 1) + equal[-1]
     lines.append(
-        "It holds for these settings, this amount of training and this data split. Seeds vary the initial weights and "
-        "the order and augmentation of the images, not the images themselves."
+        f"It holds for {scope}. Seeds vary the initial weights and the order and augmentation of the images, not the "
+        "images themselves."
     )
     return lines
+
+
+def _missing(compared: Compared) -> dict[str, str]:
+    """A sentence for each arm whose finished runs do not have the metric, by arm."""
+    found = {}
+    for arm in compared.arms:
+        done = [run for run in compared.runs if run.arm == arm and run.state == "done"]
+        names = {name for run in done for name in run.curves}
+        if done and compared.metric not in names:
+            similar = sorted(name for name in names if name.startswith(f"{compared.metric}/")) or sorted(names)
+            others = ", ".join(similar[:_FEW]) + ", ..." * (len(similar) > _FEW)
+            found[arm] = (
+                f"{arm} cannot be compared: metrics.csv of its runs has no column {compared.metric}. It has {others}; "
+                "pass --metric with a column that all arms have."
+            )
+    return found
+
+
+def _differences(configs: Mapping[str, Config], keys: Sequence[str]) -> list[str]:
+    """Settings, of these keys, that are known of several arms and not equal, with the values of the arms."""
+    flat = {arm: _flatten(config) for arm, config in configs.items()}
+    found = []
+    for key in keys:
+        values = {arm: settings[key] for arm, settings in flat.items() if key in settings}
+        if key == "data.root":  # where an official data set lies changes nothing
+            values = {arm: value for arm, value in values.items() if "Folder" in flat[arm].get("data", "")}
+        if len(set(values.values())) > 1:
+            found.append(f"{key}: {', '.join(f'{arm} {value}' for arm, value in values.items())}")
+    return found
 
 
 def results_table(compared: Compared, rows: Sequence[ArmRow]) -> Table:
