@@ -137,7 +137,7 @@ def test_settings_without_a_schedule_are_those_of_a_constant(tmp_path: Path, dra
         ("--name cosine --warmup 0.1", r"^--name and --warmup exclude each other"),
         ("--warmup much", r"^argument --warmup: invalid float value: 'much'$"),
         ("--cycle_mul 2", r"^there is no option --cycle_mul\. Did you mean --cycle_mult\?"),
-        ("--out {file}", r"is not a folder: pass the folder that the picture goes to\.$"),
+        ("--out {file}", r"must end in \.png, or be a folder\.$"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.ext.convolution import BACKENDS, conv2d, conv2d_backward, instruction_set, set_num_threads
+from lightning_cifar.files.output import choose_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +68,7 @@ def main(words: Sequence[str]) -> None:
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} (={getattr(options, name)}) must be at least 1.")
     shapes = read_shapes(options.shape)
+    path = choose_output(Path(options.out), "conv_bench.png")
 
     import torch
 
@@ -85,7 +87,6 @@ def main(words: Sequence[str]) -> None:
     from lightning_cifar.plots import draw_conv_bench
 
     figure = draw_conv_bench([(title(row.shape), row.way, row.name, row.gflops) for row in rows])
-    path = Path(options.out) / "conv_bench.png"
     import io
 
     buffer = io.BytesIO()
@@ -106,7 +107,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--threads", type=int, default=1, help="of every contestant (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="measurements of each (default %(default)s)")
-    parser.add_argument("--out", default=".", help="folder for conv_bench.png (default: here)")
+    parser.add_argument("--out", default=".", metavar="PATH", help="picture, or folder of it (default: here)")
     return parser
 
 

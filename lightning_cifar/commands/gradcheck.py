@@ -17,6 +17,7 @@ from lightning_cifar.ext.functions import FUNCTIONS, Function
 from lightning_cifar.ext.gradients import numeric_backward, numeric_gradient
 from lightning_cifar.ext.layers import Array
 from lightning_cifar.ext.tape import Node, in_order
+from lightning_cifar.files.output import choose_output
 
 LAYER_TOLERANCE = 1e-7  # central differences with h = 1e-6 are good to about 1e-9
 
@@ -43,8 +44,9 @@ def main(words: Sequence[str]) -> int:
     options = _parser().parse_args(list(words))
     if options.num < 1:
         raise UsageError(f"--num (={options.num}) must be at least 1.")
-    if options.draw and not (options.function and options.draw.endswith(".png")):
-        raise UsageError(f"--draw (={options.draw}) must end in .png, and needs --function, such as f3.")
+    if options.draw and not options.function:
+        raise UsageError(f"--draw (={options.draw}) needs --function, such as f3.")
+    picture = options.draw and choose_output(Path(options.draw), f"{options.function}.png", option="--draw")
     is_all = not (options.function or options.layers or options.classifiers or options.stability)
     checks: list[Check] = []
     for name in [options.function] if options.function else sorted(FUNCTIONS) if is_all else []:
@@ -56,8 +58,8 @@ def main(words: Sequence[str]) -> int:
         checks += check_classifiers()
     if options.stability or is_all:
         checks += check_stability()
-    if options.draw:
-        draw(options.function, Path(options.draw))
+    if picture:
+        draw(options.function, picture)
     width = max(len(check.name) for check in checks)
     for check in checks:
         verdict = "passed" if check.passed else "FAILED"
@@ -79,7 +81,11 @@ def _parser() -> CommandParser:
     parser.add_argument("--layers", action="store_true", help="the hand-made layers")
     parser.add_argument("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
     parser.add_argument("--stability", action="store_true", help="the softmax loss of scores of a thousand")
-    parser.add_argument("--draw", metavar="FILE.png", help="draw the graph of --function, with values and gradients")
+    parser.add_argument(
+        "--draw",
+        metavar="PATH",
+        help="draw the graph of --function, with values and gradients, as this file or in this folder",
+    )
     parser.add_argument("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
     return parser
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lightning_cifar.errors import CommandParser, UsageError
+from lightning_cifar.files.output import choose_output
 
 REFUSED = ("--ckpt_path", "--trainer.fast_dev_run")
 """Options of ``fit`` that make no sense here."""
@@ -34,7 +36,7 @@ def main(words: Sequence[str]) -> None:
         options.spacing,
         zoom=options.zoom,
     )
-    out = [] if options.out is None else ["--run_dir", options.out]
+    out = [] if options.out is None else ["--run_dir", str(choose_output(Path(options.out), None))]
     LRFindCLI.start(Arguments("fit", (*rest, *out)), option="--out", finder=finder)
 
 

@@ -18,6 +18,7 @@ from lightning_cifar import plots
 from lightning_cifar.artifacts import DPI
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean
 from lightning_cifar.files.atomic import write_atomically
+from lightning_cifar.files.output import choose_output
 from lightning_cifar.schedules import REGIMES, Regime, lr_factor
 
 PAPERS = {
@@ -54,8 +55,6 @@ def main(words: Sequence[str]) -> None:
     if options.name and settings:
         given = list(settings)[-1]
         raise UsageError(f"--name and --{given} exclude each other: name a preset, or give settings.")
-    if options.out.exists() and not options.out.is_dir():
-        raise UsageError(f"--out (={options.out}) is not a folder: pass the folder that the picture goes to.")
 
     if settings:
         file, regimes = "regime.png", {_in_yaml(settings)[1:-1]: settings}
@@ -64,6 +63,7 @@ def main(words: Sequence[str]) -> None:
         regimes = {name: _preset(name) for name in options.name or REGIMES}
         file = f"regime_{next(iter(regimes))}.png" if len(regimes) == 1 else "regimes.png"
         report = _table(regimes)
+    path = choose_output(options.out, file)
     figure = plots.draw_regimes(
         {name: trace(regime, peak=options.lr or 1.0) for name, regime in regimes.items()},
         ylabel="learning rate / peak" if options.lr is None else "learning rate",
@@ -71,7 +71,6 @@ def main(words: Sequence[str]) -> None:
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    path = options.out / file
     done = "replaced" if path.exists() else "wrote"
     write_atomically(path, buffer.getvalue())
     sys.stdout.write(f"{report}{done} {path}\n")
@@ -101,7 +100,9 @@ def _parser() -> CommandParser:
         description="Look at learning-rate regimes without training: the usual ones by name, or one by its settings.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder of the picture (default: here)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="PATH", help="picture, or folder of it (default: here)"
+    )
     parser.add_argument("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(REGIMES)}")
     parser.add_argument("--lr", type=float, help="peak: draw the learning rate itself, not its fraction of the peak")
     parser.add_argument("--log", action="store_true", help="logarithmic learning rate")

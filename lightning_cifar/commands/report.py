@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_cifar.errors import CommandParser, UsageError
+from lightning_cifar.errors import CommandParser
+from lightning_cifar.files.output import choose_output
 
 
 def main(words: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> int:
         OSError: A file could not be written.
     """
     options = _parser().parse_args(list(words))
-    out = _checked(options.out or _place(options.runs))
+    out = choose_output(options.out or _place(options.runs), "report.html", ".html", ".htm")
 
     # What has been refused so far needed neither NumPy nor SciPy, which take a second to load.
     from lightning_cifar.files.atomic import write_atomically
@@ -59,9 +59,10 @@ def _parser() -> CommandParser:
     runs_help = "folder of a study, or folders of runs: those that differ by the seed alone are one arm"
     add("runs", type=Path, nargs="+", metavar="RUNS", help=runs_help)
     out_help = (
-        "the page (default: report.html in the study's or run's folder, of several runs in this one); .csv and .md"
+        "the page, or a folder for report.html (default: the study's or run's folder, of several runs this one); the "
+        "table and the text are written beside it, with .csv and .md"
     )
-    add("--out", type=Path, help=f"{out_help} beside it")
+    add("--out", type=Path, metavar="PATH", help=out_help)
     add("--metric", help="that is compared (default: the study's, or val/accuracy)")
     add("--mode", choices=("max", "min"), help="whether more of it is better (default: the study's, or by its name)")
     add("--target", type=float, help="value whose reaching is timed, such as 0.6 (default: the study's)")
@@ -74,20 +75,3 @@ def _place(folders: Sequence[Path]) -> Path:
     """Where the page goes if nothing is said: to what it is about. Of a folder that is missing, another will tell."""
     alone = folders[0] if len(folders) == 1 and folders[0].is_dir() else Path()
     return alone / "report.html"
-
-
-def _checked(out: Path) -> Path:
-    """The page's path, if something can be written there.
-
-    Raises:
-        UsageError: The folder is missing or closed, or the name is no page's.
-    """
-    if out.is_dir():
-        raise UsageError(f"--out (={out}) is a folder: name a file in it, such as {out / 'report.html'}.")
-    if out.suffix not in (".html", ".htm"):
-        raise UsageError(f"--out (={out}) must end in .html: the table and the text get its name with .csv and .md.")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} for --out (={out}): make it, or choose another.")
-    if not os.access(out.parent, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
-        raise UsageError(f"--out (={out}) cannot be written: permission denied; choose another place.")
-    return out

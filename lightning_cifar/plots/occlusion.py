@@ -38,7 +38,7 @@ _LINE = 0.17
 _WORDS = 2 * _LINE + 0.02  # above each image
 _BELOW = 0.16
 _HEADLINE = 0.55
-_BAR = 0.95  # with its numbers and its label
+_BAR = 1.1  # with its numbers, such as 0.0005, and its label
 
 # Inches of the five panels of one image.
 _PART = 2.4

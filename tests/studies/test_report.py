@@ -6,8 +6,11 @@ import json
 import math
 import os
 import re
+import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,8 +320,10 @@ def test_mistakes_are_told_in_one_line(
     assert "--baseline (=b) must be one of the arms a" in error([str(folder), *out, "--baseline", "b"], capsys)
     assert "there is no option --metrik. Did you mean --metric?" in error([str(folder), "--metrik", "x"], capsys)
     assert "must end in .html" in error([str(folder), "--out", str(tmp_path / "r.csv")], capsys)
-    assert "is a folder: name a file in it" in error([str(folder), "--out", str(tmp_path)], capsys)
-    assert "there is no folder" in error([str(folder), "--out", str(tmp_path / "x/r.html")], capsys)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/report.html").mkdir()
+    assert "report.html is a folder" in error([str(folder), "--out", str(tmp_path / "r")], capsys)
+    shutil.rmtree(tmp_path / "r")
     (folder / "a/seed-0/metrics.csv").unlink()
     assert "has written metrics yet" in error([str(folder), *out], capsys)
     (folder / "a/seed-0/done.json").write_text('{"state": "failed", "error": "no data"}')
@@ -385,7 +390,10 @@ def test_pictures_are_opened_by_their_content(
     folder.mkdir()
     Image.new("RGB", (40, 30)).save(folder / "script.png", "EPS")
     Image.new("RGB", (40, 30)).save(folder / "photograph.png", "JPEG")
-    Image.new("1", (50_000, 50_000)).save(folder / "bomb.png")
+    Image.new("1", (8, 8)).save(folder / "bomb.png")
+    head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)  # of 300 MB
+    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + (folder / "bomb.png").read_bytes()[33:])
     Image.new("RGB", (40, 30)).save(tmp_path / "own.png")
     (folder / "link.png").symlink_to(tmp_path / "own.png")
     page = build(compare([tmp_path / "s"]), "x").page

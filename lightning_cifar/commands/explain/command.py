@@ -19,6 +19,7 @@ from lightning_cifar.commands.explain.report import Explanation, Report, plain_n
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.image_folders import list_files
 from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, read_image
+from lightning_cifar.files.output import choose_output
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def _choose_folder(out: Path | None) -> Path:
         stem = f"explain-{datetime.now():%Y%m%d-%H%M%S}"
         paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
         return next(path for path in paths if not path.exists())
+    out = choose_output(out, None) if not out.exists() else out
     if out.exists() or out.is_symlink():
         raise UsageError(f"--out (={out}) exists, and nothing is ever overwritten: pass another folder.")
     return out

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifar.checkpoints.find import Found, find_checkpoint
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.links import inside
+from lightning_cifar.files.output import choose_output
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
@@ -218,12 +219,10 @@ def _choose_file(format: Format, formats: Sequence[Format], source: Found, optio
     name = f"{source.path.stem}.{format}"
     if out is None:
         path = inside(source.folder, Path("export", name))
-    elif out.is_dir() or len(formats) > 1:
-        path = out / name
-    elif out.suffix != f".{format}":
-        raise UsageError(f"--out (={out}) must end in .{format}, or be a folder that is there.")
+    elif len(formats) > 1:
+        path = choose_output(out, None) / name
     else:
-        path = out
+        path = choose_output(out, name)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: pass another --out.")
     if (path.exists() or path.is_symlink()) and not options.overwrite:

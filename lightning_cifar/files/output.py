@@ -1,0 +1,51 @@
+"""Where a command writes: one rule for ``--out`` in all commands."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lightning_cifar.errors import UsageError
+
+_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,11}")
+
+
+def choose_output(out: Path, name: str | None, *suffixes: str, option: str = "--out") -> Path:
+    """Return the file, or the folder, that a path given by the user means.
+
+    A path is a folder if there is such a folder, or if it has no suffix such as ``.html``; otherwise it is a file.
+    What is missing is made when something is written.
+
+    Args:
+        out: The given path.
+        name: Of the file in a folder; None where a command writes several files, and takes a folder alone.
+        suffixes: Of the file; that of ``name`` if none is given.
+        option: For messages.
+
+    Raises:
+        UsageError: The path is the wrong kind, or nothing can be written there.
+
+    Example:
+        >>> choose_output(Path("new"), "report.html").as_posix(), choose_output(Path("a.html"), "report.html").as_posix()
+        ('new/report.html', 'a.html')
+    """
+    out = out.expanduser()
+    given = f"{option} (={out})"
+    suffixes = suffixes or (Path(name or "").suffix,)
+    is_file = not out.is_dir() and (out.is_file() or _FILE.fullmatch(out.suffix) is not None)
+    if is_file and name is None:
+        raise UsageError(
+            f"{given} must be a folder, which several files go to: pass a name without {out.suffix or 'it'}."
+        )
+    if is_file and out.suffix.lower() not in suffixes:
+        raise UsageError(f"{given} must end in {' or '.join(suffixes)}, or be a folder.")
+    path = out if is_file or name is None else out / name
+    if name is not None and path.is_dir():
+        raise UsageError(f"{given}: {path} is a folder: pass another {option}.")
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise UsageError(f"{given} cannot be written: {parent} is not a folder; pass another {option}.")
+    if not os.access(parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise UsageError(f"{given} cannot be written: permission denied; pass another {option}.")
+    return path
