@@ -27,17 +27,15 @@ def choose_output(out: Path, name: str | None, *suffixes: str, option: str = "--
         UsageError: The path is the wrong kind, or nothing can be written there.
 
     Example:
-        >>> choose_output(Path("new"), "report.html").as_posix(), choose_output(Path("a.html"), "report.html").as_posix()
-        ('new/report.html', 'a.html')
+        >>> [choose_output(Path(out), "report.html").as_posix() for out in ("new", "a.html")]
+        ['new/report.html', 'a.html']
     """
     out = out.expanduser()
     given = f"{option} (={out})"
     suffixes = suffixes or (Path(name or "").suffix,)
     is_file = not out.is_dir() and (out.is_file() or _FILE.fullmatch(out.suffix) is not None)
     if is_file and name is None:
-        raise UsageError(
-            f"{given} must be a folder, which several files go to: pass a name without {out.suffix or 'it'}."
-        )
+        raise UsageError(f"{given} must be a folder, which several files go to: pass a new name, without a suffix.")
     if is_file and out.suffix.lower() not in suffixes:
         raise UsageError(f"{given} must end in {' or '.join(suffixes)}, or be a folder.")
     path = out if is_file or name is None else out / name

@@ -259,7 +259,8 @@ def _look(
         mode=options.mode,
     )
     explained = []
-    for index, image in enumerate(x.split(1)):
+    for index in range(len(x)):
+        image = x[index : index + 1]
         with torch.no_grad():  # the model is in evaluation mode
             probabilities = model(image).softmax(1)[0]
         maps = feature_maps(model, image, layers) if layers else {}
