@@ -20,8 +20,10 @@ from lightning_cifar.artifacts import frame_store, run_folder, save_figure
 from lightning_cifar.callbacks.class_names import class_names
 from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import first_forward, read_probe
+from lightning_cifar.files.reading import UnreadableFileError
 
 _NAME = "occlusion_maps"
+_VALUES = {"images", "drops", "titles", "notes", "mistakes", "title", "label", "step"}  # of a sheet
 _FINEST = 0.001  # limit of the finest scale, so that noise does not look like a finding
 
 
@@ -93,11 +95,10 @@ class OcclusionMaps(Callback):
             self._probe = read_probe(trainer, self.images, owner=type(self).__name__)
             self._try(pl_module, *self._probe)
             self._sheets, self._limit = [], self.limit or 0.0
-            store = frame_store(run_folder(trainer), _NAME)
-            store.keep(trainer.current_epoch + 1)
+            frame_store(run_folder(trainer), _NAME).keep(trainer.current_epoch + 1)
             for epoch in range(1, trainer.current_epoch + 1):  # of the run that is resumed
-                sheet = store.read(epoch)
-                if sheet is not None and tuple(sheet["images"]) == self.images:
+                sheet = self._read(trainer, epoch)
+                if sheet is not None:
                     self._sheets.append(epoch)
                     self._limit = self.limit or max(self._limit, _round_up(sheet["drops"]))
 
@@ -171,12 +172,22 @@ class OcclusionMaps(Callback):
         for each in self._sheets if grows else [epoch]:
             self._save(trainer, each, images)
 
+    def _read(self, trainer: Trainer, epoch: int) -> dict[str, NDArray[np.generic]] | None:
+        """The values of a sheet; None if the file is gone or damaged, or the sheet shows other images."""
+        try:
+            sheet = frame_store(run_folder(trainer), _NAME).read(epoch)
+        except UnreadableFileError:
+            return None
+        if sheet is None or sheet.keys() != _VALUES or sheet["images"].tolist() != list(self.images):
+            return None
+        return sheet
+
     def _save(self, trainer: Trainer, epoch: int, images: Tensor) -> None:
         """Draw a sheet from its values on the disk."""
         from lightning_cifar.plots import Occlusion, draw_occlusion_maps, to_displayable
 
-        sheet = frame_store(run_folder(trainer), _NAME).read(epoch)
-        if sheet is None:  # somebody has removed it
+        sheet = self._read(trainer, epoch)
+        if sheet is None:
             return
         data = getattr(trainer, "datamodule", None)
         shown = to_displayable(images.float().cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))

@@ -183,6 +183,12 @@ def test_a_resumed_run_keeps_the_scale_of_its_sheets(
     )
     assert {name: sheet.limit for name, sheet in sheets.items()} == {"occlusion_maps/epoch_002": 1.0}
     sheets.clear()
+    (store.folder / "000001.npz").write_bytes(b"damaged")
+    make_trainer(OcclusionMaps((0,), every_n_epochs=1), max_epochs=2).fit(
+        module, large, ckpt_path=tmp_path / "a.ckpt", weights_only=True
+    )
+    assert sheets["occlusion_maps/epoch_002"].limit < 0.7
+    sheets.clear()
     make_trainer(OcclusionMaps((0,), every_n_epochs=1), max_epochs=1).fit(module, large)
     assert sheets["occlusion_maps/epoch_001"].limit < 0.7, "a new training in the same folder"
 
