@@ -159,6 +159,34 @@ def test_it_shows_the_panels_and_the_bands_of_the_statistics(page: Page, folder:
         np.testing.assert_allclose(drawn[2], band.high - band.mean, rtol=1e-3)
 
 
+def test_any_name_of_an_arm_and_any_number_of_epochs(
+    browser: Chrome, tmp_path: Path, write_run: Callable[..., None]
+) -> None:
+    names = ("plain", "constructor", "__proto__")
+    for name in names:
+        write_run(tmp_path / name, seed=0, config={"model": {"class_path": name}}, timed=False)
+        path = tmp_path / name / "metrics.csv"
+        head, *rows = path.read_text().splitlines()
+        if name != "plain":  # two arms do not have a metric that the other has
+            head = head.replace("val/accuracy,", "val/other,")
+        else:
+            rows = [f"{10**17 + 64 * int(row[0])}{row[1:]}" if row[0] != "," else row for row in rows]
+        path.write_text("\n".join([head, *rows, ""]))
+    out = tmp_path / "r.html"
+    assert main(["report", *(str(tmp_path / name) for name in names), "--out", str(out)]) == 0
+    browser.get("about:blank")
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get(out.as_uri())
+    page = Page(browser)
+    page.wait_until("window.report && report.panels.every(panel => panel.view)")
+    accuracy = "report.panels.find(panel => panel.metric.name === 'val/accuracy')"
+    assert page.ask(f"{accuracy}.series.map(each => each.arm.name)") == ["plain"]
+    assert page.ask("report.panels[0].series.map(each => each.arm.name)") == list(names)
+    assert page.ask("ticksOf(1e17, 1e17 + 64, 5).ticks.length") < 13
+    assert page.ask("ticksOf(0, 10, 5).ticks") == [0, 2, 4, 6, 8, 10]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+
+
 def test_names_are_shown_as_they_are(page: Page) -> None:
     buttons = [button.text for button in page.browser.find_elements("css selector", "[data-arm]")]
     assert buttons == ["plain", "fine", WILD]
