@@ -11,7 +11,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test check format bench slow clean lock faults gallery dist
+.PHONY: demo test matrix check format bench slow clean lock faults gallery dist
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python:
@@ -40,6 +40,23 @@ demo: $(VENV)/.installed
 # In two processes of one thread each: most tests are too small for two threads to share.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+# The verdict must not depend on the processor (its vector instructions, as torch and oneDNN use them), the number of
+# threads, the order of the tests, or other work on the machine. Every cell has an order of its own, and two processes
+# that are always busy run beside the second of each pair.
+matrix: $(VENV)/.installed-dev
+	set -e; seed=$${SEED:-1}; busy=; trap 'kill $$busy 2>/dev/null || true' EXIT; trap 'exit 130' INT TERM; \
+	for isa in default/SSE41 avx2/AVX2 native/; do \
+	  for threads in 1 2; do \
+	    if [ $$threads = 2 ]; then for i in 1 2; do sh -c 'while :; do :; done' & busy="$$busy $$!"; done; fi; \
+	    echo "== $$isa, $$threads threads, order $$seed, busy processes:$$busy"; \
+	    unset ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA; \
+	    if [ $$isa != native/ ]; then export ATEN_CPU_CAPABILITY=$${isa%/*} ONEDNN_MAX_CPU_ISA=$${isa#*/}; fi; \
+	    LIGHTNING_CIFAR_TEST_ORDER=$$seed OMP_NUM_THREADS=$$threads \
+	      $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile -q; \
+	    if [ -n "$$busy" ]; then kill $$busy; busy=; fi; seed=$$((seed + 1)); \
+	  done; \
+	done
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --ignore tests/faults

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
 import shutil
 import socket
 import sys
@@ -10,9 +12,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tensorboard.summary.writer import event_file_writer
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
+
+# Event files of one second are read in the order of their names, where the counter 10 comes before 9. Counters of equal
+# length keep the order in which the files were written, however many of them this process wrote before.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname()}
 
@@ -55,6 +62,15 @@ def _lightnings_log_goes_where_stderr_is() -> None:
                 handler.stream = CurrentStderr()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shuffle the files, and the tests within each, where LIGHTNING_CIFAR_TEST_ORDER holds a seed."""
+    if seed := os.environ.get("LIGHTNING_CIFAR_TEST_ORDER"):
+        draw = random.Random(int(seed))
+        places = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
+        draw.shuffle(items)
+        items.sort(key=lambda item: places[item.path])
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
@@ -80,7 +96,7 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch.setenv("no_proxy", "localhost,127.0.0.1")  # the driver is on this machine, whatever proxy there is
         chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
         try:
-            chrome.set_page_load_timeout(60)
+            chrome.set_page_load_timeout(600)
             yield chrome
         finally:
             chrome.quit()

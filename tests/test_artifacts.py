@@ -112,6 +112,16 @@ def test_tensorboard_gets_figure_and_animation(tmp_path: Path) -> None:
     board.experiment.close()
 
 
+def test_many_event_files_of_one_second_are_read_in_the_order_of_writing(tmp_path: Path) -> None:
+    """The law is of the test suite: tests/conftest.py sets where the counter in the names of event files starts."""
+    for step in range(12):
+        board = TensorBoardLogger(tmp_path, name="", version="")
+        board.log_metrics({"loss": 0.0}, step)
+        board.finalize("success")
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(12))
+
+
 def test_frames_on_disk(tmp_path: Path) -> None:
     store = artifacts.frame_store(tmp_path / "run", "movie")
     assert store.read(0) is None

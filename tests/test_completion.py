@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(shell: str, script: str, where: Path) -> list[str]:
     """Lines that a shell prints."""
-    done = subprocess.run([shell], input=script, capture_output=True, text=True, cwd=where, timeout=60, check=False)
+    done = subprocess.run([shell], input=script, capture_output=True, text=True, cwd=where, check=False)
     assert not done.stderr, done.stderr
     return done.stdout.splitlines()
 

@@ -96,7 +96,7 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path: Path) -> None:
     assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
     for cell in notebook.cells:
         cell.source = smaller(cell.source)
-    client = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
+    client = nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [
         (cell.source.splitlines()[0], kind)

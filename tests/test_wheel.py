@@ -59,8 +59,8 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_complete(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    files = [path for path in (ROOT / "lightning_cifar").rglob("*") if path.suffix in (".py", ".js", ".css", ".pyi")]
-    files.append(ROOT / "lightning_cifar" / "py.typed")
+    kinds = {".py", ".js", ".css", ".pyi", ".typed", ".bash", ".fish", ".sh", ".zsh"}
+    files = [path for path in (ROOT / "lightning_cifar").rglob("*") if path.suffix in kinds]
     assert [path for path in files if path.relative_to(ROOT).as_posix() not in held] == []
     configs = [path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")]
     assert [path for path in configs if f"lightning_cifar/{path}" not in held] == []

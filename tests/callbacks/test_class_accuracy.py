@@ -175,6 +175,7 @@ def test_samples_that_a_sampler_repeats_count_once(ranks: int, size: int, shuffl
     assert sorted(counted) == list(range(size))
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_count_each_sample_once(
     data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:

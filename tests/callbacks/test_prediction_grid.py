@@ -252,6 +252,7 @@ def test_batches_that_are_no_labelled_images_are_told_once(
         make_trainer(PredictionGrid()).test(module, data, verbose=False)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_find_the_mistakes_of_both(
     data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:

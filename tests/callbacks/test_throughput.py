@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -118,14 +118,17 @@ def test_images_of_any_batch(batch: object, images: int) -> None:
     assert throughput._count_images(batch) == images
 
 
-def test_a_step_costs_less_than_50_microseconds() -> None:
+def test_a_step_costs_a_few_calls() -> None:
+    """Counted, not timed: each Python call is of the order of 0.1 microseconds, a step of training of milliseconds."""
     loop = Loop(Throughput(), cast(Clock, SimpleNamespace(now=0.0)))
-    costs = []
-    for _ in range(5):
-        start = time.perf_counter()
-        loop.steps(*[0.0] * 2000)
-        costs.append((time.perf_counter() - start) / 2000)
-    assert min(costs) < 50e-6
+    loop.steps(0.0)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, arg: calls.append(event) if event in ("call", "c_call") else None)
+    try:
+        loop.steps(*[0.0] * 100)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) / 100 < 40
 
 
 @pytest.mark.parametrize("bar", [RichProgressBar, TQDMProgressBar])

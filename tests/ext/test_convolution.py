@@ -240,7 +240,7 @@ def test_callers_in_several_threads_get_their_own_results() -> None:
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LIGHTNING_CIFAR_EXT")}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean | environment, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean | environment
     )
 
 

@@ -177,7 +177,7 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
             found, status = os.waitpid(pid, os.WNOHANG)
             if not found:
                 time.sleep(0.002)
-                if time.monotonic() - begin > (job.get("kill_after") or 240):
+                if time.monotonic() - begin > (job.get("kill_after") or 1000):
                     os.kill(pid, signal.SIGKILL)
         codes.append(os.waitstatus_to_exitcode(status))
     return {"codes": codes, "seconds": time.monotonic() - begin, "phase": Path(job["note"]).read_text().strip()}

@@ -78,7 +78,7 @@ class Page:
     def wait_until(self, expression: str) -> None:
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.browser, 20, poll_frequency=0.05).until(
+        WebDriverWait(self.browser, 600, poll_frequency=0.05).until(
             lambda _: self.ask(f"!!({expression})"), f"never came true: {expression}"
         )
 
@@ -109,7 +109,7 @@ class Page:
         from selenium.webdriver import ActionChains
         from selenium.webdriver.support.ui import WebDriverWait
 
-        for _ in range(6):
+        for _ in range(100):
             ActionChains(self.browser).move_to_element(self.panel).double_click().perform()
             with contextlib.suppress(TimeoutException):
                 WebDriverWait(self.browser, 3, poll_frequency=0.05).until(lambda _: self.ask(f"!!({expression})"))

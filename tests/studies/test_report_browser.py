@@ -78,7 +78,7 @@ class Page:
     def wait_until(self, expression: str) -> None:
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.browser, 20, poll_frequency=0.05).until(
+        WebDriverWait(self.browser, 600, poll_frequency=0.05).until(
             lambda _: self.ask(f"!!({expression})"), f"never came true: {expression}"
         )
 
@@ -112,7 +112,7 @@ class Page:
         from selenium.webdriver import ActionChains
 
         canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
-        for _ in range(6):
+        for _ in range(100):
             ActionChains(self.browser).double_click(canvas).perform()
             if not self.ask(f"report.panels[{panel}].zoom"):
                 return
