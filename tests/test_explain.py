@@ -228,7 +228,7 @@ def test_file_names_that_are_no_text(checkpoint: Path, images: Path, capsys: pyt
     except OSError:
         pytest.skip("this file system refuses such names")
     run(checkpoint, "--images", "odd", "--out", "out")
-    assert "??[31m?.png: " in capsys.readouterr().out
+    assert r"\xff\x1b[31m\x0a.png: " in capsys.readouterr().out
     assert [path.name for path in Path("out/pictures").iterdir() if "maps" not in path.name] == ["001_31m.png"]
 
 
