@@ -80,7 +80,7 @@ SITUATIONS = [
     (["fit", "--model", "=", "LeNet", "--model.pooling", "a"], ["average"]),
     (["fit", "--config", "x.yaml", "--model.varian"], ["--model.variant"]),
     (["fit", "--model.schedule", "=", "co"], ["constant", "cosine"]),
-    (["fit", "--model.schedule", "="], ["constant", "linear", "cosine", "exponential", "step"]),
+    (["lr-find", "--spacing", "="], ["geometric", "linear"]),
     (["fit", "--model.optimizer", ""], ["sgd", "adam", "adamw", "rmsprop", "muon"]),
     (["fit", "--test_after_fit", ""], ["true", "false"]),
     (["fit", "--model.lr", ""], []),
