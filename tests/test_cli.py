@@ -158,7 +158,7 @@ def test_print_config_names_every_setting(capsys: pytest.CaptureFixture[str]) ->
         (["--help"], "usage: lightning-cifar fit [-c CONFIG]"),
         (["--model.help", "LeNet"], "usage: lightning-cifar fit --model LeNet [--model.activation"),
         (["--data.help", "CIFAR10DataModule"], "usage: lightning-cifar fit --data CIFAR10DataModule "),
-        (["--trainer.callbacks.help", "WeightGIF"], "usage: lightning-cifar fit --trainer.callbacks WeightGIF "),
+        (["--trainer.callbacks.help", "WeightGIF"], "usage: lightning-cifar fit --trainer.callbacks WeightGIF"),
     ],
 )
 def test_help_is_plain_text_with_a_command_line(
@@ -222,7 +222,7 @@ def test_progress_bar_and_lines_count_epochs_alike(
     drawn = re.findall(r"Epoch (\S+?)[ :]", told.out + told.err)
     assert list(dict.fromkeys(drawn))[-1] == counted[-1]
     assert set(drawn) <= set(counted)
-    assert re.findall(r"^epoch (\S+)", told.out, flags=re.M) == counted
+    assert re.findall(r"epoch (\S+?)  ", told.out) == counted
 
 
 def test_a_given_progress_bar_is_kept() -> None:

@@ -159,6 +159,8 @@ class RunCLI(LightningCLI):
         """Refuse settings that cannot work, and a checkpoint of another class."""
         trainer = vars(self._get(self.config, "trainer"))
         check_trainer(trainer)
+        if self._get(self.config, "resume") is not None:
+            raise UsageError("resume belongs on the command line, not into a configuration: fit --resume runs/...")
         if self.checkpoint is None:
             return
         of_fit = self.subcommand == "fit"
