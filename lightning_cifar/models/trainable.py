@@ -10,12 +10,37 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lightning_cifar.models.optimizers import MuonAdamW
 from lightning_cifar.schedules import Schedule, check_regime, lr_factor
 
 Batch = tuple[Tensor, Tensor]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+
+
+class MeanLoss(Metric):
+    """Mean of the losses of all samples, at any number of processes and any batch size.
+
+    Lightning's mean over processes divides by an integer mean of their numbers of samples. MeanMetric of torchmetrics
+    either leaves losses that are not finite out or ignores the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, count: int) -> None:
+        """Add the mean loss of ``count`` samples."""
+        self.total = self.total + loss.detach() * count
+        self.count = self.count + count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
 
 
 class Trainable(pl.LightningModule):
@@ -85,6 +110,7 @@ class Trainable(pl.LightningModule):
         self._log_every_n_steps = 50  # the trainer's, once there is one
         self._loss_sum: Tensor | float = 0.0
         self._num_seen = 0
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """What the network makes of the first part of a batch."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import ActionFail, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_cifar import artifacts, callbacks, models
+from lightning_cifar import callbacks
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.checkpoints.settings import trained_settings
@@ -221,32 +220,8 @@ class RunCLI(LightningCLI):
         self._claim_run_dir("predict")
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict the test samples into a table: of classes and probabilities, or of the values fitted."""
-        if any(isinstance(callback, callbacks.PredictionTable) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            self.trainer.predict(**{**kwargs, "return_predictions": False})
-            return
-        batches = self.trainer.predict(**kwargs)
-        assert batches is not None
-        outputs = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
-        if isinstance(self.model, models.Classifier):
-            self._save_classes(outputs)
-        else:
-            header = ["sample", *(f"value_{i}" for i in range(outputs.shape[1]))]
-            rows = ([i, *(f"{value:.6g}" for value in values)] for i, values in enumerate(outputs.tolist()))
-            path = artifacts.save_table(self.trainer, "predictions", header, rows)
-            if path:
-                print(f"predictions of {len(outputs)} samples: {path}")
-
-    def _save_classes(self, probabilities: torch.Tensor) -> None:
-        names = self.datamodule.class_names
-        top, predicted = probabilities.max(dim=1)
-        rows = (
-            [i, names[int(k)], f"{float(p):.4f}", *(f"{value:.4f}" for value in each)]
-            for i, (k, p, each) in enumerate(zip(predicted, top, probabilities.tolist(), strict=True))
-        )
-        path = artifacts.save_table(self.trainer, "predictions", ["image", "class", "probability", *names], rows)
-        if path:
-            print(f"predictions of {len(probabilities)} images: {path}")
+        """Predict the test samples; a callback writes the table."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit") and not self._is_trial:

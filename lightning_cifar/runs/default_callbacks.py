@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from lightning_cifar import callbacks, data, models
+from lightning_cifar.runs.prediction_file import PredictionFile
 from lightning_cifar.runs.progress_bars import default_bar
 from lightning_cifar.runs.progress_lines import EpochLines
 
@@ -39,6 +40,8 @@ def default_callbacks(
         chosen.append(callbacks.SampleGrid())
     if command == "predict" and isinstance(datamodule, data.ImageFolderDataModule):
         chosen.append(callbacks.PredictionTable())
+    elif command == "predict":
+        chosen.append(PredictionFile())
     if command != "fit":
         return chosen
     if config["enable_checkpointing"] is not False:
