@@ -73,6 +73,7 @@ def test_a_checkpoint_of_the_same_name_takes_the_place_of_ours() -> None:
     assert result("run")["best"] == pytest.approx(min(logged("run", "val/loss")))
 
 
+@pytest.mark.filterwarnings("ignore:LossCurves found none")  # it looks before the module has logged its first epoch
 def test_which_weights_are_tested_is_printed_and_the_guide_lists_every_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--run_dir", "a", "--test_after_fit", "true"]) == 0
     said = capsys.readouterr().out
@@ -85,7 +86,10 @@ def test_which_weights_are_tested_is_printed_and_the_guide_lists_every_file(caps
     files = [str(path.relative_to("a")) for path in Path("a").rglob("*") if path.is_file()]
     assert [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in files)] == []
-    assert cli.main([*FIT, "--run_dir", "b", "--test_after_fit", "true", "--trainer.limit_val_batches", "0"]) == 0
+    assert cli.main([*FIT, "--run_dir", "c", "--test_after_fit", "true", "--trainer.limit_val_batches", "0"]) == 0
+    assert "test of c/checkpoints/best.ckpt (the last epoch, since there is no validation)" in capsys.readouterr().out
+    late = ["--trainer.check_val_every_n_epoch", "5"]
+    assert cli.main([*FIT, "--run_dir", "b", "--test_after_fit", "true", *late]) == 0
     assert "test of the last weights (there is no best checkpoint: no validation ran)" in capsys.readouterr().out
     assert result("b")["best"] is None
 

@@ -105,17 +105,16 @@ class BestOfEach(Checkpoint):
 
 
 def checkpoint_writers(
-    model: pl.LightningModule, datamodule: pl.LightningDataModule, folder: Path, given: Sequence[Callback]
+    model: pl.LightningModule, folder: Path, given: Sequence[Callback], *, validates: bool
 ) -> list[Callback]:
     """The writers of the best and of the last checkpoint.
 
     Args:
         model: It says by what it is judged; without validation, or without a metric, the last checkpoint counts.
-        datamodule: Gives the number of validation samples.
         folder: Of the checkpoints.
         given: The user's callbacks. A ModelCheckpoint of the same file name there takes the place of ours.
+        validates: Whether there is a validation.
     """
-    validates = getattr(datamodule, "num_val", 1) > 0
     save = partial(RunCheckpoint, folder, enable_version_counter=False)
     writers: list[Any]
     if validates and isinstance(model, models.SideBySide):

@@ -59,6 +59,7 @@ def default_callbacks(
     if config["logger"] is not False:
         chosen.append(LearningRateMonitor())
     if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-        chosen += checkpoint_writers(model, datamodule, checkpoints, given)
+        validates = getattr(datamodule, "num_val", 1) > 0 and config["limit_val_batches"] != 0
+        chosen += checkpoint_writers(model, checkpoints, given, validates=validates)
     kinds = tuple(type(callback) for callback in given)
     return [each for each in chosen if isinstance(each, Checkpoint) or not isinstance(each, kinds)]
