@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifar import cli
+
 ARGS = [
     "fit",
     "--model",
@@ -68,3 +70,31 @@ def test_fit_with_two_processes(tmp_path: Path) -> None:
     # 65 validation images, shared by two: each counted once.
     correct = result["metrics"]["val/accuracy"] * 65
     assert correct == pytest.approx(round(correct), abs=1e-3)
+
+
+def _evaluate(verb: str, folder: str, devices: int) -> dict[str, float]:
+    """Run ``test`` or ``predict`` on 203 images in batches of 40, and return the metrics."""
+    words = [verb, "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "203"]
+    words += ["--data.eval_batch_size", "40", "--run_dir", folder, "--trainer.accelerator", "cpu"]
+    words += ["--trainer.devices", str(devices), "--trainer.enable_progress_bar", "false"]
+    words += ["--trainer.callbacks", "PredictionGrid"] if verb == "test" else []
+    words += ["--trainer.strategy", "ddp_fork"] if devices > 1 else []
+    assert cli.main(words) == 0
+    result = Path(folder, "result.json")
+    return dict(json.loads(result.read_text())["metrics"]) if result.is_file() else {}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on several devices
+def test_two_processes_report_what_one_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = _evaluate("test", "one", 1), _evaluate("test", "two", 2)
+    assert one.keys() == two.keys()
+    assert two == pytest.approx(one, rel=1e-5)
+    for name in ("confusion_test.csv", "mistakes_test.csv"):
+        assert Path("two", name).read_text() == Path("one", name).read_text()
+    _evaluate("predict", "p1", 1)
+    _evaluate("predict", "p2", 2)
+    rows = Path("p2/predictions.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["image", *map(str, range(203))]
+    assert rows == Path("p1/predictions.csv").read_text().splitlines()

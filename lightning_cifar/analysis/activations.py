@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_cifar.analysis.layers import find_layer
+from lightning_cifar.analysis.layers import find_layer, uncompiled
 
 IntArray = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -281,9 +281,7 @@ def observed(model: nn.Module, names: Sequence[str], bins: int = 256) -> Iterato
     modules = dict(model.named_modules())
     layers = {name: modules[name] if name and name in modules else find_layer(model, name) for name in names}
     with ExitStack() as stack:
-        if any(getattr(layer, "_compiled_call_impl", None) is not None for layer in modules.values()):
-            # What is compiled does not look for new hooks.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled(model))
         for name, layer in layers.items():
             handle = layer.register_forward_pre_hook(lambda _, given, name=name: before(name, given))
             stack.callback(handle.remove)

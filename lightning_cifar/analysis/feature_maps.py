@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
 
-from lightning_cifar.analysis.layers import convolution_names, tapped
+from lightning_cifar.analysis.layers import convolution_names, tapped, uncompiled
 from lightning_cifar.analysis.modes import evaluation, undisturbed
 
 
@@ -29,7 +27,7 @@ def feature_maps(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dic
         ValueError: There is no such layer, the forward pass does not reach it, what it gives are no maps, or the model
             has no ``forward``.
     """
-    with _uncompiled(model), undisturbed(model), evaluation(model), tapped(model, layers) as values:
+    with uncompiled(model), undisturbed(model), evaluation(model), tapped(model, layers) as values:
         try:
             model(images)
         except NotImplementedError as error:
@@ -75,9 +73,3 @@ def thin_out(positions: Sequence[float], limit: int) -> list[int]:
         gaps = [positions[kept[i + 1]] - positions[kept[i - 1]] for i in range(1, len(kept) - 1)]
         del kept[1 + gaps.index(min(gaps))]
     return kept
-
-
-def _uncompiled(model: nn.Module) -> AbstractContextManager[object]:
-    """A model that is compiled in place would be compiled once more, for the hooks."""
-    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -64,6 +64,8 @@ def list_layers(model: nn.Module, example: Example) -> list[LayerRow]:
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The submodule of that name, as ``model.named_modules()`` gives them: ``network.0.0``.
 
+    In a network that ``torch.compile(network)`` replaced, the names from before the replacement are known too.
+
     Raises:
         ValueError: There is none; the message holds the nearest names.
     """
@@ -73,11 +75,23 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     }
     if name and name in layers:
         return layers[name]
+    before = {other.replace("_orig_mod.", ""): layer for other, layer in layers.items() if "_orig_mod." in other}
+    if name in before:
+        return before[name]
     known = [other for other in layers if other]
     # Where the last part alone fits, the front was forgotten: "conv1" for "network.conv1".
     near = [other for other in known if other.endswith(f".{name}")] or difflib.get_close_matches(name, known, 3, 0.5)
     hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are {', '.join(known[:12])} ..."
     raise ValueError(f"{type(model).__name__} has no layer {name!r}: {hint}")
+
+
+def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
+    """Inside, compiled networks run as they are written: what is compiled does not look for new hooks."""
+    compiled = any(
+        getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
+        for module in model.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def convolution_names(model: nn.Module) -> list[str]:

@@ -17,6 +17,7 @@ from lightning_cifar.callbacks.occlusion_maps import OcclusionMaps
 from lightning_cifar.callbacks.prediction_grid import PredictionGrid
 from lightning_cifar.callbacks.prediction_table import PredictionTable
 from lightning_cifar.callbacks.sample_grid import SampleGrid
+from lightning_cifar.callbacks.swa import SWAWeightAveraging
 from lightning_cifar.callbacks.throughput import Throughput
 from lightning_cifar.callbacks.weight_gif import WeightGIF
 
@@ -34,6 +35,7 @@ __all__ = [
     "OcclusionMaps",
     "PredictionGrid",
     "PredictionTable",
+    "SWAWeightAveraging",
     "SampleGrid",
     "Throughput",
     "WeightGIF",

@@ -13,13 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DistributedSampler
 
 from lightning_cifar.analysis.classification import accuracy, class_table, confusion_matrix
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
 from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.ranks import places
 
 Stage: TypeAlias = Literal["val", "test"]
 
@@ -69,7 +69,7 @@ class ClassAccuracy(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if not trainer.sanity_checking:
-            self._count("val", trainer.val_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+            self._count("val", trainer, trainer.val_dataloaders, outputs, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -80,7 +80,7 @@ class ClassAccuracy(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count("test", trainer.test_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+        self._count("test", trainer, trainer.test_dataloaders, outputs, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -106,7 +106,14 @@ class ClassAccuracy(Callback):
         self._report("val", trainer)
 
     def _count(
-        self, stage: Stage, loaders: object, outputs: object, batch: object, batch_idx: int, dataloader_idx: int
+        self,
+        stage: Stage,
+        trainer: Trainer,
+        loaders: object,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
         if self._silent:
             return
@@ -120,7 +127,8 @@ class ClassAccuracy(Callback):
             return
         logits, labels = pair
         self._seen = 0 if batch_idx == 0 else self._seen
-        labels = _without_repeats(labels, self._seen, _distributed_sampler(loaders, dataloader_idx))
+        found = places(trainer, loader_at(loaders, dataloader_idx), self._seen, len(labels)).to(labels.device)
+        labels = torch.where(found < 0, -1, labels.long())  # samples that a sampler repeats count once
         self._seen += len(labels)
         counts = confusion_matrix(labels, logits.argmax(dim=1), logits.shape[1])
         if self._confusion is not None and len(self._confusion) != len(counts):
@@ -200,29 +208,6 @@ def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] 
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         return None
     return logits.detach(), labels
-
-
-def _distributed_sampler(loaders: object, dataloader_idx: int) -> DistributedSampler[object] | None:
-    sampler = getattr(loader_at(loaders, dataloader_idx), "sampler", None)
-    return sampler if isinstance(sampler, DistributedSampler) else None
-
-
-def _without_repeats(labels: Tensor, seen: int, sampler: DistributedSampler[object] | None) -> Tensor:
-    """Mark with -1 the samples that a DistributedSampler repeats to give each rank the same number.
-
-    Rank r gets the positions r, r + ranks, r + 2 ranks, ... of the (shuffled) set, and those from the size of the set
-    on are repeats.
-
-    Args:
-        labels: of one batch (N,).
-        seen: samples of this loader that came before, on this rank.
-        sampler: of this loader.
-    """
-    if sampler is None:
-        return labels
-    size = len(sampler.dataset)  # type: ignore[arg-type]
-    position = torch.arange(seen, seen + len(labels), device=labels.device) * sampler.num_replicas + sampler.rank
-    return torch.where(position < size, labels.long(), -1)
 
 
 def _sum_over_ranks(confusion: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from lightning_cifar.artifacts import run_folder
@@ -76,6 +76,8 @@ class ExactResume(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
                     _restore_table(logger, str(loaded.get("table", "")))
+                elif isinstance(logger, TensorBoardLogger):
+                    _restore_scalars(logger, str(loaded.get("table", "")))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         first, self._first = self._first, None
@@ -172,3 +174,15 @@ def _restore_table(logger: CSVLogger, text: str) -> None:
     if text:
         logger.experiment.metrics_keys = next(csv.reader(io.StringIO(text, newline="")))
         write_atomically(_table(logger), text.encode())
+
+
+def _restore_scalars(logger: TensorBoardLogger, text: str) -> None:
+    """Write the rows of the table where a training goes on in a new folder, which has no events of its first part."""
+    own = logger.experiment.file_writer.event_writer._file_name
+    if any(str(path) != own for path in Path(logger.log_dir).glob("events.out.tfevents.*")):
+        return
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        step = int(row.pop("step"))
+        for name, value in row.items():
+            if value:
+                logger.experiment.add_scalar(name, float(value), step)

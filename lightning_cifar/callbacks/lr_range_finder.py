@@ -77,8 +77,14 @@ class LRRangeFinder(Callback):
         self.own_lr: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(trainer, "fast_dev_run", False) or trainer.ckpt_path is not None:
-            return  # a resumed run has its learning rate
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        if trainer.ckpt_path is not None:
+            rank_zero_info(
+                f"no learning-rate sweep: the training continues from {trainer.ckpt_path} at its learning rate. "
+                "To sweep, start without a checkpoint, or name epochs to sweep at (milestones)."
+            )
+            return
         name, self.own_lr = _own_lr(pl_module)
         if self.apply and name is None:
             raise ValueError(

@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DistributedSampler
 
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.analysis.predictions import Predictions, keep_worst, read_predictions
@@ -18,6 +17,7 @@ from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
 from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
 from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.ranks import gather, places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ class PredictionGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if not trainer.sanity_checking and dataloader_idx == 0:
-            self._collect("val", trainer.val_dataloaders, outputs, batch)
+            self._collect("val", trainer, trainer.val_dataloaders, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -102,7 +102,7 @@ class PredictionGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if dataloader_idx == 0:
-            self._collect("test", trainer.test_dataloaders, outputs, batch)
+            self._collect("test", trainer, trainer.test_dataloaders, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -127,7 +127,7 @@ class PredictionGrid(Callback):
             self._give_up("the fit ended without a validation. Give it validation data, or run validate or test")
         self._report("val", trainer)
 
-    def _collect(self, stage: Stage, loaders: object, outputs: object, batch: object) -> None:
+    def _collect(self, stage: Stage, trainer: Trainer, loaders: object, outputs: object, batch: object) -> None:
         if self._silent:
             return
         parts = _read(outputs, batch)
@@ -143,7 +143,8 @@ class PredictionGrid(Callback):
             self._gives_probabilities = are_probabilities(logits, tolerance=1e-3)
         if self._gives_probabilities:
             logits = logits.log()
-        indices, labels = _number(labels, self._seen, loaders)
+        indices = places(trainer, loader_at(loaders), self._seen, len(labels)).to(labels.device)
+        labels = torch.where(indices < 0, -1, labels.long())  # samples that a sampler repeats count once
         self._seen += len(labels)
         self._num_classes = logits.shape[1]
         predictions = read_predictions(images, logits, labels, indices)
@@ -164,18 +165,22 @@ class PredictionGrid(Callback):
 
     def _join_ranks(self, trainer: Trainer) -> None:
         """Each process has seen its share: from here on all know of all mistakes. All ranks take part."""
-        if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        if trainer.world_size == 1:
             return
-        worst = None if self._worst is None else Predictions(*(part.cpu() for part in self._worst))
-        own = (worst, int(self._num_counted), int(self._num_wrong))
-        shares: list[tuple[Predictions | None, int, int]] = [own] * trainer.world_size
-        torch.distributed.all_gather_object(shares, own)
+        size = self.rows * self.columns
+        own = (_on_cpu(self._batch), _on_cpu(self._worst), int(self._num_counted), int(self._num_wrong))
+        shares = gather(trainer, own)
+        firsts = [batch for batch, _, _, _ in shares if batch is not None]
+        if firsts:
+            joined = Predictions(*(torch.cat(parts) for parts in zip(*firsts, strict=True)))
+            order = joined.indices.argsort()[:size]
+            self._batch = Predictions(*(part[order] for part in joined))
         self._worst = None
-        for worst, _, _ in shares:
+        for _, worst, _, _ in shares:
             if worst is not None:
-                self._worst = keep_worst(self._worst, worst, self.rows * self.columns)
-        self._num_counted = sum(counted for _, counted, _ in shares)
-        self._num_wrong = sum(wrong for _, _, wrong in shares)
+                self._worst = keep_worst(self._worst, worst, size)
+        self._num_counted = sum(counted for _, _, counted, _ in shares)
+        self._num_wrong = sum(wrong for _, _, _, wrong in shares)
 
     def _report(self, stage: Stage, trainer: Trainer) -> None:
         if self._batch is None or self._worst is None or not trainer.is_global_zero:
@@ -242,18 +247,8 @@ def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str
     return images, logits, labels
 
 
-def _number(labels: Tensor, seen: int, loaders: object) -> tuple[Tensor, Tensor]:
-    """The places of a batch's samples in the set, and its labels, -1 where a DistributedSampler repeats a sample.
-
-    Rank r gets the positions r, r + ranks, r + 2 ranks, ... of the set, and those from its size on are repeats.
-    """
-    places = torch.arange(seen, seen + len(labels), device=labels.device)
-    sampler = getattr(loader_at(loaders), "sampler", None)
-    if not isinstance(sampler, DistributedSampler):
-        return places, labels
-    places = places * sampler.num_replicas + sampler.rank
-    size = len(sampler.dataset)  # type: ignore[arg-type]
-    return places, torch.where(places < size, labels.long(), -1)
+def _on_cpu(predictions: Predictions | None) -> Predictions | None:
+    return None if predictions is None else Predictions(*(part.cpu() for part in predictions))
 
 
 def _class_names(trainer: Trainer, num_classes: int) -> Sequence[str]:

@@ -16,10 +16,13 @@ from lightning_cifar.analysis.prediction_table import are_probabilities, class_i
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.class_names import class_names
 from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
+from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.ranks import gather, places
 
 
 class _Row(NamedTuple):
-    number: int
+    place: int  # among all samples that the loader gives
+    number: int  # of the file, or else the place
     name: str
     classes: list[str]
     probabilities: list[float]
@@ -97,19 +100,24 @@ class PredictionTable(Callback):
             return
         self._names = self._names or _class_names(trainer, pl_module, outputs.shape[1])
         self._add(outputs, _second(batch, len(outputs)), trainer)
-        if isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3) and trainer.is_global_zero:
-            if self._images and self._images[0].shape[1:] != images.shape[1:]:
-                self._draw(trainer, whole=False)  # a sheet holds images of one size
-                self._images = []
-            room = self.sheets * self.rows * self.columns - self._drawn - sum(map(len, self._images))
-            self._images.append(images[: max(room, 0)].detach().cpu())
-            self._draw(trainer, whole=True)
+        if isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3):
+            room = self.sheets * self.rows * self.columns - self._drawn - len(self._images)
+            # Copies: a view would take its whole batch along to another process.
+            self._images += [image.detach().cpu().clone() for image in images[: max(room, 0)]]
+            if trainer.world_size == 1:  # several processes join their images at the end
+                self._draw(trainer, self._table, whole=True)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._silent:
             return
-        self._draw(trainer, whole=False)
-        rows = self._gather(trainer)
+        shares = gather(trainer, (self._table, self._images))
+        rows = sorted((row for table, _ in shares for row in table), key=lambda row: row.place)
+        if trainer.world_size > 1:
+            pairs = [pair for table, images in shares for pair in zip(table, images, strict=False)]
+            pairs.sort(key=lambda pair: pair[0].place)
+            self._images = [image for _, image in pairs[: self.sheets * self.rows * self.columns]]
+        self._draw(trainer, rows, whole=False)
+        rows.sort(key=lambda row: row.number)
         if not rows or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined,unused-ignore]
             return
         count = len(rows[0].classes)
@@ -142,9 +150,9 @@ class PredictionTable(Callback):
     def _add(self, outputs: Tensor, second: Tensor | None, trainer: Trainer) -> None:
         """The rows of a batch."""
         top = top_classes(outputs, self.top)
-        start = len(self._table) * trainer.world_size + trainer.global_rank
+        found = places(trainer, loader_at(trainer.predict_dataloaders), len(self._table), len(outputs)).tolist()
         for i, (classes, shares) in enumerate(zip(top.classes.tolist(), top.probabilities.tolist(), strict=True)):
-            number, true = start + i * trainer.world_size, None
+            number, true = found[i], None
             name = str(number)
             if second is not None and self._files is not None and 0 <= int(second[i]) < len(self._files):
                 number = int(second[i])
@@ -152,39 +160,38 @@ class PredictionTable(Callback):
                 true = class_in_path(name, self._names)
             elif second is not None and 0 <= (label := int(second[i])) < len(self._names):
                 true = self._names[label]
-            self._table.append(_Row(number, name, [self._names[k] for k in classes], shares, true))
+            self._table.append(_Row(found[i], number, name, [self._names[k] for k in classes], shares, true))
 
-    def _draw(self, trainer: Trainer, *, whole: bool) -> None:
-        """Draw the sheets that are full, and at the end the rest."""
+    def _draw(self, trainer: Trainer, rows: Sequence[_Row], *, whole: bool) -> None:
+        """Draw the sheets that are full, and at the end the rest. A sheet holds images of one size."""
+        if not trainer.is_global_zero:
+            return
         size = self.rows * self.columns
-        while (waiting := sum(map(len, self._images))) >= (size if whole else 1):
-            from lightning_cifar.plots import PredictedPhotograph, draw_photographs, to_displayable
+        while self._images:
+            shape = self._images[0].shape
+            other = (i for i, image in enumerate(self._images[:size]) if image.shape != shape)
+            end = next(other, min(size, len(self._images)))
+            if whole and end < size and end == len(self._images):
+                return  # more may follow
+            shown, self._images = self._images[:end], self._images[end:]
+            self._draw_sheet(trainer, torch.stack(shown), rows[self._drawn : self._drawn + end])
 
-            images = torch.cat(self._images)
-            shown, self._images = images[:size], [images[size:]]
-            rows = self._table[self._drawn : self._drawn + len(shown)]
-            first, last = self._drawn + 1, self._drawn + len(shown)
-            self._drawn = last
-            data = getattr(trainer, "datamodule", None)
-            pixels = shown.float() if shown.is_floating_point() else shown  # NumPy has no bfloat16
-            figure = draw_photographs(
-                to_displayable(pixels.numpy(), getattr(data, "mean", None), getattr(data, "std", None)),
-                [PredictedPhotograph(row.classes[0], row.probabilities[0], row.true, row.name) for row in rows],
-                columns=self.columns,
-                title=f"Images {first} to {last}: the likeliest class of each, and its probability",
-            )
-            number = len(self._pictures) + 1
-            path = save_figure(trainer, "predictions" if number == 1 else f"predictions_{number}", figure)
-            self._pictures += [path] if path else []
-            if waiting <= size:
-                return
+    def _draw_sheet(self, trainer: Trainer, images: Tensor, rows: Sequence[_Row]) -> None:
+        from lightning_cifar.plots import PredictedPhotograph, draw_photographs, to_displayable
 
-    def _gather(self, trainer: Trainer) -> list[_Row]:
-        """The rows of all ranks in their order."""
-        shares: list[list[_Row]] = [self._table] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(shares, self._table)
-        return sorted((row for share in shares for row in share), key=lambda row: row.number)
+        first, last = self._drawn + 1, self._drawn + len(rows)
+        self._drawn = last
+        data = getattr(trainer, "datamodule", None)
+        pixels = images.float() if images.is_floating_point() else images  # NumPy has no bfloat16
+        figure = draw_photographs(
+            to_displayable(pixels.numpy(), getattr(data, "mean", None), getattr(data, "std", None)),
+            [PredictedPhotograph(row.classes[0], row.probabilities[0], row.true, row.name) for row in rows],
+            columns=self.columns,
+            title=f"Images {first} to {last}: the likeliest class of each, and its probability",
+        )
+        number = len(self._pictures) + 1
+        path = save_figure(trainer, "predictions" if number == 1 else f"predictions_{number}", figure)
+        self._pictures += [path] if path else []
 
 
 def _second(batch: object, size: int) -> Tensor | None:

@@ -7,13 +7,43 @@ gathered from the images in memory, augmented as uint8, and normalised into floa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.utils.data import SequentialSampler, TensorDataset
 
 from lightning_cifar.data.augment import Pipeline
 from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.geometry import Samples
+
+
+def shuffles(trainer: pl.Trainer | None) -> bool:
+    """Whether training batches come in a new order each epoch: not where ``overfit_batches`` repeats the same ones.
+
+    The Trainer turns shuffling off by replacing the sampler of a DataLoader, which ours have not.
+    """
+    return trainer is None or not trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it untyped
+
+
+class Loader(Protocol):
+    """A loader of ours."""
+
+    dataset: TensorDataset
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class InOrder(SequentialSampler):
+    """Tells the Trainer that a loader does not shuffle, and passes the epoch on to it."""
+
+    def __init__(self, loader: Loader) -> None:
+        super().__init__(loader.dataset)
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        self._loader.set_epoch(epoch)
 
 
 class BatchLoader:
@@ -66,7 +96,8 @@ class BatchLoader:
         self.rank, self.world_size = rank, world_size
         self.num_views = num_views
         self.epoch = 0
-        self.sampler = self  # the Trainer calls loader.sampler.set_epoch ...
+        self.dataset = TensorDataset(images, labels)
+        self.sampler = self if shuffle else InOrder(self)  # the Trainer calls loader.sampler.set_epoch ...
         self.batch_sampler = None  # ... and asks for this one beside it
         pipeline.load(images)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from lightning_cifar.data.augment import Pipeline, Spec, build
-from lightning_cifar.data.batches import BatchLoader
+from lightning_cifar.data.batches import BatchLoader, shuffles
 from lightning_cifar.data.colour import Cutout
 from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.geometry import Crop
@@ -154,6 +154,7 @@ class ImageDataModule(pl.LightningDataModule):
                 std=self.std,
                 batch_size=self.batch_size,
                 seed=self.resolved_seed(),
+                shuffle=shuffles(self.trainer),
                 rank=rank,
                 world_size=world_size,
                 num_workers=self.num_workers,
@@ -166,7 +167,7 @@ class ImageDataModule(pl.LightningDataModule):
             pipeline=pipeline,
             batch_size=self.batch_size if train else self.eval_batch_size,
             seed=self.resolved_seed(),
-            shuffle=train,
+            shuffle=train and shuffles(self.trainer),
             rank=rank,
             world_size=world_size,
             num_views=self.num_views if train else None,

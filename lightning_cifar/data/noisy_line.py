@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
+from lightning_cifar.data.batches import InOrder, shuffles
 from lightning_cifar.data.counter_rng import permutation, uniform
 
 Split = Literal["train", "val", "test"]
@@ -100,7 +102,7 @@ class NoisyLineDataModule(pl.LightningDataModule):
             batch_size=len(x) if self.batch_size is None or not train else self.batch_size,
             passes=self.passes if train else 1,
             seed=self.resolved_seed(),
-            shuffle=train,
+            shuffle=train and shuffles(self.trainer),
         )
 
     def train_dataloader(self) -> PointLoader:
@@ -148,8 +150,14 @@ class PointLoader:
         self.points, self.batch_size, self.passes = points, batch_size, passes
         self.seed, self.shuffle = seed, shuffle
         self.epoch = 0
-        self.sampler = self  # the Trainer calls loader.sampler.set_epoch ...
+        self.dataset = TensorDataset(*points)
+        self.sampler = self if shuffle else InOrder(self)  # the Trainer calls loader.sampler.set_epoch ...
         self.batch_sampler = None  # ... and asks for this one beside it
+
+    @property
+    def num_samples(self) -> int:
+        """Points that a pass gives to this rank."""
+        return len(self.points.x)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives."""

@@ -104,7 +104,7 @@ class Classifier(Trainable):
         self.train_accuracy.update(logits.detach(), labels)
         if self._note_loss(loss, len(labels)):
             accuracy = (logits.argmax(1) == labels).float().mean()
-            self.log_dict({"train/loss_step": loss, "train/accuracy_step": accuracy})
+            self.log_dict({"train/loss_step": loss, "train/accuracy_step": accuracy}, sync_dist=True)
             self.log_dict({"loss": loss, "accuracy": accuracy}, prog_bar=True, logger=False)
         return {"loss": loss}
 
@@ -128,13 +128,8 @@ class Classifier(Trainable):
         images, labels = batch
         logits = self(images)
         loss = self.evaluation_loss(logits, labels)
-        accuracy = self.val_accuracy if split == "val" else self.test_accuracy
+        mean, accuracy = (self.val_loss, self.val_accuracy) if split == "val" else (self.test_loss, self.test_accuracy)
+        mean.update(loss, len(labels))
         accuracy.update(logits, labels)
-        self.log_dict(
-            {f"{split}/loss": loss, f"{split}/accuracy": accuracy},
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(labels),
-            sync_dist=True,
-        )
+        self.log_dict({f"{split}/loss": mean, f"{split}/accuracy": accuracy}, on_epoch=True, prog_bar=True)
         return {"loss": loss, "logits": logits}

@@ -31,7 +31,7 @@ class Regressor(Trainable):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         loss, _ = self.training_loss(batch)
         if self._note_loss(loss, len(batch[0])):
-            self.log("train/loss_step", loss)
+            self.log("train/loss_step", loss, sync_dist=True)
             self.log("loss", loss, prog_bar=True, logger=False)
         return {"loss": loss}
 
@@ -49,5 +49,7 @@ class Regressor(Trainable):
         inputs, targets = batch
         outputs = self(inputs)
         loss = self.evaluation_loss(outputs, targets)
-        self.log(f"{split}/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(inputs), sync_dist=True)
+        mean = self.val_loss if split == "val" else self.test_loss
+        mean.update(loss, len(inputs))
+        self.log(f"{split}/loss", mean, on_epoch=True, prog_bar=True)
         return {"loss": loss, "outputs": outputs}

@@ -10,12 +10,38 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lightning_cifar.models.optimizers import MuonAdamW
+from lightning_cifar.models.training_plan import check_last_batch, planned_steps
 from lightning_cifar.schedules import Schedule, check_regime, lr_factor
 
 Batch = tuple[Tensor, Tensor]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+
+
+class MeanLoss(Metric):
+    """Mean of the losses of all samples, at any number of processes and any batch size.
+
+    Lightning's mean over processes divides by an integer mean of their numbers of samples. MeanMetric of torchmetrics
+    either leaves losses that are not finite out or ignores the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, count: int) -> None:
+        """Add the mean loss of ``count`` samples."""
+        self.total = self.total + loss.detach() * count
+        self.count = self.count + count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
 
 
 class Trainable(pl.LightningModule):
@@ -85,6 +111,7 @@ class Trainable(pl.LightningModule):
         self._log_every_n_steps = 50  # the trainer's, once there is one
         self._loss_sum: Tensor | float = 0.0
         self._num_seen = 0
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """What the network makes of the first part of a batch."""
@@ -107,6 +134,7 @@ class Trainable(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._log_every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set untyped
+        check_last_batch(self.trainer, self.network, self.example_input_array)
         if self.trainer.ckpt_path is not None:
             self._apply_settings()
         self.on_train_epoch_start()  # a resume in the middle of an epoch skips it
@@ -119,7 +147,7 @@ class Trainable(pl.LightningModule):
         self.log("train/loss", self._loss_sum / max(self._num_seen, 1), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        total = max(1.0, float(self.trainer.estimated_stepping_batches))
+        total = max(1.0, planned_steps(self.trainer))
         optimizer = self.make_optimizer()
         scheduler = self.make_scheduler(optimizer, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -164,7 +192,8 @@ class Trainable(pl.LightningModule):
         """
         self._loss_sum += loss.detach() * count
         self._num_seen += count
-        return (self.global_step + 1) % self._log_every_n_steps == 0
+        every = self._log_every_n_steps
+        return every > 0 and (self.global_step + 1) % every == 0  # 0 logs no steps
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """One group, or those with weight decay and those without."""

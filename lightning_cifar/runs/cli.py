@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import ActionFail, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_cifar import artifacts, callbacks, models
+from lightning_cifar import callbacks
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.checkpoints.settings import trained_settings
@@ -32,8 +32,9 @@ from lightning_cifar.runs.compatibility import (
 from lightning_cifar.runs.default_callbacks import default_callbacks
 from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
+from lightning_cifar.runs.final_test import evaluate_best
 from lightning_cifar.runs.folder import RunFolder
-from lightning_cifar.runs.loggers import RunCSVLogger, RunTensorBoardLogger
+from lightning_cifar.runs.loggers import run_loggers
 from lightning_cifar.runs.parser import Parser
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
@@ -135,8 +136,8 @@ class RunCLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="After fit, evaluate the best checkpoint (by its accuracy, or else its loss, in validation) once on "
-            "the test set.",
+            help="After fit, evaluate the best checkpoint (by its accuracy, or else its loss, in validation; networks "
+            "side by side each at its own best) once on the test set.",
         )
         # A link of which one end has no such attribute or argument (numbers instead of images, say) is passed over.
         for name in ("num_classes", "in_channels", "image_size"):
@@ -183,23 +184,18 @@ class RunCLI(LightningCLI):
         given: list[Callback] = config["callbacks"] or []
         if isinstance(given, Callback):
             given = [given]
-        kinds = tuple(type(callback) for callback in given)
-        chosen = default_callbacks(self.model, self.datamodule, self.subcommand, config, self.run_dir / "checkpoints")
-        defaults = (callback for callback in chosen if not isinstance(callback, kinds))
+        folder = self.run_dir / "checkpoints"
+        defaults = default_callbacks(self.model, self.datamodule, self.subcommand, config, folder, given)
         config["callbacks"] = [*given, *defaults]
         # First: what the others do at the start of an epoch comes after the state that is saved there.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
         config["callbacks"].append(RunRecord(self.subcommand, self._config_text(), self.folder))
         if type(self) is RunCLI and self.subcommand == "fit":  # those of a study know what they do
             config["callbacks"].append(FewSteps())
-        if config["logger"] in (None, True):
-            folder = str(self.run_dir)
-            # TensorBoard hides what a broken run logged after the point from which it goes on.
-            purge = self.folder.resumed and self.folder.resumed.checkpoint.progress.get("steps")
-            config["logger"] = [
-                RunTensorBoardLogger(folder, "", "", purge_step=purge),
-                RunCSVLogger(folder, "", ""),
-            ]
+        # TensorBoard hides what a broken run logged after the point from which it goes on.
+        resumed = self.folder.resumed
+        purge = None if resumed is None else resumed.checkpoint.progress.get("steps")
+        config["logger"] = run_loggers(self.run_dir, config["logger"], purge)
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # the layer table takes its place
         config["default_root_dir"] = str(self.run_dir)
@@ -223,38 +219,12 @@ class RunCLI(LightningCLI):
         self._claim_run_dir("predict")
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict the test samples into a table: of classes and probabilities, or of the values fitted."""
-        if any(isinstance(callback, callbacks.PredictionTable) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            self.trainer.predict(**{**kwargs, "return_predictions": False})
-            return
-        batches = self.trainer.predict(**kwargs)
-        assert batches is not None
-        outputs = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
-        if isinstance(self.model, models.Classifier):
-            self._save_classes(outputs)
-        else:
-            header = ["sample", *(f"value_{i}" for i in range(outputs.shape[1]))]
-            rows = ([i, *(f"{value:.6g}" for value in values)] for i, values in enumerate(outputs.tolist()))
-            path = artifacts.save_table(self.trainer, "predictions", header, rows)
-            if path:
-                print(f"predictions of {len(outputs)} samples: {path}")
-
-    def _save_classes(self, probabilities: torch.Tensor) -> None:
-        names = self.datamodule.class_names
-        top, predicted = probabilities.max(dim=1)
-        rows = (
-            [i, names[int(k)], f"{float(p):.4f}", *(f"{value:.4f}" for value in each)]
-            for i, (k, p, each) in enumerate(zip(predicted, top, probabilities.tolist(), strict=True))
-        )
-        path = artifacts.save_table(self.trainer, "predictions", ["image", "class", "probability", *names], rows)
-        if path:
-            print(f"predictions of {len(probabilities)} images: {path}")
+        """Predict the test samples; a callback writes the table."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
 
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit") and not self._is_trial:
-            checkpoint = self.trainer.checkpoint_callback
-            best = getattr(checkpoint, "best_model_path", "") or None
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+            evaluate_best(self.trainer, self.model, self.datamodule)
         self._say_where()
 
     def after_validate(self) -> None:
@@ -269,7 +239,9 @@ class RunCLI(LightningCLI):
 
     def _say_where(self) -> None:
         if self.trainer.is_global_zero and not self._is_trial:
-            print(f"run folder:  {self.run_dir}\nTensorBoard: tensorboard --logdir {self.run_dir}")
+            print(f"run folder:  {self.run_dir}")
+            if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
+                print(f"TensorBoard: tensorboard --logdir {self.run_dir}")
 
     def _choose_run_dir(self, command: str) -> Path:
         verb = "" if command == "fit" else f"-{command}"

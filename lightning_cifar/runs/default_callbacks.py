@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
 
 from lightning_cifar import callbacks, data, models
+from lightning_cifar.runs.checkpoint_writers import checkpoint_writers
+from lightning_cifar.runs.prediction_file import PredictionFile
 from lightning_cifar.runs.progress_bars import default_bar
 from lightning_cifar.runs.progress_lines import EpochLines
 
@@ -21,6 +22,7 @@ def default_callbacks(
     command: str,
     config: Mapping[str, Any],
     checkpoints: Path,
+    given: Sequence[Callback],
 ) -> list[Callback]:
     """Choose the callbacks of a run.
 
@@ -30,6 +32,7 @@ def default_callbacks(
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         config: The section ``trainer`` of the configuration.
         checkpoints: The folder for the checkpoints of a ``fit``.
+        given: The user's own, which take the place of those of the same class. The writers of checkpoints stay.
     """
     chosen: list[Callback] = []
     shows_images = isinstance(datamodule, data.ImageDataModule)
@@ -39,6 +42,8 @@ def default_callbacks(
         chosen.append(callbacks.SampleGrid())
     if command == "predict" and isinstance(datamodule, data.ImageFolderDataModule):
         chosen.append(callbacks.PredictionTable())
+    elif command == "predict":
+        chosen.append(PredictionFile())
     if command != "fit":
         return chosen
     if config["enable_checkpointing"] is not False:
@@ -54,17 +59,7 @@ def default_callbacks(
     if config["logger"] is not False:
         chosen.append(LearningRateMonitor())
     if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-        chosen += _writers(model, datamodule, checkpoints)
-    return chosen
-
-
-def _writers(model: pl.LightningModule, datamodule: pl.LightningDataModule, folder: Path) -> list[Callback]:
-    """Of the best and the last checkpoint."""
-    # A model says by what it is judged; without validation, or without a word, the last checkpoint counts.
-    validates = getattr(datamodule, "num_val", 1) > 0
-    metric, mode = getattr(model, "monitor", (None, "min")) if validates else (None, "min")
-    save = partial(ModelCheckpoint, folder, enable_version_counter=False)
-    if metric is None:
-        return [save("best", save_last=True)]  # one: Lightning cannot tell two without a metric apart
-    # Two, since save_last=True writes last.ckpt only when the best one changes.
-    return [save("best", monitor=metric, mode=mode), save("last", save_on_train_epoch_end=True)]
+        validates = getattr(datamodule, "num_val", 1) > 0 and config["limit_val_batches"] != 0
+        chosen += checkpoint_writers(model, checkpoints, given, validates=validates)
+    kinds = tuple(type(callback) for callback in given)
+    return [each for each in chosen if isinstance(each, Checkpoint) or not isinstance(each, kinds)]

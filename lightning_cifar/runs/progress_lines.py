@@ -11,6 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from lightning_cifar.models.training_plan import planned_steps
+
 FEW_STEPS = 100  # in all: with fewer, hardly any network learns anything
 _MOST = 4  # networks trained side by side, in a line
 
@@ -93,11 +95,13 @@ class FewSteps(Callback):
         cut = trainer.fast_dev_run or trainer.overfit_batches or isinstance(limit, int) or limit < 1  # type: ignore[attr-defined]
         if cut or trainer.max_steps != -1 or not trainer.is_global_zero:
             return
-        planned = trainer.estimated_stepping_batches
+        planned = int(planned_steps(trainer))
         if not 0 < planned < FEW_STEPS:
             return
         each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        steps = f"{each} step{'s' * (each != 1)} an epoch, {planned} in all"
+        steps = f"{planned} in all"
+        if each * (trainer.max_epochs or 1) == planned:  # not where the accumulation of gradients changes
+            steps = f"{each} step{'s' * (each != 1)} an epoch, {steps}"
         loader = trainer.train_dataloader
         held, size = getattr(loader, "labels", getattr(loader, "dataset", None)), getattr(loader, "batch_size", None)
         if isinstance(held, Sized) and size:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from lightning_cifar import artifacts
 from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID
+from lightning_cifar.runs.checkpoint_writers import best_writer
 from lightning_cifar.runs.folder import RunFolder
 
 
@@ -58,8 +63,8 @@ class RunRecord(Callback):
         if trainer.sanity_checking or stage == "predict":
             return
         self._collect(trainer)
-        checkpoint = trainer.checkpoint_callback
-        score = getattr(checkpoint, "best_model_score", None)
+        best = best_writer(trainer)
+        score, monitor = getattr(best, "best_model_score", None), getattr(best, "monitor", None)
         names = ("lightning-cifar", "torch", "torchvision", "lightning")
         artifacts.save_json(
             trainer,
@@ -72,10 +77,11 @@ class RunRecord(Callback):
                 "steps": trainer.global_step,
                 "seconds": round(time.monotonic() - self.start, 1),
                 "metrics": self.metrics,
-                "best": None if score is None else float(score),
+                "best": float(score) if isinstance(score, Tensor) else score or None,
+                "best_metric": monitor or None,
                 "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
                 "machine": {
-                    "processor": platform.machine(),
+                    "processor": processor_name(),
                     "threads": torch.get_num_threads(),
                     "device": str(trainer.strategy.root_device),
                     "precision": str(trainer.precision),
@@ -88,3 +94,11 @@ class RunRecord(Callback):
             # Those without a split in their name are for the progress bar.
             values = trainer.callback_metrics.items()
             self.metrics |= {name: float(value) for name, value in values if "/" in name}
+
+
+def processor_name() -> str:
+    """The model of the processor, or else its architecture."""
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M):
+            return found[1].strip()
+    return platform.processor() or platform.machine()

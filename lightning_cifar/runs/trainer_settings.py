@@ -44,6 +44,11 @@ def check_trainer(settings: Mapping[str, object]) -> None:
                 f"trainer.{name} (={value}) must be one of {', '.join(known())}.{did_you_mean(value, known())}"
             )
     _check_accelerator(settings.get("accelerator"))
+    if settings.get("barebones"):
+        raise UsageError(
+            "trainer.barebones (=true) turns off checkpoints and logs, which a run folder holds: leave it out, or call "
+            "lightning.pytorch.Trainer(barebones=True) in Python."
+        )
     for name, (lowest, advice) in _LOWEST.items():
         value = settings.get(name)
         if isinstance(value, int | float) and not value >= lowest:

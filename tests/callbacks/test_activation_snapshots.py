@@ -413,3 +413,20 @@ def test_without_validation_data(make_trainer: MakeTrainer) -> None:
 def test_a_probe_larger_than_the_data(make_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match=r"num_samples \(=25\) is more than the 24 validation samples"):
         fit(make_trainer, ActivationSnapshots(num_samples=25))
+
+
+@pytest.mark.parametrize("layers", [None, "net.1", "net._orig_mod.1"])
+def test_a_network_that_was_compiled_is_watched_like_before(make_trainer: MakeTrainer, layers: str | None) -> None:
+    class Compiled(Stranger):
+        def __init__(self, compiles: bool) -> None:
+            super().__init__()
+            self.net = torch.compile(self.net, backend="eager") if compiles else self.net
+
+    looks = []
+    for compiles in (False, True):
+        callback = ActivationSnapshots(layers=layers if compiles or layers is None else "net.1", every_n_steps=1)
+        fit(make_trainer, callback, Compiled(compiles), max_steps=3)
+        looks.append([list(each.layers.values()) for each in callback.snapshots])
+    assert len(looks[0]) == 4
+    for plain, compiled in zip(*looks, strict=True):
+        assert [each.after.mean for each in plain] == pytest.approx([each.after.mean for each in compiled])

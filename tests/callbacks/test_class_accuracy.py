@@ -13,10 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DistributedSampler
 
 from lightning_cifar.callbacks import ClassAccuracy
-from lightning_cifar.callbacks.class_accuracy import _without_repeats
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -158,21 +156,6 @@ def test_another_rank_writes_and_prints_nothing(
 def test_fast_dev_run_writes_nothing(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
     make_trainer(ClassAccuracy(), fast_dev_run=1).fit(make_module(), data)
     assert files_in(tmp_path) == set()
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 11])
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_samples_that_a_sampler_repeats_count_once(ranks: int, size: int, shuffle: bool) -> None:
-    counted: list[int] = []
-    for rank in range(ranks):
-        sampler: DistributedSampler[object] = DistributedSampler(range(size), ranks, rank, shuffle=shuffle)  # type: ignore[arg-type]
-        seen = 0
-        for batch in torch.tensor(list(sampler)).split(3):
-            kept = _without_repeats(batch, seen, sampler)
-            counted += kept[kept >= 0].tolist()
-            seen += len(batch)
-    assert sorted(counted) == list(range(size))
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -1,11 +1,13 @@
 """Training settings do what they say, and checkpoints bring them back."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import DilatedNet, LeNet
@@ -47,12 +49,15 @@ class LearningRates(pl.Callback):
         ({"max_epochs": 2}, 20),
         ({"max_epochs": -1, "max_steps": 13}, 13),
         ({"max_epochs": 3, "accumulate_grad_batches": 4}, 9),
+        ({"max_epochs": 4, "callbacks": [GradientAccumulationScheduler({0: 1, 2: 4})]}, 2 * 10 + 2 * 3),
+        ({"max_epochs": 4, "max_steps": 22, "callbacks": [GradientAccumulationScheduler({2: 4})]}, 22),
     ],
 )
 def test_the_schedule_spans_exactly_the_steps_of_the_run(tmp_path: Path, limits: dict[str, Any], steps: int) -> None:
     rates = LearningRates()
     model = LeNet(lr=0.2, schedule="cosine", warmup=0.3)
-    trainer(tmp_path, callbacks=[rates], limit_val_batches=0, **limits).fit(model, small_data())
+    callbacks = [rates, *limits.pop("callbacks", [])]
+    trainer(tmp_path, callbacks=callbacks, limit_val_batches=0, **limits).fit(model, small_data())
     expected = [0.2 * lr_factor(step / steps, schedule="cosine", warmup=0.3) for step in range(steps)]
     assert rates.values == pytest.approx(expected, abs=1e-12)
 
@@ -138,3 +143,34 @@ def test_the_optimizer_is_torchs_own(name: Any, kind: type) -> None:
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
     if name in ("sgd", "rmsprop"):
         assert optimizer.param_groups[0]["momentum"] == 0.7
+
+
+def test_barebones_trains(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, that nothing is logged
+        pl.Trainer(accelerator="cpu", barebones=True, max_epochs=1, default_root_dir=tmp_path).fit(
+            LeNet(), small_data()
+        )
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_overfitting_repeats_the_same_batches(tmp_path: Path, batches: int) -> None:
+    seen: list[list[int]] = []
+
+    class Labels(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append([])
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen[-1] += batch[1].tolist()
+
+    data = small_data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, callbacks=[Labels()], overfit_batches=batches, max_epochs=3).fit(LeNet(), data)
+    assert len(seen[0]) == 16 * batches
+    assert seen[0] == seen[1] == seen[2]
+    assert not [each for each in caught if "shuffling" in str(each.message)]  # it is off already
+    usual = small_data()
+    assert usual.train_dataloader().order().tolist() != list(range(160))
+    assert len(usual.train_dataloader().dataset) == 160
