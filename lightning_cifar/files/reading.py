@@ -166,7 +166,7 @@ def parse_yaml(path: object, text: str) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         reason = one_line(error).replace('"<unicode string>"', str(path))
         mark = getattr(error, "problem_mark", None)
-        if mark is not None and "\t" in text.splitlines()[mark.line][: mark.column + 1]:
+        if mark is not None and "\t" in "".join(text.splitlines()[mark.line : mark.line + 1])[: mark.column + 1]:
             reason += ": indent with spaces, not tabs"
         raise BrokenFileError(f"{path} is not valid YAML: {reason}") from error
 
