@@ -143,6 +143,8 @@ def _unknown(word: str, options: Sequence[str], settings: Iterable[str] = ()) ->
     """There is no such option; a near one is an option, or one of the ``settings`` of a class."""
     name = word.lstrip("-").replace("-", "_")
     hint = _meant(name, options) or did_you_mean(name, settings) or _near(name, options)
+    if "." in word and not word.startswith("-"):  # of a configuration
+        hint = hint.replace("--", "")
     return f"there is no option {word}.{hint} (--help lists them)"
 
 
