@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from captum.attr import Occlusion
 from torch import Tensor, nn
 
-from lightning_cifar.analysis import occlusion
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 
 
