@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from captum.attr import Occlusion
 from torch import Tensor, nn
 
-from lightning_cifar.analysis import occlusion
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 
 
@@ -278,6 +277,6 @@ def test_partial_equals_full(name: str, double: bool, monkeypatch: pytest.Monkey
     def refuse(*_: object) -> bool:
         raise AssertionError("the network was not traced")
 
-    monkeypatch.setattr(occlusion, "whole_forward", refuse)
+    monkeypatch.setattr("lightning_cifar.analysis.occlusion.maps.whole_forward", refuse)
     found = occlusion_map(model, images, window=4, fill=0.3, output="logit")
     assert (found.values - one_by_one(model, images, 4, 0.3)).abs().max() < (1e-12 if double else 1e-5)

@@ -147,7 +147,7 @@ def test_checkpoints_do_not_tell_stacked_from_unstacked(tmp_path: Path) -> None:
     for first, second in ((True, False), (False, True), (True, True)):
         _, half = fit(members, line(), stack=first, max_epochs=3, callbacks=[StopAfterOne()])
         half.save_checkpoint(tmp_path / "half.ckpt")
-        resumed = SideBySide(members, stack=second)
+        resumed = SideBySide(members, stack=second).double()  # else the weights pass through float32
         make_trainer(max_epochs=3).fit(resumed, line(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
         assert_close_state(resumed, unbroken)
 
