@@ -346,7 +346,7 @@ def test_a_missing_albumentations_is_told_with_the_remedy(monkeypatch: pytest.Mo
         return found(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", find)
-    with pytest.raises(ValueError, match=r"No module named 'albumentations'\): pip install 'lightning-cifar\[alb"):
+    with pytest.raises(ValueError, match=r"No module named 'albumentations'\): pip install albumentations==2"):
         load_pipeline(REFERENCE)
 
 
