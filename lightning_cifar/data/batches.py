@@ -24,7 +24,7 @@ def shuffles(trainer: pl.Trainer | None) -> bool:
 
     The Trainer turns shuffling off by replacing the sampler of a DataLoader, which ours have not.
     """
-    return trainer is None or not trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it untyped
+    return not getattr(trainer, "overfit_batches", 0)  # Lightning sets it untyped
 
 
 class Loader(Protocol):
