@@ -33,6 +33,13 @@ def test_every_name_is_there_and_listed() -> None:
         lightning_cifar.LeNett  # noqa: B018
 
 
+@pytest.mark.parametrize("package", ["lightning_cifar", "lightning_cifar.plots"])
+def test_every_name_of_a_stub_can_be_imported(package: str) -> None:
+    module = importlib.import_module(package)
+    assert len(module.__all__) > 50
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
 @pytest.mark.parametrize("name", CALLABLE)
 def test_docstrings_describe_the_arguments_that_there_are(name: str) -> None:
     value = getattr(lightning_cifar, name)
