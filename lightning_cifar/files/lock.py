@@ -28,7 +28,7 @@ class FolderLock:
         self._handle = open_own(folder / ".lock", os.O_RDWR)  # which NFS needs for an exclusive lock
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.release()
             message = busy or f"a run is going on in {folder}: wait for its end, or pass another --run_dir."
             raise UsageError(message) from None
