@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 from lightning_cifar import streams
 from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.commands.table import COMMANDS, usage_lines
 from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
@@ -105,14 +105,14 @@ def _checked(arguments: Arguments) -> Arguments:
     path = arguments.get("--ckpt_path")
     if path is None or path == "null":
         return arguments
-    found = find_checkpoint(Path(path).expanduser())
+    found = find_checkpoint(expand_user(path))
     if found.chosen:
         print(f"checkpoint: {found.path}", file=sys.stderr)
     return arguments.replace("--ckpt_path", "--ckpt_path", str(found.path))
 
 
 def _find_configuration(path: str) -> str:
-    found = find_config(path)
+    found = find_config(str(expand_user(path)))
     if os.path.isdir(found):
         inside = os.path.join(found, "config.yaml")
         hint = f"pass {inside}" if os.path.isfile(inside) else "pass a YAML file"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifar import cli
 from lightning_cifar.data import CIFAR10DataModule, FashionMNISTDataModule, ImageFolderDataModule, MNISTDataModule
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.files.text import plain_text
@@ -51,3 +52,18 @@ def test_names_are_told_in_printable_characters(text: str, shown: str) -> None:
     assert plain_text(text) == shown
     assert plain_text(shown) == shown
     shown.encode()
+
+
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
+def test_home_in_paths_of_a_configuration_and_of_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("c.yaml").write_text("trainer: {callbacks: {class_path: ModelCheckpoint, init_args: {dirpath: ~/own}}}\n")
+    sizes = ["--data.num_train", "32", "--data.num_val", "16", "--data.num_test", "16", "--data.batch_size", "16"]
+    words = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", *sizes, "--trainer.max_epochs", "1"]
+    words += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--config", "c.yaml"]
+    assert cli.main([*words, "--run_dir=~/run"]) == 0
+    assert list((tmp_path / "home/own").glob("*.ckpt"))
+    assert cli.main(["report", "~/run", "--out", "~/run.html"]) == 0
+    assert (tmp_path / "home/run.html").exists()
+    assert not list(tmp_path.rglob("~*"))

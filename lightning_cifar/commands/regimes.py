@@ -19,6 +19,7 @@ from lightning_cifar.artifacts import DPI
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.output import choose_output
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.schedules import REGIMES, Regime, lr_factor
 
 PAPERS = {
@@ -101,7 +102,7 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(), metavar="PATH", help="picture, or folder of it (default: here)"
+        "--out", type=expand_user, default=Path(), metavar="PATH", help="picture, or folder of it (default: here)"
     )
     parser.add_argument("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(REGIMES)}")
     parser.add_argument("--lr", type=float, help="peak: draw the learning rate itself, not its fraction of the peak")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_cifar.errors import CommandParser
 from lightning_cifar.files.output import choose_output
+from lightning_cifar.files.paths import expand_user
 
 
 def main(words: Sequence[str]) -> int:
@@ -57,12 +58,12 @@ def _parser() -> CommandParser:
     )
     add = parser.add_argument
     runs_help = "folder of a study, or folders of runs: those that differ by the seed alone are one arm"
-    add("runs", type=Path, nargs="+", metavar="RUNS", help=runs_help)
+    add("runs", type=expand_user, nargs="+", metavar="RUNS", help=runs_help)
     out_help = (
         "the page, or a folder for report.html (default: the study's or run's folder, of several runs this one); the "
         "table and the text are written beside it, with .csv and .md"
     )
-    add("--out", type=Path, metavar="PATH", help=out_help)
+    add("--out", type=expand_user, metavar="PATH", help=out_help)
     add("--metric", help="that is compared (default: the study's, or val/accuracy)")
     add("--mode", choices=("max", "min"), help="whether more of it is better (default: the study's, or by its name)")
     add("--target", type=float, help="value whose reaching is timed, such as 0.6 (default: the study's)")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
@@ -19,3 +21,20 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
         'data/~'
     """
     return Path(os.path.expanduser(path))
+
+
+def expand_users(settings: Any) -> Any:
+    """Replace ``~`` at the beginning of every path in nested settings, in place; other texts do not begin with it.
+
+    Example:
+        >>> expand_users({"a": ["~/data", "relu"]}) == {"a": [f"{Path.home()}/data", "relu"]}
+        True
+    """
+    if isinstance(settings, str) and (settings == "~" or settings.startswith("~/")):
+        return str(expand_user(settings))
+    if isinstance(settings, list):
+        settings[:] = map(expand_users, settings)
+    elif isinstance(settings, MutableMapping) or hasattr(settings, "__setitem__"):
+        for name in list(settings.keys()):
+            settings[name] = expand_users(settings[name])
+    return settings

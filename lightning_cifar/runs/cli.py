@@ -21,6 +21,7 @@ from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.checkpoints.settings import trained_settings
 from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.files.paths import expand_users
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.compatibility import (
     check_kinds,
@@ -157,7 +158,9 @@ class RunCLI(LightningCLI):
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings that cannot work, and a checkpoint of another class."""
+        """Refuse settings that cannot work, and a checkpoint of another class; expand ``~`` in every path."""
+        assert self.subcommand is not None
+        self.config[self.subcommand] = expand_users(self.config[self.subcommand])
         trainer = vars(self._get(self.config, "trainer"))
         check_trainer(trainer)
         if self._get(self.config, "resume") is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.resume import Resumed, remove_parts, with_run_id
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
@@ -46,7 +47,7 @@ class RunFolder:
     def choose(self, given: str | Path | None, stem: str) -> Path:
         """Settle the path, without making anything there."""
         chosen = os.environ.get(RUN_DIR_VARIABLE) or given
-        self.path = Path(chosen) if chosen else choose_folder(stem)
+        self.path = expand_user(chosen) if chosen else choose_folder(stem)
         return self.path
 
     def claim(self, config: str) -> None:

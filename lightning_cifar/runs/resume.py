@@ -13,6 +13,7 @@ from lightning_cifar.configuration import read_configuration
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.checksums import DamagedError
 from lightning_cifar.files.links import refuse_links
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.arguments import Arguments, dotted_names
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
@@ -53,7 +54,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     given = arguments.get("--resume")
     if given is None:
         raise UsageError("--resume needs the folder of a run: --resume runs/LeNet-20261121-093000.")
-    folder = Path(given).expanduser()
+    folder = expand_user(given)
     for option in ("--ckpt_path", "--run_dir"):
         if arguments.has(option):
             raise UsageError(f"--resume {folder} says already where to go on: leave {option} out.")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from lightning_cifar.configuration import find_config, list_configs, read_configuration
 from lightning_cifar.errors import UsageError, did_you_mean
+from lightning_cifar.files.paths import expand_user
 
 Config = dict[str, Any]
 
@@ -147,7 +148,7 @@ def _base(path: Path, given: object) -> Config:
     parts = given if isinstance(given, list) else [given]
     base: Config = {}
     for part in parts:
-        config = _read_yaml(path.parent / part) if isinstance(part, str) else part
+        config = _read_yaml(path.parent / expand_user(part)) if isinstance(part, str) else part
         if not isinstance(config, dict):
             raise UsageError(f"{path}: base (={part}) must be settings, a path, or a list of them.")
         base = _merge(base, _flatten(config), f"{path}: base")
@@ -175,7 +176,7 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
         return named
     arms = content["arms"]
     if isinstance(arms, str):  # those of another study, on another base
-        other = path.parent / arms
+        other = path.parent / expand_user(arms)
         arms = _read_yaml(other).get("arms")
     if not isinstance(arms, dict) or not arms:
         raise UsageError(f"{path}: arms must hold names with their settings, or be the path of a study that has them.")

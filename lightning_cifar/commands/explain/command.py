@@ -20,6 +20,7 @@ from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_
 from lightning_cifar.files.image_folders import list_files
 from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, read_image
 from lightning_cifar.files.output import choose_output
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main(words: Sequence[str]) -> None:
     """
     options = _parser().parse_args(words)
     out = _choose_folder(options.out)
-    found = find_checkpoint(options.ckpt_path.expanduser())
+    found = find_checkpoint(options.ckpt_path)
     files, notes = _find(options)
     if found.chosen:
         notes.append(f"checkpoint: {found.path}")
@@ -118,8 +119,15 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="run, or checkpoint of a classifier")
-    add("--images", type=Path, required=True, nargs="+", metavar="DIR", help="folder with image files, or the files")
+    add("--ckpt_path", type=expand_user, required=True, metavar="FILE", help="run, or checkpoint of a classifier")
+    add(
+        "--images",
+        type=expand_user,
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folder with image files, or the files",
+    )
     add(
         "--window",
         type=_count,
@@ -142,7 +150,12 @@ def _parser() -> CommandParser:
     add("--resize", choices=("crop", "squash"), default="crop", help="to a square: its middle, or all of it distorted")
     add("--top", type=_count, default=5, metavar="N", help="how many of the likeliest classes to tell (5)")
     add("--limit", type=_count, default=100, metavar="N", help="how many images at most (100)")
-    add("--out", type=Path, metavar="DIR", help="folder of the results; it must not exist (default: one in runs/)")
+    add(
+        "--out",
+        type=expand_user,
+        metavar="DIR",
+        help="new folder for the results (default: one in runs/)",
+    )
     add_class_options(parser)
     return parser
 

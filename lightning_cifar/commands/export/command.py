@@ -16,6 +16,7 @@ from lightning_cifar.checkpoints.find import Found, find_checkpoint
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.links import inside
 from lightning_cifar.files.output import choose_output
+from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     """
     options = _parser().parse_intermixed_args(list(words))
     formats = _choose_formats(options)
-    source = find_checkpoint(options.run[0].expanduser())
+    source = find_checkpoint(options.run[0])
     paths = {format: _choose_file(format, formats, source, options) for format in formats}
     _check_packages(formats)
 
@@ -167,7 +168,13 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", type=Path, nargs="*", metavar="RUN", help="folder of a run (its best checkpoint), or a checkpoint file")
+    add(
+        "run",
+        type=expand_user,
+        nargs="*",
+        metavar="RUN",
+        help="run (its best checkpoint), or a checkpoint",
+    )
     add(
         "--format",
         nargs="+",
@@ -176,13 +183,13 @@ def _parser() -> CommandParser:
         metavar="FORMAT",
         help="safetensors, onnx or pt2 (of torch.export); or several",
     )
-    add("--out", type=Path, metavar="FILE", help="file, or folder (default: export/ in the run's folder)")
+    add("--out", type=expand_user, metavar="FILE", help="file, or folder (default: export/ in the run's folder)")
     add("--overwrite", action="store_true", help="replace a file that is there")
     add("--check", type=_count, metavar="N", help="images to compare on (1000; 100 for networks of large images)")
     add_class_options(parser)
     add(
         "--data_root",
-        type=Path,
+        type=expand_user,
         metavar="DIR",
         help="folder of the data, whose test images are compared",
     )
