@@ -62,6 +62,17 @@ def _lightnings_log_goes_where_stderr_is() -> None:
                 handler.stream = CurrentStderr()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A fork copies no threads: a forked process that asks OpenMP for those of its parent waits for them for ever."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Shuffle the files, and the tests within each, where LIGHTNING_CIFAR_TEST_ORDER holds a seed."""
     if seed := os.environ.get("LIGHTNING_CIFAR_TEST_ORDER"):

@@ -23,8 +23,6 @@ from lightning_cifar.files.reading import (
     read_yaml,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Record(TypedDict):
     state: Literal["done", "failed"]

@@ -84,7 +84,7 @@ def _evaluate(verb: str, folder: str, devices: int) -> dict[str, float]:
     return dict(json.loads(result.read_text())["metrics"]) if result.is_file() else {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on several devices
 def test_two_processes_report_what_one_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -115,12 +115,3 @@ def own_warnings() -> Callable[[pytest.WarningsRecorder, str], list[str]]:
         return [str(warning.message) for warning in caught if str(warning.message).startswith(name)]
 
     return select
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A fork copies no threads: a forked process that asks OpenMP for those of its parent waits for them for ever."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
