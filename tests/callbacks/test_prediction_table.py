@@ -124,8 +124,8 @@ def test_a_picture_and_a_printed_table_of_limited_length(
     said = capsys.readouterr().out
     assert "... and 7 more in the table" in said
     assert "cat 90.5 %" in said
-    assert ">99.9 %" in format_predictions([_Row(0, "a.png", ["cat"], [0.99997], None)])
-    assert "100.0 %" in format_predictions([_Row(0, "a.png", ["cat"], [1.0], None)])
+    assert ">99.9 %" in format_predictions([_Row(0, 0, "a.png", ["cat"], [0.99997], None)])
+    assert "100.0 %" in format_predictions([_Row(0, 0, "a.png", ["cat"], [1.0], None)])
     trainer.predict(Guesser(), data)  # again, and not twice
     assert len(table(tmp_path)) == 11
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -240,10 +241,10 @@ def test_a_signal_ends_a_study_after_its_runs(
     monkeypatch.setattr(local, "wait", lambda *_, **__: os.kill(os.getpid(), number) or [])
     ended: list[object] = []
     monkeypatch.setattr(local, "_end", ended.extend)
-    process = SimpleNamespace(start=lambda: None, sentinel=-1)
+    process = Mock(sentinel=-1)
     context = SimpleNamespace(
         set_forkserver_preload=lambda names: None,
-        Pipe=lambda duplex: (SimpleNamespace(), SimpleNamespace(close=lambda: None)),
+        Pipe=lambda duplex: (Mock(), Mock()),
         Process=lambda **_: process,
     )
     monkeypatch.setattr(local.mp, "get_context", lambda method: context)
