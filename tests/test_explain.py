@@ -300,7 +300,7 @@ def test_options_that_are_wrong(checkpoint: Path, images: Path, capsys: pytest.C
         ((*good, "--layers", "network.99"), "LeNet has no layer 'network.99': did you mean network."),
         ((*good, "--layers", "network.6"), "which are no maps"),
         ((*good, "--out", images), "exists, and nothing is ever overwritten"),
-        ((*good, "--out", images / "a.png" / "x"), "Not a directory"),
+        ((*good, "--out", images / "a.png" / "x"), "a.png is not a folder"),
     ):
         assert said in error_of(capsys, *words)
 
