@@ -29,6 +29,7 @@ from lightning_cifar.callbacks import OcclusionMaps as OcclusionMaps
 from lightning_cifar.callbacks import PredictionGrid as PredictionGrid
 from lightning_cifar.callbacks import PredictionTable as PredictionTable
 from lightning_cifar.callbacks import SampleGrid as SampleGrid
+from lightning_cifar.callbacks import SWAWeightAveraging as SWAWeightAveraging
 from lightning_cifar.callbacks import Throughput as Throughput
 from lightning_cifar.callbacks import WeightGIF as WeightGIF
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO as VerifiedCheckpointIO
