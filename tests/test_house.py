@@ -18,14 +18,7 @@ ALLOWED = {
     "__init__": {"lazy"},
     "lazy": set(),
     "__main__": {"cli", "runs"},
-    "cli": {
-        "checkpoints",
-        "commands",
-        "configuration",
-        "errors",
-        "runs",
-        "streams",
-    },  # others by name
+    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "runs", "streams"},  # others by name
     "commands": {
         "analysis",
         "artifacts",
@@ -64,7 +57,7 @@ FOREIGN = {
     "data": {"matplotlib"},
     "models": {"matplotlib"},
     "ext": {"torch", "lightning", "matplotlib"},
-    "cli": {"torch", "lightning"},
+    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "runs", "streams"},
     "errors": {"torch", "lightning", "jsonargparse"},
     "files": {"torch", "lightning", "matplotlib"},
 }
