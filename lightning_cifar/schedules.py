@@ -97,8 +97,8 @@ def check_regime(
             if schedule != shape:
                 means = ", ".join(f"{key} {setting}" for key, setting in REGIMES[schedule].items())
                 raise ValueError(
-                    f"{name} (={value}) contradicts schedule={schedule!r}, which stands for {means}: leave {name} out, "
-                    f"or pass schedule {shape} with settings of your own."
+                    f"{name} (={value}) contradicts schedule={schedule!r}, which stands for {means}: "
+                    f"set {name} to null, or pass schedule {shape} with settings of your own."
                 )
             named[name] = value
     warmup, cycles, cycle_mult = (named[name] for name in given)

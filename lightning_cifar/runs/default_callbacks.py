@@ -34,6 +34,19 @@ def default_callbacks(
         checkpoints: The folder for the checkpoints of a ``fit``.
         given: The user's own, which take the place of those of the same class. The writers of checkpoints stay.
     """
+    kinds = tuple(type(callback) for callback in given)
+    chosen = _chosen(model, datamodule, command, config, checkpoints, given)
+    return [each for each in chosen if isinstance(each, Checkpoint) or not isinstance(each, kinds)]
+
+
+def _chosen(
+    model: pl.LightningModule,
+    datamodule: pl.LightningDataModule,
+    command: str,
+    config: Mapping[str, Any],
+    checkpoints: Path,
+    given: Sequence[Callback],
+) -> list[Callback]:
     chosen: list[Callback] = []
     shows_images = isinstance(datamodule, data.ImageDataModule)
     if isinstance(model, models.Classifier):
@@ -61,5 +74,4 @@ def default_callbacks(
     if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
         validates = getattr(datamodule, "num_val", 1) > 0 and config["limit_val_batches"] != 0
         chosen += checkpoint_writers(model, checkpoints, given, validates=validates)
-    kinds = tuple(type(callback) for callback in given)
-    return [each for each in chosen if isinstance(each, Checkpoint) or not isinstance(each, kinds)]
+    return chosen

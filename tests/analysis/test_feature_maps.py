@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.analysis import feature_maps as module
 from lightning_cifar.analysis.feature_maps import default_layers, feature_maps, thin_out
 
 
@@ -105,7 +104,7 @@ def test_a_compiled_model_is_not_compiled_again(network: nn.Sequential, monkeypa
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(module.torch.compiler, "set_stance", Stance)
+    monkeypatch.setattr(torch.compiler, "set_stance", Stance)
     network.eval()
     feature_maps(network, torch.ones(1, 3, 6, 6), ["0"])
     assert not stances

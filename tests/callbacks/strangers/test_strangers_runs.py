@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from lightning_cifar import callbacks
 
-NAMES = sorted(callbacks.__all__)
+NAMES = sorted({*callbacks.__all__} - {"SWAWeightAveraging"})  # which writes no files and changes the training
 HOME = {"FitCurves": "line", "LossCurves": "forger"}
 OF_FIT = {"ActivationSnapshots", "FeatureMaps", "FitCurves", "OcclusionMaps"}  # they look at validation samples
 NO_VALIDATION = {"ClassAccuracy", "PredictionGrid"}
