@@ -298,3 +298,10 @@ def test_states_of_another_type_are_refused_in_one_line(
     if code == 2:
         assert "error: " in message[-1]
         assert sum("error: " in line for line in message) == 1
+
+
+def test_escape_sequences_of_a_checkpoint_do_not_reach_the_terminal(
+    honest: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", forge(honest, class_path="evil.\x1b]0;canary\x07Net")) == 2
+    assert "\x1b" not in capsys.readouterr().err
