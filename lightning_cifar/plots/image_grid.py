@@ -74,11 +74,20 @@ def draw_image_grid(
 
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    height = cell_inches * array.shape[1] / array.shape[2] + (0.24 if titles else 0.06)
-    figure = PlainFigure(figsize=(columns * (cell_inches + 0.06), rows * height + (0.4 if suptitle else 0.0)))
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    # All sizes are known, in inches: laying out dozens of axes by their contents would take a second.
+    cell, gap, above = cell_inches * array.shape[1] / array.shape[2], 0.24 if titles else 0.06, 0.4 if suptitle else 0.0
+    width, height = columns * (cell_inches + 0.06), rows * (cell + gap) + above + 0.03
+    figure = PlainFigure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.03 / width,
+        right=1 - 0.03 / width,
+        bottom=0.03 / height,
+        top=1 - (above + gap) / height,
+        wspace=0.06 / cell_inches,
+        hspace=gap / cell,
+    )
     if suptitle:
-        figure.suptitle(suptitle, size=11)
+        figure.suptitle(suptitle, size=11, y=1 - 0.1 / height, va="top")
     grey = {"cmap": "gray"} if array.shape[-1] == 1 else {}
     top = 255 if array.dtype == np.uint8 else 1
     for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -19,12 +20,17 @@ class PlainFigure(Figure):
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure; called wherever it is saved or becomes pixels."""
         numbers = set()
-        for axes in self.axes:
+        for axes in (each for each in self.axes if each.axison):  # without axes, asking for ticks would make them
             for axis in (axes.xaxis, axes.yaxis):
                 if not isinstance(axis.get_major_formatter(), FuncFormatter | FixedFormatter):
                     for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                         numbers |= {tick.label1, tick.label2}
-        for text in self.findobj(Text):
-            if text not in numbers:
-                text.set_parse_math(False)
+        for artist in self.get_children():
+            hidden = isinstance(artist, Axes) and not artist.axison
+            texts = (
+                [each for each in artist.get_children() if isinstance(each, Text)] if hidden else artist.findobj(Text)
+            )
+            for text in texts:
+                if text not in numbers:
+                    text.set_parse_math(False)
         super().draw(renderer)
