@@ -9,14 +9,14 @@ import argparse
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
-from typing import Literal, Union, get_args, get_origin
+from typing import ClassVar, Literal, Union, get_args, get_origin
 
 from lightning_cifar.commands.table import COMMANDS
 from lightning_cifar.errors import CommandParser, one_line
+from lightning_cifar.files.paths import expand_user
 
 # bash passes "--model=Le" as three words, and shtab expects two. Several files may be followed by an option.
 _BASH = """
@@ -80,14 +80,16 @@ def _read_actions() -> dict[str, list[argparse.Action]]:
         pass
 
     class Parsers(RunCLI):
-        built: Mapping[str, argparse.ArgumentParser]
+        built: ClassVar[dict[str, argparse.ArgumentParser]] = {}
 
         def parse_arguments(self, parser: object, args: object) -> None:
-            type(self).built = self._subcommand_parsers
+            self.built.update(self._subcommand_parsers)
             raise ParsersBuilt
 
-    with suppress(ParsersBuilt):
-        Parsers(Arguments("fit", ()), RunFolder())
+    for name, command in COMMANDS.items():
+        if not command.module:
+            with suppress(ParsersBuilt):
+                Parsers(Arguments(name, ()), RunFolder())
     settings = list(_class_settings())
     found = {name: [*parser._actions, *settings] for name, parser in Parsers.built.items()}
     found["fit"].append(argparse.Action(["--resume"], "resume", metavar="DIR", help="continue an interrupted run"))
@@ -150,5 +152,5 @@ def _set_values(added: argparse.Action, action: argparse.Action) -> None:
         vars(added)["complete"] = shtab.glob("*.yaml", "*.yml")
     elif (action.metavar == "DIR" and action.nargs is None) or action.dest.endswith(("_dir", ".root")):
         vars(added)["complete"] = shtab.DIRECTORY
-    elif {str, Path, None} & {*kinds}:
+    elif {str, expand_user, None} & {*kinds}:
         vars(added)["complete"] = {**shtab.FILE, "bash": "_lightning_cifar_files"}
