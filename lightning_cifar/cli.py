@@ -18,6 +18,7 @@ from lightning_cifar.commands.table import COMMANDS, usage_lines
 from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.files.paths import expand_user
+from lightning_cifar.files.text import plain_text
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
@@ -89,7 +90,7 @@ def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
 
 
 def _tell(error: Exception) -> int:
-    print(f"lightning-cifar: error: {innermost(error)}", file=sys.stderr)
+    print(f"lightning-cifar: error: {plain_text(innermost(error))}", file=sys.stderr)
     return 2
 
 

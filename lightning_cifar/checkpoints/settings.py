@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifar import data, models
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.models.arguments import argument_names
+from lightning_cifar.models.transfer import Transfer
 
 if TYPE_CHECKING:
     from lightning_cifar.checkpoints.reading import Checkpoint
@@ -98,7 +99,7 @@ def model_settings(
     if "init_args" in section and not all_of_them:  # there, the data determine the others
         names = _mapping(section["init_args"]).keys()
         settings = {name: value for name, value in settings.items() if name in names}
-    return {"class_path": _path_of(class_path, found), "init_args": settings}
+    return {"class_path": _path_of(class_path, found), "init_args": settings | _no_weights(found)}
 
 
 def data_settings(
@@ -179,9 +180,17 @@ def _with_own_weights(checkpoint: Checkpoint, held: Mapping[str, Any], allowed: 
         if isinstance(value, dict):
             value = _with_own_weights(checkpoint, value, allowed)
         if name == "class_path":
-            find_class(checkpoint, value, models, "--config with it, or --model", allowed)
+            member = find_class(checkpoint, value, models, "--config with it, or --model", allowed)
+            value = _path_of(value, member)  # the place in the package is not imported
         settings[name] = None if name == "weights" else _plain(checkpoint, name, value)
+    if "class_path" in held and isinstance(settings.setdefault("init_args", {}), dict):
+        settings["init_args"] |= _no_weights(member)
     return settings
+
+
+def _no_weights(found: type[Any]) -> dict[str, None]:
+    """Say it even where the checkpoint does not: the default of a pretrained network is to download them."""
+    return {"weights": None} if issubclass(found, Transfer) else {}
 
 
 def _plain(checkpoint: Checkpoint, name: str, value: Any) -> Any:
