@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifar import data, models
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.models.arguments import argument_names
+from lightning_cifar.models.transfer import Transfer
 
 if TYPE_CHECKING:
     from lightning_cifar.checkpoints.reading import Checkpoint
@@ -30,6 +31,7 @@ _TRAINER = (
 _TRAINER_TEXTS = ("precision", "gradient_clip_algorithm")
 _NEVER = ("callbacks", "logger", "strategy", "plugins", "profiler")
 _DATA_TEXTS = ("augment", "class_names", "resize", "statistics", "damaged")
+_MOST = 10_000  # items in a list: names of classes, at most
 _NETWORK = ("download",)
 """Of the data: would make the checkpoint cause a request to a network."""
 
@@ -54,7 +56,7 @@ def trained_settings(
     """
     config, left_out = checkpoint.config, []
     settings: dict[str, Any] = {}
-    if isinstance(seed := config.get("seed_everything"), int):
+    if isinstance(seed := config.get("seed_everything"), int) and _is_numeric(seed):
         settings["seed_everything"] = seed
     model = model_settings(checkpoint, allowed, is_given="model" in given)
     if model is not None:
@@ -98,7 +100,7 @@ def model_settings(
     if "init_args" in section and not all_of_them:  # there, the data determine the others
         names = _mapping(section["init_args"]).keys()
         settings = {name: value for name, value in settings.items() if name in names}
-    return {"class_path": _path_of(class_path, found), "init_args": settings}
+    return {"class_path": _path_of(class_path, found), "init_args": settings | _no_weights(found)}
 
 
 def data_settings(
@@ -179,9 +181,17 @@ def _with_own_weights(checkpoint: Checkpoint, held: Mapping[str, Any], allowed: 
         if isinstance(value, dict):
             value = _with_own_weights(checkpoint, value, allowed)
         if name == "class_path":
-            find_class(checkpoint, value, models, "--config with it, or --model", allowed)
+            member = find_class(checkpoint, value, models, "--config with it, or --model", allowed)
+            value = _path_of(value, member)  # the place in the package is not imported
         settings[name] = None if name == "weights" else _plain(checkpoint, name, value)
+    if "class_path" in held and isinstance(settings.setdefault("init_args", {}), dict):
+        settings["init_args"] |= _no_weights(member)
     return settings
+
+
+def _no_weights(found: type[Any]) -> dict[str, None]:
+    """Say it even where the checkpoint does not: the default of a pretrained network is to download them."""
+    return {"weights": None} if issubclass(found, Transfer) else {}
 
 
 def _plain(checkpoint: Checkpoint, name: str, value: Any) -> Any:
@@ -208,13 +218,15 @@ def _refuse_unknown(checkpoint: Checkpoint, found: type[Any], settings: Mapping[
 
 
 def _is_taken(name: str, value: object) -> bool:
-    return name not in _NETWORK and (_is_numeric(value) or name in _DATA_TEXTS)
+    if name in _DATA_TEXTS and not (isinstance(value, list) and len(value) > _MOST):
+        return True
+    return name not in _NETWORK and _is_numeric(value)
 
 
 def _is_numeric(value: object) -> bool:
     if isinstance(value, list):
-        return all(_is_numeric(item) for item in value)
-    return value is None or isinstance(value, bool | int | float)
+        return len(value) <= _MOST and all(_is_numeric(item) for item in value)
+    return value is None or isinstance(value, float) or (isinstance(value, bool | int) and abs(value) < 2**63)
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lightning_cifar.configuration import parse_configuration, read_configuratio
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _CONFIG = ("-c", "--config")
+_SECTIONS = ("--model", "--data")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,15 @@ class Arguments:
         written = [value for _, value in self.pairs if value is not None]
         return dotted_names([*written, *self.configurations.values()])
 
+    @cached_property
+    def named_classes(self) -> frozenset[str]:
+        """The dotted names that the user wrote for a class, not for a file: a checkpoint may name those too."""
+        written = [value for option, value in self.pairs if option in _SECTIONS or option.endswith(".class_path")]
+        sections = [content.get(option[2:]) for content in self.configurations.values() for option in _SECTIONS]
+        texts = [section for section in sections if isinstance(section, str)]
+        found = [name for content in self.configurations.values() for name in _class_paths(content)]
+        return dotted_names([*written, *texts, *found])
+
     def configures(self, section: str) -> bool:
         """Whether the user gives a section, ``model`` or ``data``, a class."""
         return self.has(f"--{section}") or any(section in content for content in self.configurations.values())
@@ -94,6 +104,13 @@ class Arguments:
                 yield word, value, (word, value)
             else:
                 yield word, None, (word,)
+
+
+def _class_paths(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield value.get("class_path")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _class_paths(item)
 
 
 def dotted_names(value: object) -> frozenset[str]:

@@ -289,7 +289,7 @@ def _settings(arguments: Arguments, resumed: Resumed | None) -> tuple[Checkpoint
     checkpoint = Checkpoint.read(Path(path))
     given = [section for section in ("model", "data") if arguments.configures(section)]
     of_fit = arguments.command == "fit"
-    settings, left_out = trained_settings(checkpoint, of_fit=of_fit, allowed=arguments.class_paths, given=given)
+    settings, left_out = trained_settings(checkpoint, of_fit=of_fit, allowed=arguments.named_classes, given=given)
     if left_out and of_fit and not arguments.configurations:
         names = ", ".join(left_out)
         print(f"{path}: {names} are not taken from a checkpoint: pass --config, or them.", file=sys.stderr)

@@ -112,6 +112,45 @@ def test_a_class_that_a_checkpoint_names_is_not_imported(
     check_nothing_happened(here)
 
 
+@pytest.mark.parametrize("option", [["--run_dir", "run"], ["--run_dir", "evil.Net"]])
+def test_the_name_of_a_file_allows_no_class(honest: Path, here: Path, option: list[str]) -> None:
+    (here / "evil.py").write_text(EVIL + "class ckpt(LeNet): pass\n")
+    name = "evil.ckpt" if "run" in option else "evil.Net"
+    path = forge(honest, {"model": {"class_path": name}}, class_path=name)
+    assert cli.main(["test", "--ckpt_path", path, *option, *QUIET]) == 2
+    check_nothing_happened(here)
+
+
+SQUEEZENET = {"class_path": "PretrainedSqueezeNet", "init_args": {"arch": "squeezenet1_1"}}
+
+
+@pytest.mark.parametrize("place", ["alone", "member"])
+def test_weights_that_are_not_named_are_not_downloaded(honest: Path, here: Path, place: str) -> None:
+    model: dict[str, Any] = SQUEEZENET
+    if place == "member":
+        model = {"class_path": "SideBySide", "init_args": {"members": {"a": SQUEEZENET}}}
+    path = forge(honest, {"model": model}, class_path=model["class_path"], hyper_parameters=model["init_args"])
+    settings, _ = trained_settings(Checkpoint.read(Path(path)), of_fit=False)
+    taken = settings["model"]["init_args"]
+    taken = taken["members"]["a"]["init_args"] if place == "member" else taken
+    assert taken == {"arch": "squeezenet1_1", "weights": None}
+
+
+def test_the_place_of_a_members_class_is_not_imported(honest: Path, here: Path) -> None:
+    arguments = {"members": {"a": {"class_path": "lightning_cifar.__main__.LeNet"}}}
+    model = {"class_path": "SideBySide", "init_args": arguments}
+    path = forge(honest, {"model": model}, class_path="SideBySide", hyper_parameters=arguments)
+    settings, _ = trained_settings(Checkpoint.read(Path(path)), of_fit=False)
+    assert settings["model"]["init_args"]["members"]["a"]["class_path"] == "lightning_cifar.LeNet"
+
+
+def test_escape_sequences_do_not_reach_the_terminal(
+    honest: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", forge(honest, class_path="\x1b[31mNet")) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 TRAINER = {
     "a callback that calls": {
         "callbacks": [

@@ -87,7 +87,12 @@ def main(words: Sequence[str]) -> int:
     for note in trained.notes:
         _say(f"note: {note}")
     looked_at = getattr(model, "input_size", data.image_size)
-    sample = draw_sample(model, data, options.check or (1000 if looked_at <= BIG else 100))
+    try:
+        sample = draw_sample(model, data, options.check or (1000 if looked_at <= BIG else 100))
+    except RuntimeError as error:  # torch's, where the data's images do not fit the network
+        raise UsageError(
+            f"{source.path}: the network does not take its data's images: {one_line(error)[:120]}"
+        ) from error
     if sample.reason:
         _say(f"note: its test images are not to be had ({sample.reason}): checked on images drawn from a seed")
     return max([_export(format, network, sample, paths[format]) for format in formats])
