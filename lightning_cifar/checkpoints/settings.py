@@ -176,7 +176,7 @@ def _path_of(class_path: str, found: type[Any]) -> str:
 
 def _with_own_weights(checkpoint: Checkpoint, held: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
     """Hyper-parameters without files of weights: the checkpoint has the weights. Members' classes are checked too."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in held.items():
         if isinstance(value, dict):
             value = _with_own_weights(checkpoint, value, allowed)
