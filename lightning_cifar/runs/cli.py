@@ -128,7 +128,12 @@ class RunCLI(LightningCLI):
             refused = ActionFail(message="%(option)s belongs on the command line: fit --resume runs/...")
             help_text = "Folder of a run that broke: continue it, to the same bits."
             parser.add_argument("--resume", action=refused, metavar="DIR", help=help_text)
-        parser.set_defaults({name: value for name, value in self.defaults.items() if value is not None})
+        try:
+            parser.set_defaults({name: value for name, value in self.defaults.items() if value is not None})
+        except KeyError as error:  # of the parser: a setting of another version, or a typing error
+            source = "config.yaml" if self.folder.resumed else str(self.checkpoint and self.checkpoint.path)
+            message = str(error.args[0]).split(" to set ")[0].replace("No action for key", "there is no setting")
+            raise UsageError(f"{source}: {message}: remove it, or correct its name.") from error
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -344,3 +344,13 @@ def test_escape_sequences_of_a_checkpoint_do_not_reach_the_terminal(
 ) -> None:
     assert run("export", forge(honest, class_path="evil.\x1b]0;canary\x07Net")) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "name"), [("foo: 1", "foo"), ("trainer:\n  foo: 1", "trainer.foo")])
+def test_an_unknown_setting_in_the_folder_of_a_run_is_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], line: str, name: str
+) -> None:
+    path = run_folder / "config.yaml"
+    path.write_text(path.read_text().replace("trainer:", line if "trainer" in line else f"{line}\ntrainer:", 1))
+    assert cli.main(RESUME) == 2
+    assert f'config.yaml: there is no setting "{name}"' in capsys.readouterr().err
