@@ -1,9 +1,9 @@
-"""LeNet on CIFAR-10 for 5 epochs with three augmentations, over seeds: test accuracy, mean and standard deviation.
+"""Test accuracy of LeNet on CIFAR-10 after 5 epochs with three augmentations: mean and standard deviation over seeds.
 
     python benchmarks/augmentation_comparison.py [--root data] [--seeds 3] [--epochs 5] [--unofficial]
 
-Each run ends after the same number of epochs, so nothing is chosen, and looks at the test set once. The same seed gives
-the same initial weights, the same order of images and, where two arms share an operation, the same draws.
+Each run has the same number of epochs, no checkpoint is selected, and the test set is used once. The same seed gives
+the same initial weights, order of images and, for shared operations, the same random numbers.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
-"""Milliseconds of a convolution, forward and backward, of our backends and of torch.
+"""Time of a convolution, forward and backward, with the backends of this package and with torch.
 
     python benchmarks/convolution.py [--threads 1 2] [--seconds 2]
     python benchmarks/convolution.py --lenet [--threads 1]
 
-All candidates are interleaved round by round in one process. In a round each is called for 15 ms, and then once more
-for the time, so that each finds its own threads awake, the other's asleep (OpenMP's, which torch uses, spin for some
-milliseconds after a call) and its own arrays in the cache. Medians over the rounds.
+All candidates are interleaved round by round in one process. In a round, each is called for 15 ms and then timed once,
+so that its own threads are active, other threads are idle (the OpenMP threads of torch spin for some milliseconds after
+a call) and its arrays are in the cache. The result is the median over the rounds.
 
-The first table is the ladder on the reference's shape, with the ratio to the naive backend (higher is faster). The
-second is "cython" beside torch on CIFAR shapes, 3 x 3 kernels, padding 1: torch's time / ours, in NCHW, in
-channels_last, and the strictest comparison of ours in NCHW with torch in channels_last; then GFLOP/s counted with the
-padding, and the largest error against double precision relative to the largest value, ours and torch's. torch's
-backward is the three gradients in one call, as ours.
+The first table contains all backends on the reference shape, with the ratio to the naive backend (higher is faster).
+The second compares "cython" with torch on CIFAR shapes, 3 x 3 kernels, padding 1: time of torch / time of cython, in
+NCHW, in channels_last, and for cython in NCHW with torch in channels_last; then GFLOP/s including the padding, and the
+largest error relative to double precision, divided by the largest value, of both. The backward pass computes three
+gradients in one call.
 
---lenet: images/s of LeNet's training steps, batch 128, with hand-made layers over torch's own, step by step in turn.
+--lenet: images/s of training steps of LeNet, batch 128, with hand-made layers and with torch layers, in alternating
+steps.
 """
 
 from __future__ import annotations
@@ -168,8 +169,10 @@ def keep_memory() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each pair of passes and shape")
-    parser.add_argument("--lenet", action="store_true", help="the training of LeNet instead of single convolutions")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per pair of passes and shape")
+    parser.add_argument(
+        "--lenet", action="store_true", help="time the training of LeNet instead of single convolutions"
+    )
     args = parser.parse_args()
     keep_memory()
     print(f"torch {torch.__version__}, numpy {np.__version__}, instruction set {instruction_set() or 'none'}")

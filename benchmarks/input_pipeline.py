@@ -1,15 +1,15 @@
-"""Images per second of the input work alone: crop, flip, cutout, normalise of 32 x 32 images.
+"""Images per second of the input pipeline: crop, flip, cutout and normalisation of 32 x 32 images.
 
     python benchmarks/input_pipeline.py [--threads 1] [--rounds 5] [--batch_sizes 128 512] [--device cpu]
 
-The peers, interleaved round by round in one process, the same operations on the same random images:
+Candidates, interleaved round by round in one process, with the same operations on the same random images:
 
 - ``albumentations``: a Compose on NumPy images in a Dataset, through a DataLoader without workers;
 - ``torchvision v2``: a Compose on uint8 tensors in a Dataset, through a DataLoader without workers;
-- ``ours``: BatchLoader, on ``--device``; the peers stay on the CPU.
+- ``ours``: BatchLoader of this package, on ``--device``; the others run on the CPU.
 
-Prints the median ratio over the rounds, with the smallest and the largest; then, for DilatedNet, the share of a
-training step that our input work takes.
+Prints the median ratio over the rounds, with the smallest and the largest; then the share of the input pipeline in a
+training step of DilatedNet.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Seconds of training: networks side by side against the same networks one after the other.
+"""Training time of networks side by side relative to the same networks one after the other.
 
     python benchmarks/lockstep.py [--threads 2] [--rounds 7] [--cases pair toys mlps] [--device cpu]
 
-Interleaved, round by round, in one process, on the same data, each by a Lightning Trainer without logger:
+Interleaved round by round in one process, on the same data, each with a Lightning Trainer without logger:
 
 - ``pair``: the MLP of 39,106 parameters and the same with batch normalisation (39,250), 1 x 28 x 28, batch 512;
 - ``toys``: eight regressors 1-100-100-1 (10,401), full batch of 50, Adam;
-- ``mlps``: eight MLPs of 39,106 parameters with their own seeds and learning rates, batch 64;
+- ``mlps``: eight MLPs of 39,106 parameters with different seeds and learning rates, batch 64;
 - ``lenets``: eight LeNets (62,006), 3 x 32 x 32, batch 128: for a GPU (``--device cuda``).
 
-``alone`` is the sum over the members' own runs, ``lockstep`` is SideBySide with ``stack=False``, ``stacked`` with
-``stack=True``. Timed are all training epochs but the first: start-up is not training. Prints medians, and the median
+``alone`` is the sum of separate trainings, ``lockstep`` is SideBySide with ``stack=False``, ``stacked`` with
+``stack=True``. All training epochs except the first are timed, to exclude start-up. Prints medians, and the median
 ratio to ``alone`` of the same round, with the smallest and the largest.
 """
 
@@ -161,7 +161,7 @@ def compare(name: str, device: str, rounds: int) -> None:
         ratios = sorted(value / alone for value, alone in zip(values, seconds["alone"], strict=True))
         ratio = statistics.median(ratios)
         print(
-            f"  {way:<9} {1e3 * statistics.median(values) / steps:8.3f} ms a step of all   {ratio:5.2f}x of alone "
+            f"  {way:<9} {1e3 * statistics.median(values) / steps:8.3f} ms per step of all   {ratio:5.2f}x of alone "
             f"({ratios[0]:.2f} to {ratios[-1]:.2f}), throughput {1 / ratio:5.2f}x"
         )
 

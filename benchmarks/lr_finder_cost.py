@@ -1,8 +1,8 @@
-"""What a learning-rate sweep costs, against the same number of bare training steps on the same loader.
+"""Cost of a learning-rate sweep relative to the same number of bare training steps with the same loader.
 
     python benchmarks/lr_finder_cost.py [--threads 1] [--rounds 5]
 
-Interleaved round by round in one process; the bare loop is the network, its optimizer and the loader, nothing else.
+Interleaved round by round in one process; the bare loop consists of the network, its optimizer and the loader.
 Prints the median ratio over the rounds, with the smallest and the largest.
 """
 
@@ -27,7 +27,7 @@ NUM_STEPS: dict[type[Classifier], int] = {LeNet: 200, DilatedNet: 8}
 
 
 class Compare(pl.Callback):
-    """Both, on a connected trainer, before its training begins."""
+    """Time both on a connected trainer, before the training starts."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds

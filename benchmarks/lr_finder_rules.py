@@ -1,25 +1,26 @@
-"""How often a learning-rate finder's suggestion is within 3x of the best learning rate: our rules against the peers'.
+"""Share of suggestions within 3x of the best learning rate, for the rules of this package and of other tools.
 
     python benchmarks/lr_finder_rules.py [--quick] [--only synthetic trained] [--draws 20] [--threads 1]
 
 1. **Synthetic curves**, 200 draws at each noise: a plateau at ln 10, a descent, a flat minimum, a divergence, 200 steps
-   from 1e-4 to 10. Their best learning rate is a convention: a tenth of where the curve without noise is back at ln 10.
-   That is about what the networks had on which the default rule was chosen (3 to 27, the median 8.5); the shares say
-   how a rule stands noise and the shapes of curves, not whether the convention is right. For that there are
-2. **Short trainings** of LeNet, an MLP and a BatchNorm CNN on drawn shapes, plain SGD, batch 32. The truth: each of 12
-   geometric rates from 1e-3 to 3 trains for 400 steps from 3 seeds, and the best rate is the one of the lowest mean
-   training loss over the last 50 steps and the seeds (one that diverges is out). "Level" counts a suggestion that is
-   within 3x of *any* rate whose mean is within the seeds' spread of that best one. A draw is a fresh network swept
-   for 200 steps from 1e-4 to 10, three times from the same weights over other batches.
+   from 1e-4 to 10. Their best learning rate is a convention: a tenth of the rate at which the curve without noise
+   returns to ln 10. This is close to the networks that were used to choose the default rule (3 to 27, median 8.5). The
+   shares measure the effect of noise and of the shape of the curve, not the convention itself; this is the purpose of
+   the second part.
+2. **Short trainings** of LeNet, an MLP and a BatchNorm CNN on synthetic images, plain SGD, batch 32. Reference: 400
+   steps with each of 12 geometric rates from 1e-3 to 3 and 3 seeds; the best rate has the lowest mean training loss
+   over the last 50 steps and the seeds (diverged trainings are excluded). "Level" counts a suggestion that is within 3x
+   of *any* rate whose mean is within the seeds' spread of that best one. A draw is a new network with three sweeps of
+   200 steps from 1e-4 to 10, from the same weights with different batches.
 
-A suggestion is the median of three sweeps; "one sweep" has the first alone. The peers, re-stated from what they
-publish, each with its own smoothing, its own cuts at both ends and its own stop on divergence:
+A suggestion is the median of three sweeps; "one sweep" uses only the first. The other tools, implemented from their
+published descriptions, each with its smoothing, omitted steps at both ends and stop on divergence:
 
-- fastai: exponential mean (0.98), first tenth and last 5 left out, stop at 4x; steep, valley, slide, minimum / 10;
-- Lightning's Tuner: exponential mean (0.98) corrected with one step too many, first 10 and last 1 left out, stop at 4x,
+- fastai: exponential mean (0.98), first tenth and last 5 omitted, stop at 4x; steep, valley, slide, minimum / 10;
+- Lightning's Tuner: exponential mean (0.98) corrected with one step too many, first 10 and last 1 omitted, stop at 4x,
   steepest by the learning rate itself;
-- torch-lr-finder: exponential mean (0.95, begun at the first loss), first 10 and last 5 left out, stop at 5x, steepest
-  by step.
+- torch-lr-finder: exponential mean (0.95, starting at the first loss), first 10 and last 5 omitted, stop at 5x,
+  steepest by step.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="16 pixels, fewer seeds and draws: about a minute")
     parser.add_argument("--only", nargs="+", choices=["synthetic", "trained"], default=["synthetic", "trained"])
-    parser.add_argument("--draws", type=int, default=None, help="of each network, each of three sweeps")
+    parser.add_argument("--draws", type=int, default=None, help="draws per network, each with three sweeps")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,9 +1,9 @@
-"""Redraw the published learning-rate range test: torchvision's resnet18 with a 10-way layer on CIFAR-10.
+"""Repeat the published learning-rate range test: torchvision's resnet18 with a 10-way layer on CIFAR-10.
 
     python benchmarks/lr_range_reference.py [--root data] [--unofficial] [--out docs/pictures]
 
-200 steps of plain SGD from fresh weights, 1e-4 to 10, batches of 64 images augmented by a random resized crop (80 % to
-100 % of the area) and flip; then the same points zoomed to 1e-2 to 1e-1.
+200 steps of plain SGD from initial weights, 1e-4 to 10, batches of 64 images with random resized crop (80 % to 100 % of
+the area) and flip; then the same points zoomed to 1e-2 to 1e-1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lightning_cifar.data import CIFAR10DataModule
 
 
 class PlainResNet(pl.LightningModule):
-    """Nothing but the network and plain SGD."""
+    """The network and plain SGD."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Occlusion maps: ours against captum's, one image after the other in one process, per image of 32 x 32 pixels.
+"""Speed of occlusion maps relative to captum, interleaved in one process, per image of 32 x 32 pixels.
 
     python benchmarks/occlusion.py [--data FOLDER] [--checkpoint best.ckpt] [--resnet weights.pt] [--rounds 5]
                                    [--device cuda]
 
-Window 8 x 8, stride 1: 625 windows an image. Captum gets each of several `perturbations_per_eval`, of which the best
-counts, and its default of 1. Without --data the images are drawn shapes, without weights the networks are fresh:
-speed does not depend on it much, the rank correlation of the fast mode does.
+Window 8 x 8, stride 1: 625 windows per image. captum is timed with several values of `perturbations_per_eval` (the best
+is used) and with its default of 1. Without --data, synthetic images are used; without weights, the networks have
+initial weights. This has little effect on speed, but changes the rank correlation of the fast mode.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ SETTINGS = (1, 4, 16, 64, 128)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoint", help="of a DilatedNet")
+    parser.add_argument("--checkpoint", help="checkpoint of a DilatedNet")
     parser.add_argument("--resnet", help="state dict of torchvision's resnet18 with 10 classes")
-    parser.add_argument("--images", type=int, default=64, help="for the fast mode's rank correlation")
-    parser.add_argument("--together", type=int, default=8, help="images in one call of ours, exact")
+    parser.add_argument(
+        "--images", type=int, default=64, help="number of images for the rank correlation of the fast mode"
+    )
+    parser.add_argument("--together", type=int, default=8, help="images per call of the exact mode")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")

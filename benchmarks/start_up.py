@@ -1,4 +1,4 @@
-"""What an import and the help of each command cost, beside a bare Python: wall time, median of n.
+"""Wall time of an import and of the help of each command, and of Python only: median of n.
 
 python benchmarks/start_up.py [--rounds 5]
 """
@@ -13,7 +13,7 @@ import time
 
 from lightning_cifar.commands.table import COMMANDS
 
-LIGHTNINGS = ("fit", "validate", "test", "predict")  # their help is Lightning's, which loads torch
+LIGHTNINGS = ("fit", "validate", "test", "predict")  # their help is from Lightning and loads torch
 
 
 def main() -> None:

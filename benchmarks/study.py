@@ -1,16 +1,16 @@
-"""What the study layer and the report cost.
+"""Cost of the study layer and of the report.
 
     python benchmarks/study.py [--parts overhead report] [--runs 8] [--epochs 3] [--rounds 3] [--threads 1]
 
-- ``overhead``: a study of LeNet on drawn shapes, one run at a time, against the same runs started by hand one after the
-  other, each by ``lightning-cifar fit`` in a process of its own; interleaved, round by round. Three ratios: of the wall
-  time (a process of one's own imports everything anew), of the time inside the runs (``seconds`` of result.json), and
-  of the training itself without start-up. And the start-up of a run after the first: from its start to its first
-  training step, told by the time of its first epoch.
-- ``report``: ``lightning-cifar report`` on 100 runs x 10,000 points, written for it: seconds of the whole command, and
-  megabytes of the page.
+- ``overhead``: a study of LeNet on synthetic images, one run at a time, relative to the same runs started one by one
+  with ``lightning-cifar fit`` in separate processes; interleaved round by round. Three ratios: wall time (a separate
+  process imports everything again), time inside the runs (``seconds`` of result.json), and training time without
+  start-up. Also the start-up of a run after the first: from its start to its first training step, computed from the
+  time of its first epoch.
+- ``report``: ``lightning-cifar report`` on 100 synthetic runs x 10,000 points: seconds of the command, and megabytes of
+  the page.
 
-Targets: at most 1.05 times the runs by hand, a start-up of 1 s, a report in 10 s and 10 MB.
+Targets: at most 1.05 times the separate runs, a start-up of 1 s, a report in 10 s and 10 MB.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def seconds_of_study(study: Study, folder: Path, threads: int) -> tuple[float, l
     """Wall time, the jobs, and the start-up of each run after the first."""
     jobs = prepare(study, folder, threads=threads)
     started: dict[Job, float] = {}
-    told: dict[Job, float] = {}
+    first_reports: dict[Job, float] = {}
 
     def watch(job: Job, news: object) -> None:
         if news is None:
             started[job] = time.perf_counter()
         elif isinstance(news, Progress):
-            told.setdefault(job, time.perf_counter())
+            first_reports.setdefault(job, time.perf_counter())
 
     start = time.perf_counter()
     run_locally(jobs, 1, watch)
@@ -72,7 +72,7 @@ def seconds_of_study(study: Study, folder: Path, threads: int) -> tuple[float, l
     waits = []
     for job in jobs[1:]:
         first_epoch = float((job.path / "times.csv").read_text().splitlines()[1].split(",")[2])
-        waits.append(told[job] - started[job] - first_epoch)
+        waits.append(first_reports[job] - started[job] - first_epoch)
     return wall, jobs, waits
 
 
@@ -193,7 +193,7 @@ def report(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("overhead", "report"), default=["overhead", "report"])
-    parser.add_argument("--runs", type=int, default=8, help="of the study")
+    parser.add_argument("--runs", type=int, default=8, help="number of runs of the study")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--num_train", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,13 +1,14 @@
-"""Images per second of training: this package against a loop as its users write it, and against a bare loop.
+"""Images per second of training: this package relative to a common hand-written loop and to a bare loop.
 
     python benchmarks/training_throughput.py [--threads 2] [--rounds 5] [--models LeNet DilatedNet]
 
-The peers, interleaved round by round in one process, on the same network, optimizer, batch size and random images:
+Candidates, interleaved round by round in one process, with the same network, optimizer, batch size and random images:
 
 - ``per sample, n workers``: torchvision transforms on each PIL image (crop with padding 4, flip, to tensor, normalise),
   a DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
-- ``bare loop``: the same network in the same memory format over ready normalised batches, nothing else;
-- ``ours``: a Lightning Trainer with our DataModule (crop, flip, normalise), our callbacks' throughput meter, no logger.
+- ``bare loop``: the same network in the same memory format over prepared normalised batches;
+- ``ours``: a Lightning Trainer with a DataModule of this package (crop, flip, normalise) and ``Throughput``, without
+  logger.
 
 Prints the median ratio over the rounds, with the smallest and the largest.
 """

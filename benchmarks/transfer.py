@@ -1,19 +1,19 @@
-"""Transfer: what features that are kept and frozen layers without a graph save, and what a transferred network knows.
+"""Transfer learning: speed of cached features and of frozen layers, and accuracy of a transferred network.
 
     python benchmarks/transfer.py --data-root data [--parts cache graph knowledge] [--rounds 3] [--threads 2]
 
-Without ``--data-root`` the images are drawn shapes, for a try.
+Without ``--data-root``, synthetic images are used.
 
 - ``cache``: the head of a ResNet18 is trained for ``--epochs`` on ``--images`` images, with features computed once and
-  with the frozen forward pass in every epoch: interleaved, in one process, by a Lightning Trainer. Both start-ups and
-  the pass that computes the features count. The heads have to be the same.
-- ``graph``: steps of training the head of the same network without features, with the frozen part under ``no_grad``,
-  against the common loop whose optimizer alone leaves the body out (``tracked``), and against one that also asks for no
-  gradient there (``requires_grad=False``). Interleaved.
-- ``knowledge``: a ResNet18 is trained on classes 0 to 4 (``--source`` keeps it, or takes it from there), and its body
-  carried over to classes 5 to 9, of which ``--images`` labelled images are given: only the head trains. Against it a
-  network from scratch on the same images for the same seconds, and for ten times as many. Accuracy on all test images
-  of classes 5 to 9, over ``--rounds`` draws of images and weights.
+  with the frozen forward pass in every epoch: interleaved, in one process, by a Lightning Trainer. The times include
+  start-up and the computation of the features. The heads must be equal.
+- ``graph``: training steps of the head of the same network without cached features, with the frozen part under
+  ``no_grad``, relative to a loop in which only the optimizer excludes the body (``tracked``), and to a loop that also
+  sets ``requires_grad=False`` there. Interleaved.
+- ``knowledge``: a ResNet18 is trained on classes 0 to 4 (``--source`` stores or loads it), and its body is used for
+  classes 5 to 9 with ``--images`` labelled images; only the head is trained. It is compared with a network trained from
+  initial weights on the same images for the same time and for ten times as long. Accuracy on all test images of classes
+  5 to 9, over ``--rounds`` draws of images and weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lightning_cifar.models import PretrainedResNet
 
 
 class SomeClasses(CIFAR10DataModule):
-    """CIFAR-10's images of some classes, numbered anew.
+    """CIFAR-10 images of some classes, with new class numbers.
 
     Args:
         classes: Their numbers in CIFAR-10, in the order of the new ones.
@@ -282,17 +282,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    add("--data-root", help="folder of the real CIFAR-10; without it, drawn shapes")
+    add("--data-root", help="folder of CIFAR-10; without it, synthetic images")
     add("--images", type=int, default=2000)
     add("--epochs", type=int, default=10)
     add("--rounds", type=int, default=3)
     add("--batch-size", type=int, default=64)
-    add("--input-size", type=int, default=224, help="pixels, of the parts cache and graph")
-    add("--size-small", type=int, default=32, help="pixels, of the part knowledge")
-    add("--steps", type=int, default=5, help="in a round of the part graph")
+    add("--input-size", type=int, default=224, help="image size for the parts cache and graph")
+    add("--size-small", type=int, default=32, help="image size for the part knowledge")
+    add("--steps", type=int, default=5, help="steps per round of the part graph")
     add("--graph-batch", type=int, default=16)
-    add("--lr", type=float, default=0.02, help="of the part knowledge, for both ways")
-    add("--source", type=Path, default=Path("source.ckpt"), help="the network of classes 0 to 4")
+    add("--lr", type=float, default=0.02, help="learning rate of the part knowledge")
+    add("--source", type=Path, default=Path("source.ckpt"), help="checkpoint of the network of classes 0 to 4")
     add("--source-epochs", type=int, default=4)
     add("--source-images", type=int, default=25_000)
     add("--threads", type=int, default=os.cpu_count())

@@ -1,11 +1,11 @@
-"""Remake the pictures of these pages: all, or those named.
+"""Regenerate all pictures of the documentation, or the named ones.
 
-    make gallery                                                # all: hours, most of them DilatedNet's and the studies'
+    make gallery                                                # all: hours, mostly for DilatedNet and the studies
     python docs/gallery.py weights_lenet.gif regimes.png        # some
     python docs/gallery.py --list
 
-Trainings are kept in runs/gallery, and one that has ended is not repeated. The real CIFAR-10 and MNIST are downloaded
-into data/ when absent.
+Trainings are stored in runs/gallery, and finished ones are not repeated. CIFAR-10 and MNIST are downloaded into data/
+if they are missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_cifar.cli import main as lightning_cifar
 
 PAGES = Path(__file__).parent
 RUNS = Path("runs/gallery")
-WITHOUT_FILES = ("dropout_toy",)  # draws its own data
+WITHOUT_FILES = ("dropout_toy",)  # uses synthetic data
 TRAININGS = {
     "dilated_net": "--config configs/dilated_net.yaml --trainer.precision bf16-mixed --test_after_fit true",
     "lenet": "--config configs/lenet.yaml --config configs/callbacks/weight_gif.yaml --config "
@@ -34,7 +34,7 @@ TRAININGS = {
 
 
 class Gallery(NamedTuple):
-    """Where the pictures go, and what is added to each command: another data folder, say, or a shorter training."""
+    """The output folder, and options added to each command, for example another data folder or a shorter training."""
 
     out: Path = PAGES / "pictures"
     fit: Sequence[str] = ()
@@ -42,12 +42,12 @@ class Gallery(NamedTuple):
     bench: Sequence[str] = ()
     data: Sequence[str] = ()
 
-    def run(self, *words: str) -> None:
-        if code := lightning_cifar(list(words)):
+    def run(self, *args: str) -> None:
+        if code := lightning_cifar(list(args)):
             sys.exit(code)
 
     def trained(self, name: str) -> Path:
-        """The folder of a training that has ended."""
+        """Train if needed, and return the run folder."""
         folder = RUNS / name
         if not (folder / "result.json").is_file():
             more = [] if name in WITHOUT_FILES else self.fit
@@ -62,12 +62,12 @@ class Gallery(NamedTuple):
 
 
 def of_training(name: str, picture: str, width: int | None = None) -> Callable[[Gallery, str], None]:
-    """A picture of a training, as it is or shrunk to a width in pixels."""
+    """Copy a picture of a training, optionally resized to a width in pixels."""
 
     def make(gallery: Gallery, to: str) -> None:
         found = sorted(gallery.trained(name).glob(f"pictures/{picture}"))
         if not found:
-            sys.exit(f"{RUNS / name} has no pictures/{picture}: its configuration has changed")
+            sys.exit(f"{RUNS / name} does not contain pictures/{picture}: the configuration has changed")
         if width is None:
             (gallery.out / to).write_bytes(found[-1].read_bytes())
         else:
@@ -77,7 +77,7 @@ def of_training(name: str, picture: str, width: int | None = None) -> Callable[[
 
 
 def of_study(name: str) -> Callable[[Gallery, str], None]:
-    """Loss and accuracy over the epochs beside each other, as its report draws them."""
+    """Combine the loss and accuracy panels of the report of a study."""
 
     def make(gallery: Gallery, to: str) -> None:
         folder = gallery.studied(name)
@@ -115,7 +115,7 @@ def conv_bench(gallery: Gallery, to: str) -> None:
 
 
 def lr_range(gallery: Gallery, to: str) -> None:
-    """Both pictures of the published range test."""
+    """Draw both pictures of the published range test."""
     path = PAGES.parent / "benchmarks" / "lr_range_reference.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -126,7 +126,7 @@ def lr_range(gallery: Gallery, to: str) -> None:
 
 
 def occlusion(gallery: Gallery, to: str) -> None:
-    """Four test images that DilatedNet gets right, and four that it does not."""
+    """Draw four test images that DilatedNet classifies correctly, and four that it does not."""
     import torch
 
     from lightning_cifar import CIFAR10DataModule, load_trained, occlusion_map, plots
@@ -185,28 +185,28 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
 
 
 def remake(names: Sequence[str], gallery: Gallery) -> None:
-    """The pictures of these names."""
+    """Regenerate the pictures with these names."""
     gallery.out.mkdir(parents=True, exist_ok=True)
     made: set[Callable[[Gallery, str], None]] = set()
     for i, name in enumerate(names, start=1):
         if RECIPES[name] not in made:
             print(f"[{i}/{len(names)}] {name}", flush=True)
             RECIPES[name](gallery, name)
-            made |= {RECIPES[name]} & {lr_range}  # which makes both of its pictures
+            made |= {RECIPES[name]} & {lr_range}  # which draws both of its pictures
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="PICTURE", help="such as regimes.png (default: all)")
-    parser.add_argument("--list", action="store_true", help="the names, and nothing is made")
+    parser.add_argument("--list", action="store_true", help="print the names and exit")
     parser.add_argument("--root", default="data", help="folder of the data (default: data)")
     parser.add_argument("--unofficial", action="store_true", help="read a copy without the official checksums")
-    options = parser.parse_args(words)
+    options = parser.parse_args(args)
     if options.list:
         print(*RECIPES, sep="\n")
         return
     if unknown := [name for name in options.names if name not in RECIPES]:
-        parser.error(f"there is no picture {unknown[0]}: --list names them")
+        parser.error(f"unknown picture {unknown[0]}: --list prints the names")
     fit = ["--data.root", options.root] + (["--data.verify", "false"] if options.unofficial else [])
     study = ["--set", f"data.root={options.root}"] + (["--set", "data.verify=false"] if options.unofficial else [])
     data = ["--root", options.root] + (["--unofficial"] if options.unofficial else [])

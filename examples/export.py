@@ -1,4 +1,4 @@
-"""Take a trained network elsewhere: as ONNX, run without torch and without this package.
+"""Export a trained network to ONNX and run it without torch and without this package.
 
 python examples/export.py       (needs: pip install '.[export]')
 """
@@ -20,10 +20,8 @@ def main() -> None:
         sys.exit("this example needs: pip install 'lightning-cifar[export]'")
     run = Path("runs/examples/export")
     if not run.exists():
-        words = (
-            "fit --model LeNet --model.lr 0.05 --data SyntheticDataModule --data.num_train 4000 --data.batch_size 32"
-        )
-        if lightning_cifar([*words.split(), "--trainer.max_epochs", "3", "--run_dir", str(run)]):
+        args = "fit --model LeNet --model.lr 0.05 --data SyntheticDataModule --data.num_train 4000 --data.batch_size 32"
+        if lightning_cifar([*args.split(), "--trainer.max_epochs", "3", "--run_dir", str(run)]):
             sys.exit(1)
     if code := lightning_cifar(["export", str(run), "--format", "onnx", "--overwrite"]):
         sys.exit(code)
@@ -31,10 +29,10 @@ def main() -> None:
     session = onnxruntime.InferenceSession(run / "export" / "best.onnx")
     names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
     images, labels = SyntheticDataModule(num_train=1, num_val=1, num_test=8).load("test")  # bytes (N, H, W, C)
-    pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255  # normalised inside
+    pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255  # the file contains the normalisation
     (logits,) = session.run(["logits"], {"images": pixels})
     for label, k in zip(labels, logits.argmax(1), strict=True):
-        print(f"a {names[label]} is taken for a {names[k]}")
+        print(f"true class {names[label]}, predicted {names[k]}")
 
 
 if __name__ == "__main__":

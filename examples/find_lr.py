@@ -1,4 +1,4 @@
-"""Find a learning rate, train with it, and look at regimes.
+"""Find a learning rate, train with it, and print the schedule.
 
 python examples/find_lr.py
 """

@@ -1,4 +1,4 @@
-"""Convolution by hand, in four ways, held against torch; and gradients held against differences.
+"""Compare four convolution backends with torch, and gradients with central differences.
 
 python examples/hand_made.py
 """
@@ -23,15 +23,15 @@ def main() -> None:
         begin = time.perf_counter()
         y = conv2d(x, w, padding=2, backend=backend)
         seconds = time.perf_counter() - begin
-        print(f"{backend:>12}: {1e3 * seconds:7.2f} ms, off torch by {np.abs(y - expected).max():.1e}")
+        print(f"{backend:>12}: {1e3 * seconds:7.2f} ms, difference to torch {np.abs(y - expected).max():.1e}")
 
     small = x[:1, :, :6, :6].copy()
     ones = np.ones_like(conv2d(small, w))
     by_hand, _, _ = conv2d_backward(ones, small, w)
     by_differences = numeric_gradient(lambda images: float(conv2d(images, w).sum()), small)
-    print(f"gradient by hand against differences: {np.abs(by_hand - by_differences).max():.1e}")
+    print(f"hand-written gradient, difference to central differences: {np.abs(by_hand - by_differences).max():.1e}")
 
-    a = Node(0.5)  # and without deriving anything by hand: a tape remembers what was computed
+    a = Node(0.5)  # automatic differentiation: the tape records the operations
     y = exp(a * a) + a
     y.backward()
     print(f"d(exp(a^2) + a)/da at 0.5 is {float(a.grad):.4f}, exactly {2 * 0.5 * np.exp(0.25) + 1:.4f}")

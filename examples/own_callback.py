@@ -1,4 +1,4 @@
-"""A callback of one's own: when, then compute, draw and save. It works with any module and any logger.
+"""Your own callback: compute, draw and save. It works with any module and any logger.
 
 python examples/own_callback.py
 """
@@ -22,7 +22,7 @@ class WeightNorms(Callback):
                 self.norms.setdefault(name, []).append(weight.detach().norm().item())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figure = Figure(figsize=(7, 4), layout="constrained")  # not pyplot: nothing stays open
+        figure = Figure(figsize=(7, 4), layout="constrained")  # without pyplot, no figure stays open
         axes = figure.add_subplot(xlabel="epoch", ylabel="L2 norm of the weights")
         for name, norms in self.norms.items():
             axes.plot(range(1, len(norms) + 1), norms, marker=".", label=name)
@@ -30,7 +30,7 @@ class WeightNorms(Callback):
         artifacts.save_figure(trainer, "weight_norms", figure)
 
     def state_dict(self) -> dict[str, list[float]]:
-        return self.norms  # so that a run that goes on keeps its curves
+        return self.norms  # so that a resumed run keeps its curves
 
     def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
         self.norms = state_dict

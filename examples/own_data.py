@@ -1,4 +1,4 @@
-"""Images of one's own: from arrays, and from a folder with one folder a class.
+"""Your own images: from arrays, and from a folder with one folder per class.
 
 python examples/own_data.py
 """
@@ -15,7 +15,7 @@ from lightning_cifar.data.image_datamodule import LabelledImages
 
 
 class Stripes(ImageDataModule):
-    """Stripes that run across, down or aslant, of random colours. Split, loaders and augmentation are inherited."""
+    """Horizontal, vertical or diagonal stripes in random colours. Split, loaders and augmentation are inherited."""
 
     class_names = ("across", "down", "aslant")
     own_mean = (0.5, 0.5, 0.5)
@@ -27,7 +27,7 @@ class Stripes(ImageDataModule):
 
 
 def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) of bytes and labels (N,)."""
+    """Draw uint8 images (N, 32, 32, 3) and labels (N,)."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 3, count)
     y, x = np.mgrid[:32, :32]
@@ -39,7 +39,7 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_folder(root: Path) -> None:
-    """The same as files: root/across/0.png and so on."""
+    """Write the images as files: root/across/0.png and so on."""
     images, labels = draw(240, seed=2)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = root / Stripes.class_names[label]

@@ -1,8 +1,8 @@
-"""A network of one's own: loss, metrics, optimizer and learning-rate regime come with ``Classifier``.
+"""Your own model: loss, metrics, optimizer and learning-rate schedule are inherited from ``Classifier``.
 
     python examples/own_model.py
 
-On the command line, with examples/ on Python's path, it is a model like any other:
+On the command line, with examples/ on the Python path:
 
     PYTHONPATH=examples lightning-cifar fit --model own_model.TwoRoads --model.width 24 --data SyntheticDataModule
 """
@@ -17,7 +17,7 @@ from lightning_cifar import Classifier, LossCurves, SyntheticDataModule, list_la
 
 
 class Roads(nn.Module):
-    """A 3 x 3 and a 5 x 5 convolution of the same input, one behind the other in channels."""
+    """A 3 x 3 and a 5 x 5 convolution of the same input, concatenated along the channels."""
 
     def __init__(self, num_in: int, width: int) -> None:
         super().__init__()
@@ -29,16 +29,16 @@ class Roads(nn.Module):
 
 
 class TwoRoads(Classifier):
-    """Two stages of two roads.
+    """Two stages, each with two parallel convolutions.
 
     Args:
-        width: Filters of each road.
+        width: Filters of each convolution of the first stage.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
     """
 
     def __init__(self, width: int = 16, **training: Any) -> None:
         super().__init__(**training)
-        self.save_hyperparameters()  # so that a checkpoint can build it again
+        self.save_hyperparameters()  # needed to load the model from a checkpoint
         self.network = nn.Sequential(
             *(Roads(self.in_channels, width), nn.MaxPool2d(2)),
             *(Roads(2 * width, 2 * width), nn.AdaptiveAvgPool2d(4), nn.Flatten()),

@@ -1,4 +1,4 @@
-"""A run that breaks goes on and ends with the same bits as one that never broke.
+"""An interrupted run resumes and ends with results that are bit-identical to an uninterrupted run.
 
 python examples/resume.py
 """
@@ -17,7 +17,7 @@ class PowerCutError(RuntimeError):
 class PowerCut(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if trainer.global_step == 50:  # in the middle of the second epoch
-            raise PowerCutError("the light went out")
+            raise PowerCutError("power failure")
 
 
 def train(name: str, *more: Callback, ckpt_path: str | None = None) -> LeNet:
@@ -35,10 +35,10 @@ def main() -> None:
     try:
         train("broken", PowerCut())
     except PowerCutError as error:
-        print("the run broke:", error)
+        print("interrupted:", error)
     again = train("broken", ckpt_path="runs/examples/resume/broken/checkpoints/resume.ckpt")
     pairs = zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
-    print("same bits:", all(torch.equal(a, b) for a, b in pairs))
+    print("bit-identical:", all(torch.equal(a, b) for a, b in pairs))
 
 
 if __name__ == "__main__":

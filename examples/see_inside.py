@@ -1,4 +1,4 @@
-"""Watch filters and feature maps while they are learnt, and ask what a prediction rests on.
+"""Draw filters and feature maps during training, and occlusion maps of predictions.
 
 python examples/see_inside.py
 """
@@ -33,7 +33,7 @@ def main() -> None:
     found = occlusion_map(model, images[:4], labels[:4], window=8, stride=2)
     for name, pixels in zip((data.class_names[k] for k in labels[:4]), found.pixels, strict=True):
         y, x = divmod(int(torch.argmax(pixels)), pixels.shape[1])
-        print(f"{name}: hidden around ({x}, {y}), its probability falls most, by {pixels.max():.0%}")
+        print(f"{name}: covering the region around ({x}, {y}) lowers the probability most, by {pixels.max():.0%}")
     print("pictures:", artifacts.run_folder(trainer) / "pictures")
 
 

@@ -1,4 +1,4 @@
-"""Two networks on the same batches, step by step: what batch normalisation does to what goes into each activation.
+"""Train two networks on the same batches: effect of batch normalisation on the inputs of the activations.
 
 python examples/side_by_side.py
 """

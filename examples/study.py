@@ -1,4 +1,4 @@
-"""Is the difference real? Two arms, three seeds, and what can be concluded.
+"""A study with two arms and three seeds, and its report.
 
 python examples/study.py
 """
@@ -32,5 +32,5 @@ def main() -> None:
     sys.exit(failed or lightning_cifar(["report", str(out), "--out", str(out / "report.html")]))
 
 
-if __name__ == "__main__":  # the runs are processes of their own, which import this file
+if __name__ == "__main__":  # the runs are separate processes that import this file
     main()

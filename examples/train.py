@@ -1,4 +1,4 @@
-"""Train, validate and test a network; the pictures lie in runs/examples/train. Half a minute on two cores.
+"""Train, validate and test a network, with pictures in runs/examples/train. Half a minute on two cores.
 
 python examples/train.py
 """
@@ -12,7 +12,7 @@ from lightning_cifar import ClassAccuracy, LeNet, LossCurves, SampleGrid, Synthe
 
 def main() -> None:
     pl.seed_everything(0)
-    # The real images: CIFAR10DataModule("data", download=True, ...). All else stays.
+    # For CIFAR-10: CIFAR10DataModule("data", download=True, ...).
     data = SyntheticDataModule(num_train=6000, num_val=500, num_test=500, batch_size=32, augment=["flip", {"crop": 2}])
     model = LeNet(lr=0.05, momentum=0.9, schedule="cosine", warmup=0.2)
     best = ModelCheckpoint(monitor="val/accuracy", mode="max")

@@ -1,9 +1,9 @@
-"""Give the body of a trained network a new head, and train the head alone.
+"""Replace the last layer of a trained network and train only this layer.
 
     python examples/transfer.py
 
-What the frozen body makes of the images is computed once and kept. Without a download a body is trained here first, on
-other images; ``weights="default"`` takes the published one of ImageNet, with ``input_size=224``.
+The features of the frozen layers are computed once. To avoid a download, the network is first trained here on other
+images; ``weights="default"`` with ``input_size=224`` uses the published ImageNet weights.
 """
 
 import lightning.pytorch as pl

@@ -14,14 +14,14 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SAYS = {
-    "export": r"(a \w+ is taken for a \w+\n){8}",
+    "export": r"(true class \w+, predicted \w+\n){8}",
     "find_lr": r"trained with a peak of 0\.\d+",
-    "hand_made": r"off torch by \d\.\de-1\d",
+    "hand_made": r"difference to torch \d\.\de-1\d",
     "own_callback": r"picture: .*weight_norms\.png",
     "own_data": r"\('across', 'aslant', 'down'\)",
     "own_model": r"test/accuracy",
-    "resume": r"the run broke: .*\n(.*\n)*same bits: True",
-    "see_inside": r"its probability falls most",
+    "resume": r"interrupted: .*\n(.*\n)*bit-identical: True",
+    "see_inside": r"lowers the probability most",
     "side_by_side": r"batch_norm: validation accuracy",
     "study": r"today is (better|worse) than as in 1998|No difference between|today differs from",
     "train": r"best checkpoint: runs/examples/train/checkpoints/.*\.ckpt",
