@@ -1,17 +1,17 @@
-# make demo: from a bare checkout to a trained and tested network.   make test: the tests.   make check: lint, format, types.
+# make demo: install, then train and test a network.   make test: run the tests.   make check: lint, format, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Every package is installed in the version, and with the content, that requirements*.txt names.
+# Packages are installed in the versions and with the hashes of requirements*.txt.
 LOCKED := $(INSTALL) --require-hashes --requirement
-# setuptools and cython are locked with the rest, so the build needs no environment of its own.
+# setuptools and cython are locked too, so the build needs no isolated environment.
 EDITABLE := $(INSTALL) --no-build-isolation --no-deps --editable
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test matrix check format bench slow clean lock faults gallery dist
+.PHONY: demo test matrix check format bench slow clean lock faults gallery dist wheels docs
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python:
@@ -29,7 +29,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(LOCKED) requirements-dev.txt
 	touch $@
 
-# Newest versions that pyproject.toml allows go in with: make lock UPGRADE=--upgrade
+# To upgrade to the newest versions that pyproject.toml allows: make lock UPGRADE=--upgrade
 lock:
 	$(LOCK) $(UPGRADE) pyproject.toml --group build --output-file requirements.txt
 	$(LOCK) pyproject.toml --group build --extra dev --constraint requirements.txt --output-file requirements-dev.txt
@@ -37,13 +37,12 @@ lock:
 demo: $(VENV)/.installed
 	$(BIN)/lightning-cifar fit --config configs/demo.yaml --test_after_fit true
 
-# In two processes of one thread each: most tests are too small for two threads to share.
+# Two processes with one thread each: most tests are too small to use two threads.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-# The verdict must not depend on the processor (its vector instructions, as torch and oneDNN use them), the number of
-# threads, the order of the tests, or other work on the machine. Every cell has an order of its own, and two processes
-# that are always busy run beside the second of each pair.
+# The test results must not depend on the vector instructions of the processor, the number of threads, the order of the
+# tests, or other work on the machine. Each cell has a different order, and two busy processes run beside each second cell.
 matrix: $(VENV)/.installed-dev
 	set -e; seed=$${SEED:-1}; busy=; trap 'kill $$busy 2>/dev/null || true' EXIT; trap 'exit 130' INT TERM; \
 	for isa in default/SSE41 avx2/AVX2 native/; do \
@@ -61,7 +60,7 @@ matrix: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --ignore tests/faults
 
-# The campaigns of docs/reliability.md, whole; LIGHTNING_CIFAR_FAULTS=20 takes no more than 20 faults of each.
+# The complete campaigns of docs/reliability.md; LIGHTNING_CIFAR_FAULTS=20 uses at most 20 faults of each.
 faults: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -s
 
@@ -74,10 +73,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation site in docs/_build. Warnings, such as broken internal links, are errors.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training_throughput.py
 
-# Every picture of README and docs, from the real data. Hours; trainings that have ended are not repeated.
+# All pictures of README and docs, from the real data. Takes hours; finished trainings are not repeated.
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/gallery.py
 
@@ -86,5 +89,10 @@ dist: $(VENV)/.installed
 	rm -rf build/lib* dist
 	$(BIN)/python -c 'from setuptools import build_meta; print(build_meta.build_sdist("dist"), build_meta.build_wheel("dist"))'
 
+# Wheels for each supported Python in dist/, built by cibuildwheel in manylinux containers; needs Docker and a network.
+wheels: $(VENV)/.python
+	$(INSTALL) "cibuildwheel>=3.2,<4"
+	$(BIN)/cibuildwheel --output-dir dist
+
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist docs/_build docs/_generated *.egg-info .mypy_cache .ruff_cache .pytest_cache

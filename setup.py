@@ -1,7 +1,7 @@
-"""Builds the compiled convolutions of lightning_cifar.ext. Everything else about the package is in pyproject.toml.
+"""Build the compiled convolutions of lightning_cifar.ext. All other settings of the package are in pyproject.toml.
 
-They are optional: without Cython or a C compiler the package installs without them and convolves with NumPy.
-LIGHTNING_CIFAR_EXT_REQUIRE=1 makes a failure to build them an error, LIGHTNING_CIFAR_EXT_DISABLE=1 leaves them out.
+They are optional: without Cython or a C compiler, the package is installed without them and uses NumPy.
+LIGHTNING_CIFAR_EXT_REQUIRE=1 makes a failure to build them an error, LIGHTNING_CIFAR_EXT_DISABLE=1 skips them.
 LIGHTNING_CIFAR_EXT_CHECKED=1 builds them for a test, with bounds checks and the compiler's sanitizers.
 """
 
@@ -27,10 +27,10 @@ def compiled_modules() -> list[Extension]:
     except ImportError:
         if REQUIRED:
             raise
-        warnings.warn("Cython is not installed, so the compiled convolutions are left out", stacklevel=1)
+        warnings.warn("Cython is not installed, so the compiled convolutions are not built", stacklevel=1)
         return []
-    # -O3 for the unrolling; contraction into multiply-add is what the kernels are made of. The instruction sets are
-    # chosen inside the sources, one file each, and at run time: no -march here.
+    # -O3 for unrolling; the kernels depend on contraction into multiply-add. No -march: each instruction set has its own
+    # source file and is selected at run time.
     flags = ["-O3", "-ffp-contract=fast", "-pthread"] if os.name == "posix" else []
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if CHECKED else []
     sources = [f"{DIRECT}/{name}.c" for name in ("convolution", "dispatch", "threads", "portable", "avx2", "avx512")]
@@ -57,12 +57,12 @@ def compiled_modules() -> list[Extension]:
     directives = {"boundscheck": True, "initializedcheck": True} if CHECKED else {}
     built: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives=directives, quiet=True)
     for module in built:
-        module.optional = not REQUIRED  # cythonize makes new ones and forgets this
+        module.optional = not REQUIRED  # cythonize creates new extensions without this attribute
     return built
 
 
 class BuildWithConfigs(build_py):
-    """Puts configs/ into the package, where lightning_cifar.configuration looks for it; a checkout has it beside."""
+    """Copy configs/ into the package, where lightning_cifar.configuration finds it; a checkout has it beside the package."""
 
     def run(self) -> None:
         super().run()
