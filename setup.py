@@ -30,7 +30,7 @@ def compiled_modules() -> list[Extension]:
         warnings.warn("Cython is not installed, so the compiled convolutions are not built", stacklevel=1)
         return []
     # -O3 for unrolling; the kernels depend on contraction into multiply-add. No -march: each instruction set has its own
-    # source file and is selected at run time.
+    # source file, selected at run time.
     flags = ["-O3", "-ffp-contract=fast", "-pthread"] if os.name == "posix" else []
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if CHECKED else []
     sources = [f"{DIRECT}/{name}.c" for name in ("convolution", "dispatch", "threads", "portable", "avx2", "avx512")]
@@ -62,7 +62,7 @@ def compiled_modules() -> list[Extension]:
 
 
 class BuildWithConfigs(build_py):
-    """Copy configs/ into the package, where lightning_cifar.configuration finds it; a checkout has it beside the package."""
+    """Copy configs/ into the package, where lightning_cifar.configuration finds it."""
 
     def run(self) -> None:
         super().run()
