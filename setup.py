@@ -29,8 +29,8 @@ def compiled_modules() -> list[Extension]:
             raise
         warnings.warn("Cython is not installed, so the compiled convolutions are not built", stacklevel=1)
         return []
-    # -O3 for unrolling; the kernels depend on contraction into multiply-add. No -march: each instruction set has its own
-    # source file, selected at run time.
+    # -O3 for unrolling; the kernels depend on contraction into multiply-add. No -march: each instruction set has a
+    # separate source file, selected at run time.
     flags = ["-O3", "-ffp-contract=fast", "-pthread"] if os.name == "posix" else []
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if CHECKED else []
     sources = [f"{DIRECT}/{name}.c" for name in ("convolution", "dispatch", "threads", "portable", "avx2", "avx512")]

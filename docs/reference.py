@@ -170,7 +170,7 @@ def first_paragraph(module: str) -> str:
 def commands_page() -> str:
     """The options of every command, read from its parser."""
     actions = _read_actions()
-    shared = {option(action): action for action in actions["fit"]}
+    shared = {option(action): action.help for action in actions["fit"]}
     parts = [
         "# Command reference\n\nGenerated from the parsers. `lightning-cifar COMMAND --help` prints the same options. "
         "Options of classes (`--model.lr`, `--data.batch_size`) are the arguments in the [API reference](api.rst); "
@@ -184,7 +184,7 @@ def commands_page() -> str:
             text = " ".join(filter(None, (parser.description, parser.epilog)))
         note = ""
         if name in ("validate", "test", "predict", "lr-find"):
-            own = [action for action in own if option(action) not in shared or (name != "lr-find" and is_main(action))]
+            own = [action for action in own if shared.get(option(action)) != action.help]
             note = "\nThe other options are those of [`fit`](#fit).\n"
         example = f"\n```sh\nlightning-cifar {name} {command.example}\n```\n"
         parts.append(f"## {name}\n\n{markdown(text)}\n{example}{note}\n{option_list(own)}")
@@ -197,10 +197,6 @@ def option(action: argparse.Action) -> str:
 
 def is_class_option(action: argparse.Action) -> bool:
     return action.dest.startswith(("model.", "data.", "--model", "--data", "--trainer.callbacks", "trainer.callbacks."))
-
-
-def is_main(action: argparse.Action) -> bool:
-    return not action.dest.startswith("trainer") and "config" not in action.dest
 
 
 def option_list(actions: Iterable[argparse.Action]) -> str:
@@ -219,7 +215,8 @@ def option_list(actions: Iterable[argparse.Action]) -> str:
 
 def markdown(text: str) -> str:
     """Help text as one line of Markdown: special characters outside code are escaped."""
-    text = re.sub(r":\w+:`~?", "`", " ".join(text.split()))  # the help of Lightning contains reStructuredText roles
+    # The help of Lightning contains reStructuredText roles and links.
+    text = re.sub(r":\w+:`~?", "`", re.sub(r"`([^`<]+) <([^>]+)>`_+", r"\1 (\2)", " ".join(text.split())))
     parts = re.split(r"(`+[^`]+`+)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([<*_\[])", r"\\\1", part) for part in parts)
 
