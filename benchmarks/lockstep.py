@@ -6,12 +6,11 @@ Interleaved round by round in one process, on the same data, each with a Lightni
 
 - ``pair``: the MLP of 39,106 parameters and the same with batch normalisation (39,250), 1 x 28 x 28, batch 512;
 - ``toys``: eight regressors 1-100-100-1 (10,401), full batch of 50, Adam;
-- ``mlps``: eight MLPs of 39,106 parameters with different seeds and learning rates, batch 64;
-- ``lenets``: eight LeNets (62,006), 3 x 32 x 32, batch 128: for a GPU (``--device cuda``).
+- ``mlps``: eight MLPs of 39,106 parameters with different seeds and learning rates, batch 64.
 
-``alone`` is the sum of separate trainings, ``lockstep`` is SideBySide with ``stack=False``, ``stacked`` with
-``stack=True``. All training epochs except the first are timed, to exclude start-up. Prints medians, and the median
-ratio to ``alone`` of the same round, with the smallest and the largest.
+``alone`` is the sum of separate trainings, ``lockstep`` is SideBySide. All training epochs except the first are timed,
+to exclude start-up. Prints medians, and the median ratio to ``alone`` of the same round, with the smallest and the
+largest.
 """
 
 from __future__ import annotations
@@ -52,16 +51,9 @@ class RandomImages(ImageDataModule):
         return LabelledImages(images, generator.integers(0, 10, self.size))
 
 
-class RandomColourImages(RandomImages):
-    own_mean, own_std = (0.5,) * 3, (0.3,) * 3
-    in_channels, image_size = 3, 32
-    size = 64 * 128
-
-
 class Case(NamedTuple):
     members: dict[str, dict[str, Any]]
     data: Callable[[], pl.LightningDataModule]
-    ways: tuple[str, ...]
 
 
 def eight(class_path: str, **init_args: Any) -> dict[str, dict[str, Any]]:
@@ -71,9 +63,8 @@ def eight(class_path: str, **init_args: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def images(kind: type[RandomImages], batch_size: int) -> Callable[[], pl.LightningDataModule]:
-    num_train = min(kind.size, 64 * batch_size)
-    return lambda: kind(batch_size=batch_size, num_train=num_train, num_val=0, augment=(), seed=0)
+def images(batch_size: int) -> Callable[[], pl.LightningDataModule]:
+    return lambda: RandomImages(batch_size=batch_size, num_train=64 * batch_size, num_val=0, augment=(), seed=0)
 
 
 GREY = {"in_channels": 1, "image_size": 28}
@@ -83,16 +74,13 @@ CASES = {
             "plain": {"class_path": "MLP", "init_args": GREY},
             "batch_norm": {"class_path": "MLP", "init_args": {**GREY, "batch_norm": True}},
         },
-        images(RandomImages, 512),
-        ("lockstep",),
+        images(512),
     ),
     "toys": Case(
         eight("MLPRegressor", optimizer="adam"),
         lambda: NoisyLineDataModule(passes=100, seed=0),
-        ("lockstep", "stacked"),
     ),
-    "mlps": Case(eight("MLP", **GREY), images(RandomImages, 64), ("lockstep", "stacked")),
-    "lenets": Case(eight("LeNet"), images(RandomColourImages, 128), ("lockstep", "stacked")),
+    "mlps": Case(eight("MLP", **GREY), images(64)),
 }
 
 
@@ -143,18 +131,17 @@ def seconds_alone(case: Case, device: str) -> float:
     return total
 
 
-def seconds_together(case: Case, device: str, *, stack: bool) -> float:
+def seconds_together(case: Case, device: str) -> float:
     torch.manual_seed(0)
-    return seconds_of(SideBySide(case.members, stack=stack), case.data(), device)
+    return seconds_of(SideBySide(case.members), case.data(), device)
 
 
 def compare(name: str, device: str, rounds: int) -> None:
     case = CASES[name]
-    seconds: dict[str, list[float]] = {way: [] for way in ("alone", *case.ways)}
+    seconds: dict[str, list[float]] = {"alone": [], "lockstep": []}
     for _ in range(rounds):
         seconds["alone"].append(seconds_alone(case, device))
-        for way in case.ways:
-            seconds[way].append(seconds_together(case, device, stack=way == "stacked"))
+        seconds["lockstep"].append(seconds_together(case, device))
     steps = (NUM_EPOCHS - 1) * len(case.data().train_dataloader())  # type: ignore[attr-defined]  # ours have it
     print(f"\n{name}: {len(case.members)} networks, {steps} steps")
     for way, values in seconds.items():
@@ -170,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["pair", "toys", "mlps"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

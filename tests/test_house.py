@@ -38,7 +38,7 @@ ALLOWED = {
     "runs": {"artifacts", "callbacks", "checkpoints", "configuration", "data", "errors", "files", "models"},
     "checkpoints": {"configuration", "data", "errors", "files", "models"},
     "callbacks": {"analysis", "artifacts", "files", "plots"},  # neither models nor data: they serve any LightningModule
-    "models": {"analysis", "artifacts", "errors", "ext", "schedules"},
+    "models": {"artifacts", "errors", "ext", "schedules"},
     "data": {"files"},
     "artifacts": {"files"},
     "configuration": {"errors", "files"},

@@ -1,4 +1,4 @@
-"""Members of SideBySide end as the same runs alone, bit for bit, and whatever is wrong is told in one line."""
+"""Members of SideBySide end bit for bit like separate runs, and errors are one line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def train(module: pl.LightningModule, data: pl.LightningDataModule, **kwargs: An
 
 def fit_together(members: dict[str, Any], make_data: Any, **kwargs: Any) -> tuple[SideBySide, pl.Trainer]:
     pl.seed_everything(SEED, verbose=False)
-    module = SideBySide(members, stack=False)
+    module = SideBySide(members)
     return module, train(module, make_data(), **kwargs)
 
 
@@ -96,7 +96,7 @@ REGRESSORS = {
     ],
     ids=["plain", "accumulated and clipped", "clipped by value", "bf16", "max_steps"],
 )
-def test_members_end_as_the_same_runs_alone(kwargs: dict[str, Any]) -> None:
+def test_members_equal_separate_runs(kwargs: dict[str, Any]) -> None:
     together, trainer = fit_together(REGRESSORS, line, **kwargs)
     for name, settings in REGRESSORS.items():
         alone, own_trainer = fit_alone(settings, line, **kwargs)
@@ -107,7 +107,7 @@ def test_members_end_as_the_same_runs_alone(kwargs: dict[str, Any]) -> None:
             assert own is None or torch.equal(trainer.callback_metrics[f"{metric}/{name}"], own)
 
 
-def test_classifiers_end_as_the_same_runs_alone() -> None:
+def test_classifiers_equal_separate_runs() -> None:
     members = {
         "mixed": classifier(mixup=0.4, cutmix=0.5),
         "norm": classifier(batch_norm=True, dropout=0.3, schedule="cosine"),
@@ -123,17 +123,17 @@ def test_classifiers_end_as_the_same_runs_alone() -> None:
     assert len(trainer.callback_metrics) == 3 * len(own_trainer.callback_metrics)
 
 
-def test_a_member_with_a_seed_of_its_own_ends_as_the_run_with_that_seed() -> None:
+def test_member_with_seed_equals_a_run_with_that_seed() -> None:
     members = {"first": regressor(dropout=0.3), "second": {**regressor(dropout=0.3), "seed": 11}}
     together, _ = fit_together(members, lambda: line(seed=0))
     for name, settings in members.items():
         assert_equal_state(together.members[name], fit_alone(settings, lambda: line(seed=0))[0])
 
 
-def test_a_seed_set_again_before_the_fit_counts() -> None:
+def test_seed_set_before_fit_is_used() -> None:
     members = {"first": regressor(dropout=0.3), "second": {**regressor(dropout=0.3), "seed": 11}}
     pl.seed_everything(SEED, verbose=False)
-    together = SideBySide(members, stack=False)
+    together = SideBySide(members)
     pl.seed_everything(5, verbose=False)
     train(together, line(seed=0))
     for name, settings in members.items():
@@ -145,14 +145,14 @@ def test_a_seed_set_again_before_the_fit_counts() -> None:
 
 
 class Guessing(models.MLPRegressor):
-    """Draws random numbers in validation too."""
+    """Also draws random numbers in validation."""
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         torch.rand(3)
         return super().validation_step(batch, batch_idx)
 
 
-def test_draws_in_validation_count_but_for_the_sanity_check() -> None:
+def test_random_numbers_drawn_in_validation_count_except_in_the_sanity_check() -> None:
     settings: dict[str, Any] = {
         "class_path": f"{__name__}.Guessing",
         "init_args": {"hidden_sizes": [5], "dropout": 0.4},
@@ -166,14 +166,14 @@ def test_draws_in_validation_count_but_for_the_sanity_check() -> None:
         assert_equal_state(together.members["b"], alone)
 
 
-def test_a_member_that_diverges_disturbs_no_other() -> None:
+def test_a_diverging_member_does_not_change_the_others() -> None:
     members = {"wild": regressor(lr=1e30), "calm": regressor(dropout=0.3)}
     together, _ = fit_together(members, line)
     assert not torch.isfinite(together.members["wild"].network.output.weight).all()  # type: ignore[union-attr, arg-type]
     assert_equal_state(together.members["calm"], fit_alone(members["calm"], line)[0])
 
 
-def test_members_leave_the_random_state_alone() -> None:
+def test_members_do_not_change_the_global_random_state() -> None:
     class Note(pl.Callback):
         def __init__(self) -> None:
             self.drawn: list[Tensor] = []
@@ -188,7 +188,7 @@ def test_members_leave_the_random_state_alone() -> None:
     assert few.drawn == many.drawn
 
 
-def test_the_random_state_returns_after_an_exception() -> None:
+def test_the_random_state_is_restored_after_an_exception() -> None:
     module = SideBySide({"a": regressor(dropout=0.5)})
     before = torch.get_rng_state()
 
@@ -211,20 +211,20 @@ class StopAfter(pl.Callback):
         trainer.should_stop = trainer.current_epoch + 1 == self.epochs
 
 
-def test_a_resumed_run_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     members = {name: REGRESSORS[name] for name in ("momentum", "dropped", "norm", "muon")}
     unbroken, _ = fit_together(members, line, max_epochs=4)
     half, trainer = fit_together(members, line, max_epochs=4, callbacks=[StopAfter(2)])
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    torch.manual_seed(99)  # the resumed run may start from anywhere
-    resumed = SideBySide(members, stack=False)
+    torch.manual_seed(99)  # the resumed run does not depend on it
+    resumed = SideBySide(members)
     make_trainer(max_epochs=4).fit(resumed, line(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert_equal_state(unbroken, resumed)
     with pytest.raises(AssertionError):
         assert_equal_state(unbroken, half)
 
 
-def test_settings_win_over_those_of_a_checkpoint_for_each_member(tmp_path: Path) -> None:
+def test_settings_of_each_member_override_the_checkpoint(tmp_path: Path) -> None:
     _, trainer = fit_together({"a": regressor(lr=0.1), "b": regressor(lr=0.2)}, line)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     resumed = SideBySide({"a": regressor(lr=0.1), "b": regressor(lr=0.05)})
@@ -234,15 +234,15 @@ def test_settings_win_over_those_of_a_checkpoint_for_each_member(tmp_path: Path)
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "adam"}, {"decay_norm_and_bias": False}])
-def test_another_optimizer_cannot_go_on(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_resuming_with_another_optimizer_raises(tmp_path: Path, change: dict[str, Any]) -> None:
     _, trainer = fit_together({"a": regressor(), "b": regressor()}, line)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     changed = SideBySide({"a": regressor(), "b": regressor(**change)})
-    with pytest.raises(ValueError, match=r"holds another optimizer of members.b than .*: leave optimizer"):
+    with pytest.raises(ValueError, match=r"holds another optimizer of members.b than .*: keep optimizer"):
         make_trainer(max_epochs=3).fit(changed, line(), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
 
 
-def test_a_checkpoint_brings_back_the_members_from_plain_values(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_members_from_plain_values(tmp_path: Path) -> None:
     module, trainer = fit_together({"a": regressor(), "b": regressor(batch_norm=True)}, line)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -271,7 +271,7 @@ data: {class_path: NoisyLineDataModule, init_args: {num_points: 20, batch_size: 
 """
 
 
-def test_from_the_command_line_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "a.yaml", "--run_dir", "run", "--model.shared.momentum", "0.5"]) == 0
@@ -285,7 +285,7 @@ def test_from_the_command_line_it_is_the_same(tmp_path: Path, monkeypatch: pytes
     assert main(["test", "--ckpt_path", str(path), "--trainer.logger", "false", "--run_dir", "test"]) == 0
 
 
-def test_each_learning_rate_has_the_name_of_its_member(tmp_path: Path) -> None:
+def test_learning_rates_are_named_after_members(tmp_path: Path) -> None:
     monitor = LearningRateMonitor()
     members = {"a": regressor(lr=0.1), "b": regressor(lr=0.2, decay_norm_and_bias=False)}
     fit_together(members, line, callbacks=[monitor], logger=CSVLogger(tmp_path))
@@ -297,7 +297,7 @@ def test_each_learning_rate_has_the_name_of_its_member(tmp_path: Path) -> None:
 
 
 class Listener(models.MLPRegressor):
-    """Notes what its hooks see."""
+    """Records the arguments of its hooks."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -315,7 +315,7 @@ class Listener(models.MLPRegressor):
         self.trainer.should_stop = True
 
 
-def test_hooks_of_a_member_see_what_they_would_alone() -> None:
+def test_hooks_of_a_member_get_its_optimizer_and_outputs() -> None:
     pl.seed_everything(SEED, verbose=False)
     listener = {"class_path": f"{__name__}.Listener", "init_args": {"hidden_sizes": [4]}}
     module = SideBySide({"plain": regressor(), "listener": listener})
@@ -328,7 +328,7 @@ def test_hooks_of_a_member_see_what_they_would_alone() -> None:
     assert trainer.should_stop
 
 
-def test_a_copy_of_the_group_is_whole() -> None:
+def test_deepcopy() -> None:
     module, _ = fit_together({"a": regressor(dropout=0.5), "b": regressor()}, line)
     twin = copy.deepcopy(module)
     assert_equal_state(module, twin)
@@ -336,20 +336,20 @@ def test_a_copy_of_the_group_is_whole() -> None:
     train(twin, line())
 
 
-def test_what_all_share_is_given_once() -> None:
+def test_shared_arguments() -> None:
     members = {"a": {"class_path": "MLPRegressor"}, "b": regressor(lr=0.2)}
     module = SideBySide(members, shared={"lr": 0.05, "optimizer": "adam", "hidden_sizes": [3]})
     assert [module.member(name).hparams["lr"] for name in "ab"] == [0.05, 0.2]
     assert [module.member(name).hparams["hidden_sizes"] for name in "ab"] == [(3,), (6, 5)]
 
 
-def test_what_the_data_say_reaches_the_members_that_take_it() -> None:
+def test_properties_of_the_data_are_passed_to_members() -> None:
     module = SideBySide({"a": classifier(), "b": classifier(num_classes=7)}, num_classes=7, in_channels=1, image_size=8)
     assert [tuple(output.shape) for output in module(torch.zeros(2, 1, 8, 8)).values()] == [(2, 7), (2, 7)]
     SideBySide({"a": regressor()}, num_classes=7, in_channels=1, image_size=8)
 
 
-def test_prediction_and_test_are_by_member() -> None:
+def test_predict_and_test_return_results_by_member() -> None:
     module = SideBySide({"a": regressor(), "b": regressor(batch_norm=True)})
     trainer = make_trainer()
     metrics = trainer.test(module, line(), verbose=False)[0]
@@ -365,7 +365,7 @@ def test_prediction_and_test_are_by_member() -> None:
         ({"a.b": regressor()}, r"the name 'a.b' must be of letters, digits and underscores"),
         ({"a/b": regressor()}, r"the name 'a/b' must be of letters"),
         ({1: regressor()}, r"the name 1 must be of letters"),
-        ({"items": regressor()}, r"the name 'items' is taken by torch's ModuleDict: choose another"),
+        ({"items": regressor()}, r"the name 'items' is an attribute of torch's ModuleDict: choose another"),
         ({"a": "MLP"}, r"members.a \(='MLP'\) must be a class with its arguments"),
         ({"a": {"init_args": {}}}, r"members.a.class_path \(=None\) must be the name of a class"),
         ({"a": {"class_path": "MPL"}}, r"members.a.class_path \(='MPL'\): .* Did you mean MLP\? There are MLP, "),
@@ -377,10 +377,10 @@ def test_prediction_and_test_are_by_member() -> None:
             {"a": {"class_path": "torch.nn.Linear"}},
             r"members.a.class_path \(='torch.nn.Linear'\): there is no such Lig",
         ),
-        ({"a": {"class_path": "Classifier"}}, r"members.a \(Classifier\) has nothing to train"),
+        ({"a": {"class_path": "Classifier"}}, r"members.a \(Classifier\) has no trainable parameters"),
         ({"a": {"class_path": "MLP", "init_arg": {}}}, r"members.a.init_arg is unknown. Did you mean init_args\?"),
         ({"a": {"class_path": "MLP", "init_args": [1]}}, r"members.a.init_args \(=\[1\]\) must be arguments by name"),
-        ({"a": {"init_args.lr": 0.1}}, r"members.a.init_args.lr alone would replace the whole member"),
+        ({"a": {"init_args.lr": 0.1}}, r"members.a.init_args.lr would replace the whole member"),
         ({"a": {"class_path": "MLP", "seed": "x"}}, r"members.a.seed \(='x'\) must be a whole number of at least 0"),
         (
             {"a": classifier(hiden_sizes=[3])},
@@ -400,7 +400,7 @@ def test_prediction_and_test_are_by_member() -> None:
         ({"a": classifier(lr=-1.0)}, r"members.a \(MLP\): lr \(=-1.0\) must be a positive number"),
         (
             {"a": classifier(), "b": classifier(in_channels=1)},
-            r"but a needs inputs of shape \(3, 32, 32\) and b inputs of shape \(1, 32, 32\): let them agree",
+            r"but a needs inputs of shape \(3, 32, 32\) and b inputs of shape \(1, 32, 32\): use the same",
         ),
         ({"a": classifier(), "b": classifier(num_classes=3)}, r"but a needs num_classes 10 and b num_classes 3"),
         (
@@ -409,32 +409,43 @@ def test_prediction_and_test_are_by_member() -> None:
         ),
     ],
 )
-def test_wrong_members_are_told_in_one_line(members: Any, message: str) -> None:
+def test_invalid_members_raise_one_line_errors(members: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         SideBySide(members)
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_shared_argument_is_told() -> None:
+def test_an_unknown_shared_argument_raises() -> None:
     with pytest.raises(ValueError, match=r"shared.lrr: MLPRegressor has no such argument. Did you mean lr\?"):
         SideBySide({"a": regressor()}, shared={"lrr": 0.1})
 
 
-def test_a_member_that_contradicts_the_data_is_told() -> None:
-    with pytest.raises(ValueError, match=r"members.a.init_args.in_channels \(=1\) is not what the data have \(3\)"):
+def test_a_member_that_contradicts_the_data_raises() -> None:
+    with pytest.raises(ValueError, match=r"members.a.init_args.in_channels \(=1\) differs from that of the data \(3\)"):
         SideBySide({"a": classifier(in_channels=1)}, in_channels=3)
 
 
-def test_data_of_another_kind_are_told() -> None:
+def test_data_of_another_shape_raise() -> None:
     with pytest.raises(
-        ValueError, match=r"members.a \(MLP\) takes inputs of shape \(3, 32, 32\), and the data give \(1,\)"
+        ValueError, match=r"members.a \(MLP\) expects inputs of shape \(3, 32, 32\), but the data have \(1,\)"
     ):
         train(SideBySide({"a": classifier()}), line())
 
 
-def test_what_cannot_be_shared_is_refused() -> None:
+def test_stack_of_earlier_versions_has_no_effect() -> None:
+    torch.manual_seed(SEED)
+    module = SideBySide({"a": regressor(), "b": regressor()}, stack="auto")
+    torch.manual_seed(SEED)
+    with pytest.warns(UserWarning, match=r"stack \(=True\) has no effect"):
+        other = SideBySide({"a": regressor(), "b": regressor()}, stack=True)
+    train(module, line())
+    train(other, line())
+    assert_equal_state(module, other)
+
+
+def test_settings_that_members_cannot_share_raise() -> None:
     members = {"a": regressor(), "b": regressor(batch_norm=True)}
-    with pytest.raises(ValueError, match="a learning rate for each member: sweep the learning rate of one alone"):
+    with pytest.raises(ValueError, match="a learning rate for each member: find the learning rate of one member"):
         train(SideBySide(members), line(), callbacks=[LRRangeFinder(num_steps=10)])
     trainer = make_trainer()
     trainer.precision_plugin.scaler = object()  # type: ignore[attr-defined]  # as 16-mixed has on a GPU
@@ -443,7 +454,7 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 
 class Stubborn(models.MLPRegressor):
-    """Optimises in a way of its own, given as a word."""
+    """Has optimizers and schedules of a given kind."""
 
     def __init__(self, way: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -469,13 +480,13 @@ class Stubborn(models.MLPRegressor):
     ("way", "message"),
     [
         ("none", "members.b has no optimizer"),
-        ("two", "members.b has 2 optimizers: side by side it needs one"),
-        ("lbfgs", "members.b: LBFGS evaluates its loss by itself"),
-        ("plateau", "members.b: a schedule that watches a metric"),
+        ("two", "members.b has 2 optimizers: a member of SideBySide needs one"),
+        ("lbfgs", "members.b: LBFGS evaluates the loss several times a step"),
+        ("plateau", "members.b: ReduceLROnPlateau cannot step with other schedules"),
         ("epochs", "members' schedules step at different times"),
     ],
 )
-def test_optimizers_that_cannot_step_together_are_refused(way: str, message: str) -> None:
+def test_optimizers_that_cannot_step_together_raise(way: str, message: str) -> None:
     stubborn = {"class_path": f"{__name__}.Stubborn", "init_args": {"way": way}}
     with pytest.raises(ValueError, match=message):
         train(SideBySide({"a": regressor(), "b": stubborn}), line())

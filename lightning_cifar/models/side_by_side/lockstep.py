@@ -1,10 +1,10 @@
-"""What a member keeps for itself while several train as one: random state, optimizer, schedule, view of the trainer."""
+"""Random state, optimizer, schedule and trainer of each member of a group of networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
 class Stream:
-    """The random numbers that a member draws: those that it would draw alone.
+    """Random numbers of a member: the same that it would draw in a separate run.
 
     Args:
-        state: Of torch's generator, after the member was built.
-        seed: The member's own, for its draws on a GPU; None for those of the run.
+        state: State of torch's generator after the member was built.
+        seed: Seed of the member; None is the seed of the run.
     """
 
     def __init__(self, state: Tensor, seed: int | None = None) -> None:
@@ -27,50 +27,40 @@ class Stream:
         self._generators["cpu"].set_state(state)
 
     def restart(self) -> None:
-        """Begin anew at the member's own seed, or as torch's generators are now."""
-        own = torch.Generator()
-        self._generators = {"cpu": own}
-        if self.seed is None:
-            own.set_state(torch.get_rng_state())
-        else:
-            own.manual_seed(self.seed)
+        """Restart from the member's seed, or from the present state of torch's generators."""
+        self._generators = {}
+        self._generator(torch.device("cpu"))
 
-    def generator(self, device: torch.device) -> torch.Generator:
-        """Of this member, on a device."""
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """Generator of this member on a device."""
         key = str(device)
         if key not in self._generators:
             self._generators[key] = torch.Generator(device)
             if self.seed is None:
-                self._generators[key].set_state(torch.cuda.get_rng_state(device))
+                self._generators[key].set_state(_random_state(device))
             else:
                 self._generators[key].manual_seed(self.seed)
         return self._generators[key]
 
     @contextmanager
     def flowing(self, device: torch.device, keep: bool = True) -> Iterator[None]:
-        """What is drawn inside comes from here; torch's own state is as before afterwards.
+        """Use this member's generators as torch's global ones inside the context, and restore those afterwards.
 
         Args:
-            device: Where the member is.
-            keep: False forgets afterwards what was drawn.
+            device: Device of the member.
+            keep: Whether the draws inside the context advance the member's generators.
         """
-        own = self._generators["cpu"]
-        on_gpu = self.generator(device) if device.type == "cuda" else None
-        outside = torch.get_rng_state()
-        outside_gpu = torch.cuda.get_rng_state(device) if on_gpu is not None else None
-        torch.set_rng_state(own.get_state())
-        if on_gpu is not None:
-            torch.cuda.set_rng_state(on_gpu.get_state(), device)
+        devices = {torch.device("cpu"), device} if device.type == "cuda" else {torch.device("cpu")}
+        outside = {each: _random_state(each) for each in devices}
+        for each in devices:
+            _set_random_state(each, self._generator(each).get_state())
         try:
             yield
         finally:
-            if keep:
-                own.set_state(torch.get_rng_state())
-            torch.set_rng_state(outside)
-            if on_gpu is not None and outside_gpu is not None:
+            for each, state in outside.items():
                 if keep:
-                    on_gpu.set_state(torch.cuda.get_rng_state(device))
-                torch.cuda.set_rng_state(outside_gpu, device)
+                    self._generator(each).set_state(_random_state(each))
+                _set_random_state(each, state)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {key: generator.get_state() for key, generator in self._generators.items()}
@@ -79,16 +69,27 @@ class Stream:
         for key, state in state_dict.items():
             device = torch.device(key)
             if device.type == "cpu" or torch.cuda.is_available():
-                self.generator(device).set_state(state.cpu())
+                self._generator(device).set_state(state.cpu())
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def is_freshly_seeded() -> bool:
-    """Whether nothing was drawn from torch's generator since it got its seed."""
+    """Return True if torch's generator has not been used since it was seeded."""
     return torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(torch.initial_seed()).get_state())
 
 
 class Configured(NamedTuple):
-    """What a member's ``configure_optimizers`` gave, in one form."""
+    """Result of a member's ``configure_optimizers``, in one form."""
 
     optimizer: Optimizer
     scheduler: LRScheduler | None
@@ -97,70 +98,53 @@ class Configured(NamedTuple):
 
 
 def read_configured(name: str, configured: object) -> Configured:
-    """The optimizer and the schedule in any of the forms that Lightning knows.
+    """Read the optimizer and the schedule from any of the forms that Lightning accepts.
 
     Raises:
-        ValueError: If there is not exactly one optimizer and at most one schedule, or they are of a kind that cannot
-            step together with others.
+        ValueError: If there is not exactly one optimizer, there is more than one schedule, or one of them cannot step
+            together with others.
     """
     scheduler: Any = None
     if isinstance(configured, list | tuple) and len(configured) == 2 and isinstance(configured[0], list | tuple):
         configured, schedulers = configured
         schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
         if len(schedulers) > 1:
-            raise ValueError(f"members.{name} has {len(schedulers)} schedules: side by side it may have one.")
+            raise ValueError(f"members.{name} has {len(schedulers)} schedules: a member of SideBySide can have one.")
         scheduler = schedulers[0] if schedulers else None
     if isinstance(configured, list | tuple):
         if len(configured) != 1:
-            raise ValueError(f"members.{name} has {len(configured)} optimizers: side by side it needs one.")
+            raise ValueError(f"members.{name} has {len(configured)} optimizers: a member of SideBySide needs one.")
         configured = configured[0]
     if isinstance(configured, Mapping):
         given: dict[str, Any] = {"optimizer": None, **configured}
         configured, scheduler = given["optimizer"], given.get("lr_scheduler")
     if not isinstance(configured, Optimizer):
-        raise ValueError(f"members.{name} has no optimizer: side by side it needs one.")
+        raise ValueError(f"members.{name} has no optimizer: a member of SideBySide needs one.")
     if isinstance(configured, torch.optim.LBFGS):
-        raise ValueError(f"members.{name}: LBFGS evaluates its loss by itself, which cannot be shared: train it alone.")
+        raise ValueError(f"members.{name}: LBFGS evaluates the loss several times a step: train it in a separate run.")
     interval, frequency = "epoch", 1
     if isinstance(scheduler, Mapping):
         settings: dict[str, Any] = {"interval": interval, "frequency": frequency, **scheduler}
         interval, frequency, scheduler = settings["interval"], settings["frequency"], settings["scheduler"]
     if isinstance(scheduler, ReduceLROnPlateau):
-        raise ValueError(f"members.{name}: a schedule that watches a metric cannot be shared: train it alone.")
+        raise ValueError(
+            f"members.{name}: ReduceLROnPlateau cannot step with other schedules: train it in a separate run."
+        )
     return Configured(configured, scheduler, interval, frequency)
 
 
-class Joint(Protocol):
-    """Steps some members' optimizers at once, and leaves their state in them."""
-
-    names: tuple[str, ...]
-
-    def step(self) -> None: ...
-
-    def zero_grad(self) -> None: ...
-
-    def adopt_state(self) -> None: ...
-
-    def publish_state(self) -> None: ...
-
-
 class Lockstep(Optimizer):
-    """Steps the optimizers of several members, each over its own parameters.
+    """Steps the optimizers of several members.
 
-    The parameter groups are the members' own, each with the name of its member, so that a schedule, a monitor of
-    learning rates or a resume sees and changes them.
+    Its parameter groups are those of the members, named after the member, so that schedules, learning-rate monitors
+    and a resume can read and change them.
 
     Args:
-        optimizers: By member.
-        joints: Take the place of some of the optimizers, which go on holding settings and state.
+        optimizers: Optimizer of each member, by name.
     """
 
-    def __init__(self, optimizers: Mapping[str, Optimizer], joints: Sequence[Joint] = ()) -> None:
-        self.optimizers, self.joints = dict(optimizers), tuple(joints)
-        joined = {name for joint in joints for name in joint.names}
-        self._single = [optimizer for name, optimizer in self.optimizers.items() if name not in joined]
-        for name in joined:  # torch's mark of an optimizer that steps, for which schedules look
-            self.optimizers[name]._opt_called = True  # type: ignore[attr-defined]
+    def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
+        self.optimizers = dict(optimizers)
         for name, optimizer in self.optimizers.items():
             several = len(optimizer.param_groups) > 1
             for i, group in enumerate(optimizer.param_groups, start=1):
@@ -176,21 +160,15 @@ class Lockstep(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for optimizer in self._single:
+        for optimizer in self.optimizers.values():
             optimizer.step()
-        for joint in self.joints:
-            joint.step()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for optimizer in self._single:
+        for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none)
-        for joint in self.joints:
-            joint.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        for joint in self.joints:
-            joint.publish_state()
         return {"members": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -199,24 +177,22 @@ class Lockstep(Optimizer):
             if [group.keys() for group in saved["param_groups"]] != [group.keys() for group in optimizer.param_groups]:
                 raise ValueError(
                     f"the checkpoint holds another optimizer of members.{name} than {type(optimizer).__name__}: "
-                    "leave optimizer and decay_norm_and_bias as they were, or start without the checkpoint."
+                    "keep optimizer and decay_norm_and_bias, or start without the checkpoint."
                 )
             optimizer.load_state_dict(saved)
-        for joint in self.joints:
-            joint.adopt_state()
-        self.param_groups = self._member_groups()  # loading made new ones
+        self.param_groups = self._member_groups()  # loading creates new groups
 
 
 class Schedules(LRScheduler):
     """Steps the schedules of several members.
 
     Args:
-        optimizer: The one that steps their optimizers.
-        schedulers: By member; not all need have one.
+        optimizer: Optimizer of all members.
+        schedulers: Schedule of each member that has one, by name.
     """
 
     def __init__(self, optimizer: Lockstep, schedulers: Mapping[str, LRScheduler]) -> None:
-        # Without super().__init__(), which sets learning rates: the schedules have done that.
+        # super().__init__() would set the learning rates again.
         self.optimizer, self.schedulers = optimizer, dict(schedulers)
 
     def step(self, epoch: int | None = None) -> None:
@@ -235,7 +211,7 @@ class Schedules(LRScheduler):
 
 
 class OwnTrainer:
-    """The trainer as a member sees it: with the member's own optimizer and schedule, otherwise itself."""
+    """Proxy of the trainer with the optimizer and schedule of one member; everything else is the trainer's."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
         vars(self).update(_trainer=trainer, optimizers=[], lr_scheduler_configs=[])

@@ -1,4 +1,4 @@
-"""Members of a group of networks, built from plain configurations, each from the same random state as if alone."""
+"""Checking and building the members of a group of networks from plain configurations."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lightning_cifar.errors import did_you_mean
 from lightning_cifar.models.arguments import argument_names, parse_arguments
 
 Settings: TypeAlias = dict[str, Any]
-"""``class_path``, ``init_args`` and ``seed`` of a member, plain values."""
+"""Plain values: ``class_path``, ``init_args`` and ``seed`` of a member."""
 
 KEYS = ("class_path", "init_args", "seed")
-# What the training loop calls on the group, and so never on a member.
+# Hooks that the training loop calls on the group and not on its members.
 UNCALLED = ("optimizer_step", "optimizer_zero_grad", "backward", "lr_scheduler_step", "configure_callbacks")
 PLAIN = (type(None), bool, int, float, str)
 
 
 def check_members(members: object, shared: Mapping[str, object] | None = None) -> dict[str, Settings]:
-    """A copy of the members' settings, once they were found good.
+    """Check the settings of members, and return a copy of them.
 
     Args:
         members: Settings by name.
-        shared: Arguments of every member; its own go before them.
+        shared: Arguments of every member, overridden by its ``init_args``.
 
     Raises:
-        ValueError: If there are none, a name is no identifier, a class or an argument is unknown, or a value is of
-            another type than its argument or not plain.
+        ValueError: If there are none, a name is not an identifier, a class or an argument is unknown, or a value has
+            the wrong type or is not plain.
     """
     if not isinstance(members, Mapping) or not members:
         raise ValueError(
@@ -50,19 +50,19 @@ def check_members(members: object, shared: Mapping[str, object] | None = None) -
 def build_members(
     members: Mapping[str, Settings], given: Mapping[str, object]
 ) -> tuple[dict[str, pl.LightningModule], dict[str, Tensor]]:
-    """The members, each built from the random state that there is now, or from its own seed.
+    """Build the members, each from torch's present random state, or from its seed.
 
-    torch's random state ends as after the first member alone.
+    Afterwards, torch's random state is the same as if only the first member had been built.
 
     Args:
-        members: From :func:`check_members`.
-        given: Arguments for all members that take them, what the data say of themselves. None is not given.
+        members: Settings from :func:`check_members`.
+        given: Properties of the data, passed to all members with these arguments. None is not passed on.
 
     Returns:
-        The members, and the state of torch's generator of each after it was built.
+        The members, and for each the state of torch's generator after it was built.
 
     Raises:
-        ValueError: If a member cannot be built, contradicts what is given, or takes other inputs than another.
+        ValueError: If a member cannot be built, contradicts ``given``, or expects other inputs than another.
     """
     modules: dict[str, pl.LightningModule] = {}
     states: dict[str, Tensor] = {}
@@ -72,8 +72,8 @@ def build_members(
             torch.set_rng_state(start)
             if settings.get("seed") is not None:
                 torch.default_generator.manual_seed(settings["seed"])
-            # In a context of its own: Lightning's command line leaves the group's arguments in the present one, for
-            # save_hyperparameters to find.
+            # In a new context: in the present one, save_hyperparameters would find the arguments of the group, which
+            # Lightning's command line has left there.
             modules[name] = contextvars.Context().run(_build, name, settings, given)
             states[name] = torch.get_rng_state()
     finally:
@@ -83,10 +83,10 @@ def build_members(
 
 
 def find_class(class_path: str, where: str) -> type[pl.LightningModule]:
-    """A LightningModule by its name in this package, or by its dotted path.
+    """Find a LightningModule by its name in this package, or by its dotted path.
 
     Raises:
-        ValueError: If there is no such class, with a near one named.
+        ValueError: If there is no such class; names a similar one.
     """
     package = importlib.import_module("lightning_cifar.models")
     module_path, _, class_name = class_path.rpartition(".")
@@ -106,7 +106,7 @@ def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"members: the name {name!r} must be of letters, digits and underscores, such as batch_norm.")
     if hasattr(nn.ModuleDict(), name):
-        raise ValueError(f"members: the name {name!r} is taken by torch's ModuleDict: choose another.")
+        raise ValueError(f"members: the name {name!r} is an attribute of torch's ModuleDict: choose another.")
 
 
 def _check_settings(where: str, settings: object, shared: Mapping[str, object]) -> Settings:
@@ -117,9 +117,9 @@ def _check_settings(where: str, settings: object, shared: Mapping[str, object]) 
             '{"class_path": "MLP", "init_args": {"hidden_sizes": [48, 24]}}.'
         )
     for key in settings:
-        if str(key).startswith("init_args."):  # the parser's reading of --model.members.plain.init_args.lr 0.1
+        if str(key).startswith("init_args."):  # from --model.members.plain.init_args.lr 0.1
             raise ValueError(
-                f"{where}.{key} alone would replace the whole member: give all of it as one value, "
+                f"{where}.{key} would replace the whole member: give the member as one value, "
                 "{class_path: ..., init_args: {...}}, or set an argument of all members with shared."
             )
         if key not in KEYS:
@@ -135,11 +135,11 @@ def _check_settings(where: str, settings: object, shared: Mapping[str, object]) 
         raise ValueError(f"{where}.init_args (={init_args!r}) must be arguments by name.")
     kind = find_class(class_path, f"{where}.class_path")
     if issubclass(kind, importlib.import_module("lightning_cifar.models").SideBySide):
-        raise ValueError(f"{where}: {kind.__name__} cannot be a member of another: put its members in its place.")
+        raise ValueError(f"{where}: {kind.__name__} cannot be a member of another: list its members instead.")
     for method in UNCALLED:
         if getattr(kind, method) is not getattr(pl.LightningModule, method):
             raise ValueError(
-                f"{where}: {kind.__name__} overrides {method}, which is not called side by side: train it alone."
+                f"{where}: {kind.__name__} overrides {method}, which SideBySide does not call: train it separately."
             )
     _check_arguments("shared", kind, shared)
     _check_arguments(f"{where}.init_args", kind, init_args)
@@ -156,7 +156,7 @@ def _check_arguments(where: str, kind: type, arguments: Mapping[str, object]) ->
             raise ValueError(f"{where}.{key}: {kind.__name__} has no such argument.{hint}")
         if not _is_plain(value):
             raise ValueError(
-                f"{where}.{key} is a {type(value).__name__}: give plain values, which checkpoints can hold."
+                f"{where}.{key} is a {type(value).__name__}: give plain values, which can be saved in checkpoints."
             )
     try:
         parse_arguments(kind, arguments)
@@ -172,7 +172,7 @@ def _build(name: str, settings: Settings, given: Mapping[str, object]) -> pl.Lig
             continue
         if arguments.setdefault(key, value) != value:
             raise ValueError(
-                f"members.{name}.init_args.{key} (={arguments[key]}) is not what the data have ({value}): "
+                f"members.{name}.init_args.{key} (={arguments[key]}) differs from that of the data ({value}): "
                 "leave it out, or choose other data."
             )
     try:
@@ -180,16 +180,16 @@ def _build(name: str, settings: Settings, given: Mapping[str, object]) -> pl.Lig
     except (ValueError, TypeError) as error:
         raise ValueError(f"members.{name} ({kind.__name__}): {' '.join(str(error).split())}") from error
     if not member.automatic_optimization:
-        raise ValueError(f"members.{name} ({kind.__name__}) optimises manually, which lockstep cannot: train it alone.")
+        raise ValueError(f"members.{name} ({kind.__name__}) uses manual optimization: train it in a separate run.")
     if not any(parameter.requires_grad for parameter in member.parameters()):
         raise ValueError(
-            f"members.{name} ({kind.__name__}) has nothing to train: choose a class that builds a network."
+            f"members.{name} ({kind.__name__}) has no trainable parameters: choose a class that builds a network."
         )
     return member
 
 
 def _check_needs(members: Mapping[str, pl.LightningModule]) -> None:
-    """All members get the same batches."""
+    """Raise if members expect different inputs, since all get the same batches."""
     needs: dict[str, dict[str, object]] = {"num_classes": {}, "inputs of shape": {}}
     for name, member in members.items():
         example = member.example_input_array
@@ -203,7 +203,7 @@ def _check_needs(members: Mapping[str, pl.LightningModule]) -> None:
             second, other = next((name, value) for name, value in rest if value != one)
             raise ValueError(
                 f"members get the same batches, but {first} needs {what} {one} and {second} {what} {other}: "
-                "let them agree, or train them apart."
+                "use the same, or train them in separate runs."
             )
 
 
