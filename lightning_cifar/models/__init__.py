@@ -1,4 +1,4 @@
-"""LightningModules with plain-value arguments."""
+"""LightningModules whose arguments are plain values."""
 
 from lightning_cifar.models.classifier import Classifier
 from lightning_cifar.models.convnet import ConvNet

@@ -1,4 +1,4 @@
-"""The arguments of a class, as the command line's parser sees them: those handed on to its bases included."""
+"""The arguments of a class and of its base classes, as the parser of the command line resolves them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_cifar.errors import explain_parser_error
 
 
 def argument_names(kind: type) -> list[str]:
-    """The names of the arguments that a class takes.
+    """Return the names of the arguments of a class.
 
     Example:
         >>> from lightning_cifar import MLP
@@ -22,16 +22,16 @@ def argument_names(kind: type) -> list[str]:
 
 
 def parse_arguments(kind: type, arguments: Mapping[str, object]) -> dict[str, Any]:
-    """Arguments of a class in the types that it declares; those that are not given are not asked for.
+    """Convert arguments of a class to their declared types; required arguments may be missing.
 
     Raises:
-        ValueError: If a value has another type; one line that begins with the name of the argument.
+        ValueError: If a value has the wrong type; the message is one line that begins with the argument.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, fail_untyped=False, skip={*argument_names(kind)} - arguments.keys())
     try:
         parsed: dict[str, Any] = parser.parse_object(dict(arguments), defaults=False).as_dict()
-    except Exception as error:  # argparse's, or what a type of the user's own raises
+    except Exception as error:  # of argparse, or of a user-defined type
         message = explain_parser_error(str(error), options=(), classes=(), settings_of=lambda _: ())
         raise ValueError(message.rstrip(".")) from error
     return parsed

@@ -1,4 +1,4 @@
-"""The LightningModule that every classifier here is: loss and metrics over labelled images."""
+"""Base class of image classifiers: loss and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from lightning_cifar.models.trainable import Batch, Trainable
+from lightning_cifar.models.trainable import Batch, Trainable, check_fraction
 
 Loss = Literal["cross_entropy", "multi_margin"]
 
@@ -24,19 +24,27 @@ class Classifier(Trainable):
     ``train/loss_step``, ``train/accuracy_step``), ``val/...`` and ``test/...`` over the whole split in evaluation mode.
 
     Args:
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
         in_channels: Channels of an image.
         image_size: Height and width of an image, in pixels.
         loss: ``cross_entropy``, or ``multi_margin``: the hinge loss of a support vector machine, for hard labels only.
-        label_smoothing: Share of the target spread evenly over the classes.
-        mixup: Blend each image and label with another; the blend is drawn from Beta(mixup, mixup) (Zhang et al.,
-            1710.09412). 0 is off.
-        cutmix: Put a box of another image in, and blend the labels by area, likewise (Yun et al., 1905.04899). With
-            both on, each batch gets one of the two.
-        **training: Optimizer and regime, see :class:`~lightning_cifar.models.trainable.Trainable`.
+        label_smoothing: Fraction of the target distributed evenly over the classes.
+        mixup: Mix images and labels in pairs, with weights drawn from Beta(mixup, mixup) (Zhang et al., 1710.09412).
+            0 is off.
+        cutmix: Paste a box of another image, and mix the labels by area (Yun et al., 1905.04899). 0 is off. With
+            ``mixup``, each batch uses one of the two.
+        **training: Optimizer and schedule, see :class:`~lightning_cifar.models.trainable.Trainable`.
 
     Raises:
         ValueError: If a value is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import Classifier
+        >>> model = Classifier(num_classes=2, image_size=4, lr=0.1)
+        >>> model.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        >>> model(torch.zeros(5, 3, 4, 4)).shape
+        torch.Size([5, 2])
     """
 
     monitor = ("val/accuracy", "max")
@@ -56,15 +64,12 @@ class Classifier(Trainable):
         super().__init__(**training)
         if num_classes < 2:
             raise ValueError(f"num_classes (={num_classes}) must be at least 2.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing (={label_smoothing}) must be at least 0 and below 1.")
+        check_fraction("label_smoothing", label_smoothing)
         for name, value in {"mixup": mixup, "cutmix": cutmix}.items():
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} (={value}) must be 0 for off, or a positive number.")
+                raise ValueError(f"{name} (={value}) must be a finite number of at least 0.")
             if value and loss != "cross_entropy":
-                raise ValueError(
-                    f"{name} (={value}) blends labels, which loss={loss!r} cannot take: use cross_entropy."
-                )
+                raise ValueError(f"{name} (={value}) needs loss=cross_entropy, not {loss!r}.")
         if label_smoothing and loss != "cross_entropy":
             raise ValueError(f"label_smoothing (={label_smoothing}) needs loss=cross_entropy, not {loss!r}.")
         self.num_classes = num_classes
@@ -81,21 +86,21 @@ class Classifier(Trainable):
         self.train_accuracy, self.val_accuracy, self.test_accuracy = accuracy(), accuracy(), accuracy()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, C, H, W)."""
+        """Return logits (N, num_classes) of images (N, C, H, W)."""
         return super().forward(images)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch of the loss that training minimises; labels (N,), or (N, num_classes) when blended."""
+        """Return the mean training loss; labels are (N,), or (N, num_classes) when mixed."""
         if self.loss_name == "multi_margin":
             return F.multi_margin_loss(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def evaluation_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The same without smoothing: comparable between regimes."""
+        """Return the mean loss without label smoothing."""
         return F.cross_entropy(logits, labels) if self.loss_name == "cross_entropy" else self.loss(logits, labels)
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of a training batch, blended where that is on, and its logits."""
+        """Return the loss and the logits of a training batch, with mixup or cutmix if enabled."""
         return super().training_loss(batch if self._mix is None else self._mix(*batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -120,16 +125,13 @@ class Classifier(Trainable):
         return self._evaluation_step("test", batch)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Probabilities (N, num_classes)."""
+        """Return probabilities (N, num_classes)."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self.forward(images).softmax(dim=1)
 
     def _evaluation_step(self, split: Literal["val", "test"], batch: Batch) -> dict[str, Tensor]:
-        images, labels = batch
-        logits = self(images)
-        loss = self.evaluation_loss(logits, labels)
-        mean, accuracy = (self.val_loss, self.val_accuracy) if split == "val" else (self.test_loss, self.test_accuracy)
-        mean.update(loss, len(labels))
-        accuracy.update(logits, labels)
-        self.log_dict({f"{split}/loss": mean, f"{split}/accuracy": accuracy}, on_epoch=True, prog_bar=True)
+        loss, logits = self._evaluate(split, batch)
+        accuracy = self.val_accuracy if split == "val" else self.test_accuracy
+        accuracy.update(logits, batch[1])
+        self.log(f"{split}/accuracy", accuracy, on_epoch=True, prog_bar=True)
         return {"loss": loss, "logits": logits}

@@ -1,4 +1,4 @@
-"""Plain convolutional networks: convolutions one after the other, then fully connected layers."""
+"""Plain convolutional networks: a sequence of convolutions, then fully connected layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.trainable import check_fraction, check_sizes
 
 Activation: TypeAlias = Literal["relu", "tanh"]
 Pooling: TypeAlias = Literal["none", "max", "average"]
@@ -17,7 +18,7 @@ T = TypeVar("T", int, float, bool, str)
 
 
 class _Layer(NamedTuple):
-    """One convolution with bias, and what follows it."""
+    """One convolution and the layers after it."""
 
     channels: int
     kernel: int
@@ -29,29 +30,34 @@ class _Layer(NamedTuple):
 
 
 class ConvNet(Classifier):
-    """Convolutions, each with batch normalisation, activation, pooling and dropout as wanted, then hidden layers.
+    """Convolutions with optional batch normalisation, pooling and dropout, then fully connected layers.
 
-    What is given once holds for every convolution, what is given as a list has one entry for each. Layers are called
+    A single value applies to every convolution; a list has one entry for each. Layers are called
     ``network.conv_1``, ``norm_1``, ``activation_1``, ``pool_1``, ``dropout_1``, ``conv_2``, ..., ``flatten``,
     ``norm_flat``, ``linear_1``, ..., ``output``. Number of parameters: 4,281 with ``channels=[3, 6], kernels=[5, 3],
     pooling=average, hidden=[25]`` on 1 x 28 x 28 images.
 
     Args:
-        channels: Filters of each convolution.
-        kernels: Side of the filters, in pixels.
-        strides: Pixels from one place of a filter to the next.
-        paddings: Pixels of zeros added on each side.
+        channels: Number of filters of each convolution.
+        kernels: Kernel size in pixels.
+        strides: Stride in pixels.
+        paddings: Zero padding on each side, in pixels.
         batch_norm: Batch normalisation (Ioffe & Szegedy, 1502.03167) between convolution and activation.
-        activation: After each convolution and hidden layer.
-        pooling: 2 x 2, after the activation.
-        dropout: Probability of leaving out each value after that, in training.
-        flat_norm: Batch normalisation of the row of numbers that the convolutions end in.
+        activation: Activation after each convolution and hidden layer.
+        pooling: Kind of 2 x 2 pooling after the activation.
+        dropout: Dropout probability after the pooling.
+        flat_norm: Batch normalisation of the flattened output of the convolutions.
         hidden: Sizes of the hidden fully connected layers.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If a value is out of range, a list has another length than ``channels``, or nothing is left of the
-            image on its way.
+        ValueError: If a value is out of range, a list has another length than ``channels``, or the image is too small.
+
+    Example:
+        >>> from lightning_cifar import ConvNet
+        >>> model = ConvNet([3, 6], kernels=[5, 3], pooling="average", hidden=[25], in_channels=1, image_size=28)
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        4281
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class ConvNet(Classifier):
         super().__init__(**training)
         self.save_hyperparameters()
         if not channels:
-            raise ValueError("channels (=[]) must hold at least one convolution.")
+            raise ValueError("channels (=[]) must contain at least one convolution.")
         num = len(channels)
         layers = [
             _Layer(*settings)
@@ -99,7 +105,7 @@ class ConvNet(Classifier):
             network.add_module(f"conv_{i}", conv)
             if layer.batch_norm:
                 network.add_module(f"norm_{i}", nn.BatchNorm2d(layer.channels))
-            # A monotonic function commutes with the maximum, and after it has a quarter of the work to do.
+            # Activations are monotonic: after max pooling the result is the same, with a quarter of the work.
             if layer.pooling == "max":
                 network.add_module(f"pool_{i}", nn.MaxPool2d(2))
             network.add_module(f"activation_{i}", act())
@@ -110,12 +116,9 @@ class ConvNet(Classifier):
             left = side + 2 * layer.padding
             side = ((left - layer.kernel) // layer.stride + 1) // (1 if layer.pooling == "none" else 2)
             if side < 1:
-                raise ValueError(
-                    f"image_size (={self.image_size}) is too small: nothing is left after convolution {i}."
-                )
+                raise ValueError(f"image_size (={self.image_size}) is too small for convolution {i} and its pooling.")
             num_in = layer.channels
-        if any(size < 1 for size in hidden):
-            raise ValueError(f"hidden (={list(hidden)}) must hold sizes of at least 1.")
+        check_sizes("hidden", hidden)
         network.add_module("flatten", nn.Flatten())
         sizes = (num_in * side * side, *hidden)
         if flat_norm:
@@ -128,11 +131,11 @@ class ConvNet(Classifier):
 
 
 def _for_each(name: str, value: T | Sequence[T], num: int) -> Sequence[T]:
-    """One entry for each convolution."""
+    """Return one entry for each convolution."""
     if isinstance(value, int | float | bool | str):
         return [value] * num
     if len(value) != num:
-        raise ValueError(f"{name} (={list(value)}) must have {num} entries, one for each of channels, or be one value.")
+        raise ValueError(f"{name} (={list(value)}) must be one value, or {num} entries, one for each of channels.")
     return value
 
 
@@ -145,5 +148,4 @@ def _check(layer: _Layer) -> None:
     ):
         if value < least:
             raise ValueError(f"{name} (={value}) must be at least {least}.")
-    if not 0 <= layer.dropout < 1:
-        raise ValueError(f"dropout (={layer.dropout}) must be at least 0 and below 1.")
+    check_fraction("dropout", layer.dropout)

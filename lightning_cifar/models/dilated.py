@@ -1,4 +1,4 @@
-"""A small network of dilated, grouped and pointwise convolutions for CIFAR-10, in two variants."""
+"""A small network of dilated, grouped and pointwise convolutions for CIFAR-10."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.trainable import check_fraction
 
 
 class _Layer(NamedTuple):
-    """One convolution with bias, and what follows it."""
+    """One convolution and the layers after it."""
 
     channels: int
     kernel: int = 3
@@ -44,20 +45,26 @@ def _layers(variant: Literal["187k", "191k"], num_classes: int) -> list[_Layer]:
 
 
 class DilatedNet(Classifier):
-    """Twelve convolutions: a dilated one widens the view, a grouped and a pointwise one replace a full one.
+    """Twelve convolutions: one is dilated, and a grouped and a pointwise one replace a full one.
 
     ``variant="187k"`` has 187,418 parameters (10 classes, 3 channels) and ends in 3 x 3 average pooling;
-    ``variant="191k"`` has 191,514, its dilation one layer later, and no pooling left to do.
+    ``variant="191k"`` has 191,514, the dilation is one layer later, and it has no pooling.
 
     Args:
-        variant: Which of the two.
-        batch_norm: Without it, the same convolutions and activations alone.
-        dropout: Probability of leaving out each channel at the variant's places (one in ``187k``, two in ``191k``), in
-            training. None is the variant's own: 0.1 and 0.2.
+        variant: ``187k`` or ``191k``.
+        batch_norm: Whether to use batch normalisation.
+        dropout: Probability of dropping each channel, at one place in ``187k`` and two in ``191k``. None is 0.1 and
+            0.2.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If the images are not of 32 x 32 pixels, for which the layers are cut.
+        ValueError: If the images do not have 32 x 32 pixels, or the probability is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import DilatedNet
+        >>> DilatedNet().eval()(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(
@@ -72,8 +79,8 @@ class DilatedNet(Classifier):
         in_channels, size = self.in_channels, self.image_size
         if size != 32:
             raise ValueError(f"image_size (={size}) must be 32 pixels for DilatedNet.")
-        if dropout is not None and not 0 <= dropout < 1:
-            raise ValueError(f"dropout (={dropout}) must be at least 0 and below 1.")
+        if dropout is not None:
+            check_fraction("dropout", dropout)
         blocks: list[list[nn.Module]] = [[], [], [], []]
         for layer in _layers(variant, self.num_classes):
             modules = blocks[layer.block - 1]

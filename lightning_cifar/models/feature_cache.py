@@ -1,4 +1,4 @@
-"""Features of images, computed once and found again by the content of the images."""
+"""Cache of features of images, with keys computed from the pixels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 Place = Literal["auto", "memory", "file", "never"]
 LIMIT = 2 << 30
-"""Bytes up to which features are kept in memory without being asked."""
+"""Largest size in bytes of the features that ``cache="auto"`` keeps in memory."""
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size of an element
-_MOST = 1 << 22  # numbers that are multiplied at a time, which bounds the memory of the products
+_MOST = 1 << 22  # numbers multiplied at a time, which limits the memory of the products
 
 
 def image_keys(images: Tensor) -> Tensor:
-    """Two sums of 64 bits of each image's bits times fixed random numbers: int64 (N, 2).
+    """Return two hashes of each image: sums of its bits times fixed random numbers, int64 (N, 2).
 
-    Images of the same pixels have the same keys, in whatever memory format and batch. With whole numbers no order of
-    summation matters. Two images of a million have the same keys with a probability below 1e-9.
+    Images with equal pixels have equal keys in any memory format and batch: sums of integers do not depend on their
+    order. The probability that any two of a million images have the same keys is below 1e-9.
 
     Args:
         images: (N, C, H, W) of any type.
@@ -40,17 +40,17 @@ def image_keys(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _factors(count: int, device: torch.device) -> Tensor:
-    """Odd numbers of 64 bits, always the same: int64 (2, count)."""
+    """Return fixed random odd numbers: int64 (2, count)."""
     generator = torch.Generator().manual_seed(0x5EED)
     return torch.randint(-(2**62), 2**62, (2, count), generator=generator).mul_(2).add_(1).to(device)
 
 
 class FeatureCache:
-    """Rows of features by image. Filled first, then closed, then asked.
+    """Rows of features by image. Call ``add`` for all images, then ``close``, then ``find``.
 
     Args:
-        path: A file to keep the features in, memory-mapped; it is removed with the cache. None keeps them in memory, on
-            the device where they were computed.
+        path: Memory-mapped file for the features, removed with the cache. None keeps them in memory, on the device
+            where they were computed.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -60,24 +60,23 @@ class FeatureCache:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
-            # Whatever ends the run, the file goes: what is in it is soon computed again.
             weakref.finalize(self, path.unlink, missing_ok=True)
         self.num_images = self.nbytes = 0
 
     def add(self, images: Tensor, features: Tensor) -> None:
-        """Take the features (N, D) of images (N, C, H, W)."""
+        """Add the features (N, D) of images (N, C, H, W)."""
         self._keys.append(image_keys(images))
         self.num_images += len(features)
         self.nbytes += features.numel() * features.element_size()
         if self._path is None:
             self._rows.append(features)
             return
-        self._rows = [features[:0]]  # says the type and the width
+        self._rows = [features[:0]]  # for the type and the width
         with self._path.open("ab") as file:
             file.write(features.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
     def close(self) -> None:
-        """Make it ready to be asked; nothing can be added any more."""
+        """Sort the keys for ``find``; nothing can be added afterwards."""
         keys = torch.cat(self._keys)
         self._first, self._order = keys[:, 0].sort()
         self._second = keys[self._order, 1]
@@ -91,7 +90,7 @@ class FeatureCache:
         self._keys, self._rows = [], []
 
     def find(self, images: Tensor) -> Tensor | None:
-        """The features (N, D) of images (N, C, H, W), on their device; None unless all of them are known."""
+        """Return the features (N, D) of images (N, C, H, W) on their device, or None if any image is not cached."""
         first, second = image_keys(images).T.contiguous()
         place = torch.searchsorted(self._first, first).clamp_(max=self.num_images - 1)
         if not ((self._first[place] == first) & (self._second[place] == second)).all():
@@ -99,39 +98,39 @@ class FeatureCache:
         return self._features[self._order[place].to(self._features.device)].to(images.device)
 
     def __deepcopy__(self, memo: dict[int, object]) -> FeatureCache:
-        return self  # copies of the model, such as a learning-rate sweep trains, read the same features
+        return self  # copies of the model, such as those of the learning-rate finder, share the features
 
 
 class Plan:
-    """Which images of a fit come back, so that what is computed from them is worth keeping.
+    """The images that recur during a fit, whose features are worth caching.
 
-    Loaders of this package say by ``num_versions`` how many versions of each image there will be; of others nothing is
-    known, and they are taken only where ``place`` is chosen.
+    Loaders of this package have ``num_versions``, the number of versions of each image. Other loaders do not, and are
+    used only if ``place`` is not ``auto``.
 
     Args:
-        trainer: In ``fit``, from ``on_train_start`` on.
-        place: Where features are to be kept.
-        blended: Whether training images are mixed with each other, anew in each step.
+        trainer: Trainer within ``fit``, not before ``on_train_start``.
+        place: Where to keep the features.
+        blended: Whether training images are mixed with each other in each step.
     """
 
     def __init__(self, trainer: pl.Trainer, place: Place, *, blended: bool) -> None:
         self.sources: list[tuple[object, int]] = []
-        """Loaders, each with the number of epochs after which its images come back."""
+        """Loaders, each with the number of epochs after which its images recur."""
         self.note = ""
         last = trainer.max_epochs
         left = float("inf") if last is None or last < 0 else last - trainer.current_epoch
         if trainer.fast_dev_run or trainer.world_size > 1:  # type: ignore[attr-defined]  # set untyped
-            self.note = "" if trainer.world_size == 1 else "features are cached in runs of one process only"
+            self.note = "" if trainer.world_size == 1 else "features are cached only in runs of one process"
             return
         unknown = None if place == "auto" else 1
         train = trainer.train_dataloader
         versions = getattr(train, "num_versions", unknown)
         if blended:
-            self.note = "training images are blended anew in each step (mixup, cutmix)"
+            self.note = "features of training images are not cached: mixup and cutmix change the images in each step"
         elif versions is None:
             self.note = (
-                "training images are augmented anew in each epoch: --data.augment [] or --data.num_views would let "
-                "their features be cached too"
+                "features of training images are not cached: augmentation changes the images in each epoch; "
+                "pass --data.augment [] or --data.num_views"
             )
         elif left > versions and trainer.num_training_batches == _count(train):
             self.sources.append((train, versions))
@@ -146,14 +145,14 @@ class Plan:
         return sum(_count(loader) * versions for loader, versions in self.sources)
 
     def num_images(self, batch_size: int) -> int:
-        """At most; of a loader that does not say it, as many as full batches would hold."""
+        """Return the number of images; for a loader without ``num_samples``, assuming full batches."""
         return sum(
             versions * int(getattr(loader, "num_samples", _count(loader) * batch_size))
             for loader, versions in self.sources
         )
 
     def batches(self, trainer: pl.Trainer) -> Iterator[Tensor]:
-        """The images of all sources as a step gets them, each version once; the loaders return to their epoch."""
+        """Yield the images of all sources on the device, each version once. Restores the epoch of the loaders."""
         for loader, versions in self.sources:
             set_epoch = getattr(loader, "set_epoch", None)
             epoch = getattr(loader, "epoch", 0)
@@ -172,17 +171,17 @@ class Plan:
 def fill(
     trainer: pl.Trainer, plan: Plan, features_of: Callable[[Tensor], Tensor], *, place: Place, path: Path
 ) -> tuple[FeatureCache | None, str]:
-    """Compute the features of all images that the plan names, once.
+    """Compute the features of all images of a plan.
 
     Args:
-        trainer: Whose loaders, device, precision and progress bar are used.
-        plan: What to compute.
-        features_of: Images (N, C, H, W) to features (N, D).
-        place: In memory, in a file, or, with ``auto``, in memory if they are not too large for it.
-        path: The file.
+        trainer: Provides device, precision and progress bar.
+        plan: Images to compute.
+        features_of: Maps images (N, C, H, W) to features (N, D).
+        place: Where to keep the features; ``auto`` is memory, up to ``LIMIT``.
+        path: File for ``place="file"``.
 
     Returns:
-        The features, None if there are none, and a sentence for the log.
+        The features or None, and a message for the log.
     """
     if not plan.sources:
         return None, ""
@@ -195,8 +194,8 @@ def fill(
             expected = cache.nbytes / cache.num_images * plan.num_images(len(images))
             if place == "auto" and expected > LIMIT:
                 return None, (
-                    f"features of all images would take about {expected / 2**30:.1f} GiB and are not kept: "
-                    "--model.cache file or --model.cache memory would keep them"
+                    f"features of all images need about {expected / 2**30:.1f} GiB and are not cached: "
+                    "pass --model.cache file or --model.cache memory"
                 )
             advance()
     cache.close()
@@ -209,14 +208,14 @@ def fill(
 
 def _count(loader: object) -> int:
     try:
-        return len(loader)  # type: ignore[arg-type]  # the next line is for those that have none
+        return len(loader)  # type: ignore[arg-type]  # some have no length
     except TypeError:
         return 0
 
 
 @contextmanager
 def _progress(trainer: pl.Trainer, total: int) -> Iterator[Callable[[], None]]:
-    """A line on the trainer's own progress bar, whichever of Lightning's two that is."""
+    """Show progress on the trainer's progress bar, with either of Lightning's two."""
     bar = trainer.progress_bar_callback
     rich = getattr(bar, "progress", None)
     if bar is None or not getattr(bar, "is_enabled", False):

@@ -1,4 +1,4 @@
-"""A linear classifier and a two-layer net, trained wholly on the hand-made layers through the ordinary Trainer."""
+"""A linear classifier and a two-layer network of hand-made layers, trained with Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning_cifar.models.hand_made import HandLinear, HandReLU, hand_l2_regul
 
 
 class HandClassifier(Classifier):
-    """What the two share: small random weights, biases of zero, softmax loss, and an L2 penalty on the weights alone.
+    """Base class with small random weights, zero biases, softmax loss and an L2 penalty on the weights.
 
-    ``train/loss`` holds the penalty, ``val/loss`` and ``test/loss`` do not.
+    ``train/loss`` includes the penalty, ``val/loss`` and ``test/loss`` do not.
     """
 
     reg: float
@@ -23,10 +23,10 @@ class HandClassifier(Classifier):
         if not weight_scale > 0:
             raise ValueError(f"weight_scale (={weight_scale}) must be positive.")
         if not reg >= 0:
-            raise ValueError(f"reg (={reg}) must be 0 or more.")
+            raise ValueError(f"reg (={reg}) must be at least 0.")
         if self._mix is not None or self.label_smoothing or self.loss_name != "cross_entropy":
             raise ValueError(
-                "the hand-made softmax loss takes hard labels: leave mixup, cutmix, smoothing and loss out."
+                "the hand-made softmax loss needs hard labels: omit mixup, cutmix, label_smoothing and loss."
             )
         self.reg = reg
         steps: list[nn.Module] = [nn.Flatten()]
@@ -38,7 +38,7 @@ class HandClassifier(Classifier):
         self.network = nn.Sequential(*steps[:-1])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Softmax loss and penalty."""
+        """Return the softmax loss plus the L2 penalty."""
         loss = hand_softmax_loss(logits, labels)
         for layer in self.network.children():
             if isinstance(layer, HandLinear):
@@ -47,15 +47,21 @@ class HandClassifier(Classifier):
 
 
 class LinearClassifier(HandClassifier):
-    """Scores = flattened image x weights + biases; 30,730 parameters on CIFAR-10.
+    """Linear classifier of flattened images; 30,730 parameters on CIFAR-10.
 
     Args:
-        weight_scale: Standard deviation of the first weights.
-        reg: Of the penalty (reg / 2) sum w^2.
+        weight_scale: Standard deviation of the initial weights.
+        reg: Factor of the penalty (reg / 2) sum w^2.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If a value is out of range, or labels would be blended.
+        ValueError: If a value is out of range, or a setting needs soft labels.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import LinearClassifier
+        >>> LinearClassifier(lr=0.01)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, weight_scale: float = 1e-3, reg: float = 0.0, **training: Any) -> None:
@@ -65,16 +71,22 @@ class LinearClassifier(HandClassifier):
 
 
 class TwoLayerNet(HandClassifier):
-    """Fully connected, ReLU, fully connected; 197,322 parameters on CIFAR-10 with 64 hidden values.
+    """Fully connected, ReLU, fully connected; 197,322 parameters on CIFAR-10 with 64 hidden units.
 
     Args:
-        hidden: Values between the layers.
-        weight_scale: Standard deviation of the first weights.
-        reg: Of the penalty (reg / 2) sum w^2 of each layer.
+        hidden: Number of hidden units.
+        weight_scale: Standard deviation of the initial weights.
+        reg: Factor of the penalty (reg / 2) sum w^2 of each layer.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If a value is out of range, or labels would be blended.
+        ValueError: If a value is out of range, or a setting needs soft labels.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import TwoLayerNet
+        >>> TwoLayerNet(hidden=32, reg=1e-3)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, hidden: int = 64, weight_scale: float = 1e-3, reg: float = 0.0, **training: Any) -> None:

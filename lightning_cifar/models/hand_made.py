@@ -1,12 +1,13 @@
-"""The hand-made layers of :mod:`lightning_cifar.ext` as torch modules: same names, weights and results as torch's own.
+"""The hand-made layers of :mod:`lightning_cifar.ext` as torch modules, equivalent to torch's layers.
 
-Each is its torch namesake with another ``forward``: parameters, their first values and the state dict are the same, so
-a network can change its layers and keep its weights. On the CPU; under autocast they compute in float32.
+Parameters, initial values and state dict are those of the corresponding torch layer, so that the layers of a network
+can be exchanged. The layers run on the CPU; under autocast they compute in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _forward(method: F) -> F:
-    """Under autocast, in float32: the layers know no bfloat16."""
+    """Convert inputs to float32 under autocast: the layers do not support bfloat16."""
     return cast(F, custom_fwd(method, device_type="cpu", cast_inputs=torch.float32))
 
 
@@ -38,9 +39,9 @@ def _backward(method: F) -> F:
 
 
 def _array(tensor: Tensor) -> layers.Array:
-    """The same memory as a NumPy array, in whatever order it lies."""
+    """Return a NumPy array with the same memory and strides."""
     if tensor.device.type != "cpu":
-        raise ValueError(f"hand-made layers compute on the CPU, not on {tensor.device}: pass --trainer.accelerator cpu")
+        raise ValueError(f"hand-made layers run on the CPU, not on {tensor.device}: pass --trainer.accelerator cpu")
     array: layers.Array = tensor.detach().numpy()
     return array
 
@@ -64,7 +65,7 @@ class _Convolution(torch.autograd.Function):
         x, w = ctx.saved_tensors
         grad, settings = _array(grad_y), ctx.settings
         grad_x = grad_w = grad_b = None
-        if ctx.needs_input_grad[0]:  # not for a first layer: nobody asks for the gradient of the images
+        if ctx.needs_input_grad[0]:  # not needed for the first layer
             grad_x = _tensor(conv2d_grad_input(grad, _array(w), x.shape, **settings))
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_w, grad_b = map(_tensor, conv2d_grad_weight(grad, _array(x), w.shape, **settings))
@@ -75,17 +76,19 @@ class HandConv2d(nn.Conv2d):
     """``nn.Conv2d`` with zero padding, by :func:`lightning_cifar.ext.convolution.conv2d`.
 
     Args:
-        *args, **kwargs: as ``nn.Conv2d`` takes them.
-        backend: which of the five ways; None is the fastest that is built.
+        *args, **kwargs: Arguments of ``nn.Conv2d``.
+        backend: Name of the backend; None is the fastest available.
 
     Raises:
-        ValueError: The padding is not zeros in numbers, or there is no such backend.
+        ValueError: If the padding is not a number of zeros, or the backend is unknown.
     """
 
     def __init__(self, *args: Any, backend: BackendName | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            raise ValueError(f"padding (={self.padding}, {self.padding_mode}) must be numbers of pixels of zeros")
+            raise ValueError(
+                f"padding (={self.padding}, {self.padding_mode}) must be a number of pixels, filled with zeros"
+            )
         choose(backend)
         self.backend = backend
 
@@ -120,41 +123,28 @@ class HandLinear(nn.Linear):
         return y
 
 
-class _ReLU(torch.autograd.Function):
+class _Layer(torch.autograd.Function):
+    """A layer without parameters, from forward and backward functions of :mod:`lightning_cifar.ext.layers`."""
+
     @staticmethod
     @_forward
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, ctx.cache = layers.relu_forward(_array(x))
+    def forward(ctx: Any, x: Tensor, forward: Callable[..., Any], backward: Callable[..., layers.Array]) -> Tensor:
+        y, ctx.cache = forward(_array(x))
+        ctx.pull = backward
         return _tensor(y)
 
     @staticmethod
     @_backward
-    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
-        return _tensor(layers.relu_backward(_array(grad_y), ctx.cache))
+    def backward(ctx: Any, grad_y: Tensor) -> Grads:
+        return _tensor(ctx.pull(_array(grad_y), ctx.cache)), None, None
 
 
 class HandReLU(nn.Module):
     """``nn.ReLU``, by :func:`lightning_cifar.ext.layers.relu_forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _ReLU.apply(x)
+        y: Tensor = _Layer.apply(x, layers.relu_forward, layers.relu_backward)
         return y
-
-
-class _Pool(torch.autograd.Function):
-    @staticmethod
-    @_forward
-    def forward(ctx: Any, x: Tensor, kind: str, size: int, stride: int) -> Tensor:
-        pool = layers.max_pool_forward if kind == "max" else layers.average_pool_forward
-        y, ctx.cache = pool(_array(x), size, stride)
-        ctx.kind = kind
-        return _tensor(y)
-
-    @staticmethod
-    @_backward
-    def backward(ctx: Any, grad_y: Tensor) -> Grads:
-        pool = layers.max_pool_backward if ctx.kind == "max" else layers.average_pool_backward
-        return _tensor(pool(_array(grad_y), ctx.cache)), None, None, None
 
 
 class HandPool2d(nn.Module):
@@ -162,8 +152,8 @@ class HandPool2d(nn.Module):
 
     Args:
         kind: ``max`` or ``average``.
-        size: side of a window, in pixels.
-        stride: from window to window, in pixels; None is ``size``.
+        size: Size of a window in pixels.
+        stride: Stride in pixels; None is ``size``.
     """
 
     def __init__(self, kind: str, size: int, stride: int | None = None) -> None:
@@ -173,20 +163,25 @@ class HandPool2d(nn.Module):
         self.kind, self.size, self.stride = kind, size, size if stride is None else stride
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Pool.apply(x, self.kind, self.size, self.stride)
+        forward, backward = layers.max_pool_forward, layers.max_pool_backward
+        if self.kind == "average":
+            forward, backward = layers.average_pool_forward, layers.average_pool_backward
+        y: Tensor = _Layer.apply(x, partial(forward, size=self.size, stride=self.stride), backward)
         return y
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.size}, stride={self.stride}"
 
 
-class _SoftmaxLoss(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
+    """A number and its gradient, from a function of :mod:`lightning_cifar.ext.layers`."""
+
     @staticmethod
     @_forward
-    def forward(ctx: Any, scores: Tensor, labels: Tensor) -> Tensor:
-        loss, grad = layers.softmax_loss(_array(scores), labels.numpy())
+    def forward(ctx: Any, x: Tensor, function: Callable[[layers.Array], tuple[float, layers.Array]]) -> Tensor:
+        loss, grad = function(_array(x))
         ctx.save_for_backward(_tensor(grad))
-        return torch.tensor(loss, dtype=scores.dtype)
+        return torch.tensor(loss, dtype=x.dtype)
 
     @staticmethod
     @_backward
@@ -196,27 +191,12 @@ class _SoftmaxLoss(torch.autograd.Function):
 
 
 def hand_softmax_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of scores (N, C) with labels (N,), by :func:`lightning_cifar.ext.layers.softmax_loss`."""
-    loss: Tensor = _SoftmaxLoss.apply(scores, labels)
+    """Return the cross-entropy of scores (N, C) and labels (N,), by :func:`lightning_cifar.ext.layers.softmax_loss`."""
+    loss: Tensor = _Loss.apply(scores, lambda x: layers.softmax_loss(x, labels.numpy()))
     return loss
 
 
-class _Penalty(torch.autograd.Function):
-    @staticmethod
-    @_forward
-    def forward(ctx: Any, w: Tensor, reg: float) -> Tensor:
-        penalty, grad = layers.l2_regularization(_array(w), reg)
-        ctx.save_for_backward(_tensor(grad))
-        return torch.tensor(penalty, dtype=w.dtype)
-
-    @staticmethod
-    @_backward
-    def backward(ctx: Any, grad_loss: Tensor) -> Grads:
-        (grad,) = ctx.saved_tensors
-        return grad * grad_loss, None
-
-
 def hand_l2_regularization(w: Tensor, reg: float) -> Tensor:
-    """(reg / 2) sum w^2, by :func:`lightning_cifar.ext.layers.l2_regularization`."""
-    penalty: Tensor = _Penalty.apply(w, reg)
+    """Return (reg / 2) sum w^2, see :func:`lightning_cifar.ext.layers.l2_regularization`."""
+    penalty: Tensor = _Loss.apply(w, lambda x: layers.l2_regularization(x, reg))
     return penalty

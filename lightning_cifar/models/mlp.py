@@ -1,4 +1,4 @@
-"""Fully connected networks: classifiers of images and regressors of numbers."""
+"""Fully connected networks for classification and regression."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_cifar.models.classifier import Classifier
 from lightning_cifar.models.regressor import Regressor
+from lightning_cifar.models.trainable import check_fraction, check_sizes
 
 Activation: TypeAlias = Literal["relu", "tanh", "gelu", "sigmoid"]
 DropoutPlace: TypeAlias = Literal["before_activation", "after_activation"]
@@ -24,7 +25,7 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class MLP(Classifier):
-    """An image as one row of numbers, hidden layers, and one output a class.
+    """Fully connected classifier of flattened images.
 
     The layers are called ``network.linear_1``, ``norm_1``, ``dropout_1``, ``activation_1``, ``linear_2``, ...,
     ``output``. Number of parameters for 1 x 28 x 28 images and 10 classes: 39,106 with ``hidden_sizes=[48, 24]`` and
@@ -33,14 +34,20 @@ class MLP(Classifier):
 
     Args:
         hidden_sizes: Widths of the hidden layers.
-        activation: After each hidden layer.
+        activation: Activation after each hidden layer.
         batch_norm: Batch normalisation (Ioffe & Szegedy, 1502.03167) before each activation.
-        dropout: Probability of leaving out each value of a hidden layer, in training (Srivastava et al., 2014).
-        dropout_place: Before the activation, or after it. Around ReLU the two are the same function.
+        dropout: Dropout probability of each hidden layer (Srivastava et al., 2014).
+        dropout_place: Before or after the activation. With ReLU the two are equivalent.
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If a size is below 1 or the probability out of range.
+        ValueError: If a size is below 1 or the probability is out of range.
+
+    Example:
+        >>> from lightning_cifar import MLP
+        >>> model = MLP([64])
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        197322
     """
 
     def __init__(
@@ -63,22 +70,28 @@ class MLP(Classifier):
 
 
 class MLPRegressor(Regressor):
-    """Numbers to numbers through hidden layers, fitted by least squares. Its layers are called as those of ``MLP``.
+    """Fully connected regressor with mean squared error. Its layers have the names of those of ``MLP``.
 
-    Number of parameters: 10,401 for one number to one number through ``hidden_sizes=[100, 100]``.
+    Number of parameters: 10,401 with ``hidden_sizes=[100, 100]`` and one input and output.
 
     Args:
         hidden_sizes: Widths of the hidden layers.
-        activation: After each hidden layer.
+        activation: Activation after each hidden layer.
         batch_norm: Batch normalisation before each activation.
-        dropout: Probability of leaving out each value of a hidden layer, in training.
-        dropout_place: Before the activation, or after it.
-        in_features: Numbers that come in.
-        out_features: Numbers that go out.
+        dropout: Dropout probability of each hidden layer.
+        dropout_place: Before or after the activation.
+        in_features: Number of inputs.
+        out_features: Number of outputs.
         **training: See :class:`~lightning_cifar.models.trainable.Trainable`.
 
     Raises:
-        ValueError: If a size is below 1 or the probability out of range.
+        ValueError: If a size is below 1 or the probability is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import MLPRegressor
+        >>> MLPRegressor([8], in_features=2)(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
     """
 
     def __init__(
@@ -112,11 +125,9 @@ def _add_layers(
     dropout: float,
     dropout_place: DropoutPlace,
 ) -> None:
-    """Layers from ``sizes[0]`` numbers to ``sizes[-1]``."""
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"hidden_sizes (={list(sizes[1:-1])}) must hold sizes of at least 1.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout (={dropout}) must be at least 0 and below 1.")
+    """Add the layers from ``sizes[0]`` inputs to ``sizes[-1]`` outputs."""
+    check_sizes("hidden_sizes", sizes[1:-1])
+    check_fraction("dropout", dropout)
     for i, (size, next_size) in enumerate(pairwise(sizes[:-1]), start=1):
         network.add_module(f"linear_{i}", nn.Linear(size, next_size))
         if batch_norm:

@@ -1,4 +1,4 @@
-"""torch's Muon for the weights that it is made for, and AdamW for the rest, as one optimizer."""
+"""An optimizer that uses Muon for weights, and AdamW for vectors such as biases."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Muon's step on a matrix has the size of an AdamW step with this adjustment (Liu et al., 2502.16982), so that both
-# halves can share one learning rate.
+# With this adjustment (Liu et al., 2502.16982) the steps of Muon have the size of those of AdamW, so that both can use
+# one learning rate.
 ADJUST_LR = "match_rms_adamw"
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon on weights of two and more axes, each filter a row, and AdamW on vectors.
+    """Muon for weights with two or more axes, and AdamW for vectors.
 
-    torch's Muon takes matrices alone; a convolution's weight (K, C, R, S) is given to it as a view (K, C * R * S).
+    torch's Muon accepts only matrices: it gets the weight (K, C, R, S) of a convolution as a view (K, C * R * S).
 
     Args:
         params: Groups of parameters.
-        lr: Learning rate of both.
-        momentum: Muon's.
-        nesterov: Muon's.
-        weight_decay: Decoupled, of both.
+        lr: Learning rate of both optimizers.
+        momentum: Momentum of Muon.
+        nesterov: Whether Muon uses Nesterov momentum.
+        weight_decay: Decoupled weight decay of both optimizers.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MuonAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group, optimizer, pairs in self._parts:
-            for inner in optimizer.param_groups:  # a schedule changes the outer groups
+            for inner in optimizer.param_groups:  # a schedule changes the groups of this optimizer
                 inner["lr"], inner["weight_decay"] = group["lr"], group["weight_decay"]
             for parameter, view in pairs:
                 view.grad = None if parameter.grad is None else _rows(parameter, parameter.grad).view_as(view)
@@ -80,7 +80,7 @@ class MuonAdamW(torch.optim.Optimizer):
             optimizer.load_state_dict(part)
 
     def _groups_of_parts(self) -> list[dict[str, Any]]:
-        """The group of each part, after loading made new ones."""
+        """Return the group of each part after loading, which creates new groups."""
         return [
             next(group for group in self.param_groups if any(parameter is pairs[0][0] for parameter in group["params"]))
             for _, _, pairs in self._parts
@@ -88,14 +88,16 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def _rows(parameter: Tensor, values: Tensor) -> Tensor:
-    """Values of a parameter's shape as rows, one a filter, in the order in which the parameter lies in memory."""
+    """Return values of a parameter's shape as one row for each filter, in the memory order of the parameter."""
     if parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
-        values = values.permute(0, 2, 3, 1)  # Muon does not mind the order of a row's entries
+        values = values.permute(0, 2, 3, 1)  # the order within a row does not matter to Muon
     return values.reshape(parameter.shape[0], -1) if parameter.ndim > 1 else values
 
 
 def _as_matrix(parameter: Tensor) -> nn.Parameter:
     matrix = nn.Parameter(_rows(parameter, parameter.detach()))
     if matrix.data_ptr() != parameter.data_ptr():
-        raise ValueError(f"A weight of shape {tuple(parameter.shape)} and stride {parameter.stride()} is no matrix.")
+        raise ValueError(
+            f"muon needs contiguous weights: one of shape {tuple(parameter.shape)} has strides {parameter.stride()}."
+        )
     return matrix

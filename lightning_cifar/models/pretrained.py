@@ -1,4 +1,4 @@
-"""Networks of torchvision with published weights, to be taken as they are or trained further on other images."""
+"""Networks of torchvision with published weights, for transfer learning."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ class PretrainedVGG(Transfer):
     """VGG (Simonyan & Zisserman, 1409.1556). Stages: block1 to block5, fc6, fc7; the head is ``classifier.6``.
 
     Args:
-        arch: Which of them; with ``_bn`` a batch norm follows each convolution.
+        arch: Name of the network; with ``_bn`` a batch norm follows each convolution.
         **transfer: See :class:`~lightning_cifar.models.transfer.Transfer`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import PretrainedVGG
+        >>> with torch.device("meta"):  # without memory
+        ...     model = PretrainedVGG("vgg11", weights=None, train=["fc7"])
+        >>> sorted({name.rpartition(".")[0] for name, p in model.named_parameters() if p.requires_grad})
+        ['network.classifier.3', 'network.classifier.6']
     """
 
     archs = get_args(VGGName)
 
-    def __init__(
-        self,
-        arch: VGGName = "vgg16_bn",
-        **transfer: Any,
-    ) -> None:
+    def __init__(self, arch: VGGName = "vgg16_bn", **transfer: Any) -> None:
         super().__init__(arch=arch, **transfer)
 
     def stages_of(self, network: nn.Module) -> Stages:
@@ -48,8 +52,15 @@ class PretrainedAlexNet(Transfer):
     """AlexNet (Krizhevsky, 1404.5997). Stages: conv1 to conv5, fc6, fc7; the head is ``classifier.6``.
 
     Args:
-        arch: There is one.
+        arch: Name of the network.
         **transfer: See :class:`~lightning_cifar.models.transfer.Transfer`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import PretrainedAlexNet
+        >>> with torch.device("meta"):  # without memory
+        ...     PretrainedAlexNet(weights=None, num_classes=7).network.classifier[6]
+        Linear(in_features=4096, out_features=7, bias=True)
     """
 
     archs = get_args(AlexNetName)
@@ -70,17 +81,20 @@ class PretrainedResNet(Transfer):
     """ResNet (He et al., 1512.03385). Stages: stem, layer1 to layer4; the head is ``fc``.
 
     Args:
-        arch: Which of them, by their number of layers.
+        arch: Name of the network, with the number of layers.
         **transfer: See :class:`~lightning_cifar.models.transfer.Transfer`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import PretrainedResNet
+        >>> with torch.device("meta"):  # without memory
+        ...     PretrainedResNet("resnet18", weights=None, num_classes=7).network.fc
+        Linear(in_features=512, out_features=7, bias=True)
     """
 
     archs = get_args(ResNetName)
 
-    def __init__(
-        self,
-        arch: ResNetName = "resnet18",
-        **transfer: Any,
-    ) -> None:
+    def __init__(self, arch: ResNetName = "resnet18", **transfer: Any) -> None:
         super().__init__(arch=arch, **transfer)
 
     def stages_of(self, network: nn.Module) -> Stages:
@@ -92,11 +106,18 @@ class PretrainedResNet(Transfer):
 class PretrainedSqueezeNet(Transfer):
     """SqueezeNet (Iandola et al., 1602.07360). Stages: stem, fire2 to fire9; the head is ``classifier.1``.
 
-    The last layer is a convolution 1 x 1, whose classes are averaged over the image after a ReLU.
+    The last layer is a 1 x 1 convolution, followed by a ReLU and global average pooling.
 
     Args:
-        arch: Which of them; 1.1 costs less than half.
+        arch: Name of the network; 1.1 needs less than half of the operations.
         **transfer: See :class:`~lightning_cifar.models.transfer.Transfer`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import PretrainedSqueezeNet
+        >>> model = PretrainedSqueezeNet("squeezenet1_1", weights=None, num_classes=7, input_size=32)
+        >>> model(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 7])
     """
 
     archs = get_args(SqueezeNetName)
@@ -115,17 +136,24 @@ class PretrainedSqueezeNet(Transfer):
 
 
 class PretrainedInception(Transfer):
-    """Inception v3 (Szegedy et al., 1512.00567) with its auxiliary classifier, whose loss counts 0.4 in training.
+    """Inception v3 (Szegedy et al., 1512.00567) with its auxiliary classifier, whose loss has weight 0.4 in training.
 
     Stages: stem, Mixed_5b to Mixed_6e, AuxLogits, Mixed_7a to Mixed_7c; the heads are ``fc`` and ``AuxLogits.fc``.
 
     Args:
-        arch: There is one.
+        arch: Name of the network.
         **transfer: See :class:`~lightning_cifar.models.transfer.Transfer`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_cifar import PretrainedInception
+        >>> with torch.device("meta"):  # without memory
+        ...     PretrainedInception(weights=None, num_classes=7).network.fc
+        Linear(in_features=2048, out_features=7, bias=True)
     """
 
     archs = get_args(InceptionName)
-    usual_input = smallest_input = 299  # below, the auxiliary classifier has too few pixels
+    usual_input = smallest_input = 299  # smaller images are too small for the auxiliary classifier
     aux_weight = 0.4
 
     def __init__(self, arch: InceptionName = "inception_v3", **transfer: Any) -> None:
@@ -141,13 +169,13 @@ class PretrainedInception(Transfer):
         return Stages(body, heads=heads, last_layers=("fc", "AuxLogits.fc"), side="AuxLogits")
 
     def normalise(self, images: Tensor) -> Tensor:
-        """From ImageNet's mean and std to 0.5 and 0.5, as the published weights were trained elsewhere."""
+        """Convert images from ImageNet's mean and std to mean 0.5 and std 0.5, used in the training of the weights."""
         mean, std = images.new_tensor([IMAGENET_MEAN, IMAGENET_STD])
         return torch.addcmul(((mean - 0.5) / 0.5)[:, None, None], images, (std / 0.5)[:, None, None])
 
 
 def _with_classifier(body: dict[str, tuple[str, ...]]) -> Stages:
-    """The three fully connected layers at the end of VGG and AlexNet: their dropouts differ in place, not in number."""
+    """Add the fully connected layers of VGG and AlexNet, which differ only in the places of the dropouts."""
     *_, last = body
     body[last] += ("avgpool", "@flatten")
     for i, stage in enumerate(("fc6", "fc7")):

@@ -1,4 +1,4 @@
-"""Published weights, and those of one's own files, into torchvision's networks."""
+"""Loading of published weights and of files into torchvision's networks."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from torchvision.models import WeightsEnum
 from lightning_cifar.errors import did_you_mean, one_line
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What torchvision's published weights were trained with: per channel, of images in [0, 1]."""
+"""Mean and std per channel of images in [0, 1], used in the training of torchvision's published weights."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up; torch's own would wait for ever."""
+"""Timeout of a download in seconds; torch sets none."""
 
-_OPTIONAL = "num_batches_tracked"  # a count that older files lack, and that nothing here uses
+_OPTIONAL = "num_batches_tracked"  # missing in older files, and not used
 
 
 def build_network(
     arch: str, weights: str | None, *, num_classes: int, heads: Sequence[str], new_head: bool
 ) -> nn.Module:
-    """A network of torchvision, with weights from a file or freshly drawn.
+    """Build a network of torchvision with weights from a file or random weights.
 
     Args:
         arch: Torchvision's name of the network.
-        weights: ``default``, a name of torchvision's, a local file, or None for none.
-        num_classes: Of the last layers.
+        weights: ``default``, torchvision's name of weights, a local file, or None for random weights.
+        num_classes: Number of outputs of the last layers.
         heads: Names of the last layers.
-        new_head: Draw the last layers anew, whatever the file has there.
+        new_head: Initialise the last layers randomly instead of loading them.
 
     Raises:
-        ValueError: There are no such weights, the file is damaged or of another network, or its hash does not match.
-        OSError: The weights are not in the cache and cannot be downloaded.
+        ValueError: If the weights are unknown, or the file is damaged, of another network, or does not match its hash.
+        OSError: If the weights are not in the cache and cannot be downloaded.
     """
     if weights is None:
         return _make(arch, num_classes)
     source, state = read_weights(arch, weights)
-    with torch.device("meta"):  # nothing is drawn that would be overwritten
+    with torch.device("meta"):  # without initialising weights that are replaced
         network = _make(arch, num_classes)
     _load(network, state, arch=arch, source=source, heads=heads if new_head else ())
     if new_head:
@@ -55,22 +55,22 @@ def build_network(
 
 
 def published(arch: str, name: str) -> WeightsEnum | None:
-    """Torchvision's weights of that name, with or without the class before it; None if there are none."""
+    """Return torchvision's weights by name, with or without the name of their class; None if there are none."""
     known = torchvision.models.get_model_weights(arch)
     return known.DEFAULT if name == "default" else known.__members__.get(name.removeprefix(f"{known.__name__}."))
 
 
 def read_weights(arch: str, weights: str) -> tuple[str, dict[str, Tensor]]:
-    """What a message calls them, and the weights by torchvision's names. Nothing in the file is executed.
+    """Return the path of weights, and the weights by torchvision's names. Code in the file is not executed.
 
     Raises:
-        ValueError: There are no such weights, or the file is damaged or another one than it says.
-        OSError: They are not in the cache and cannot be downloaded.
+        ValueError: If the weights are unknown, or the file is damaged or does not match its hash.
+        OSError: If they are not in the cache and cannot be downloaded.
     """
     entry = published(arch, weights)
     if entry is not None:
         path = cached_file(entry)
-        with _told_in_one_line(arch, entry, path):
+        with _explained(arch, entry, path):
             if path.is_file():
                 _check_hash(path)
             content = torch.hub.load_state_dict_from_url(
@@ -81,19 +81,19 @@ def read_weights(arch: str, weights: str) -> tuple[str, dict[str, Tensor]]:
     if not path.is_file():
         names = [entry.name for entry in torchvision.models.get_model_weights(arch)]
         raise ValueError(
-            f"weights (={weights}): there is no such file, and {arch} has no weights of that name."
-            f"{did_you_mean(weights, ['default', *names])} There are default, {', '.join(names)}, and null for none."
+            f"weights (={weights}) is neither a file nor the name of weights of {arch}."
+            f"{did_you_mean(weights, ['default', *names])} Names are default, {', '.join(names)}, and null for none."
         )
     return str(path), _state_of(path, _read(path))
 
 
 def cached_file(entry: WeightsEnum) -> Path:
-    """Where torchvision looks for published weights, and puts them."""
+    """Return the path of published weights in torch's cache."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
 
 
 def _make(arch: str, num_classes: int) -> nn.Module:
-    # Without the argument Inception warns of its own default.
+    # Inception warns if the argument is missing.
     settings = {"init_weights": True} if arch == "inception_v3" else {}
     network: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **settings)
     return network
@@ -102,17 +102,19 @@ def _make(arch: str, num_classes: int) -> nn.Module:
 def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what its reader of the day raises
+    except Exception as error:  # torch does not document which
         detail = one_line(error).split(". ", 1)[0][:120]
-        raise ValueError(f"{path} is not a readable file of weights, or is damaged: {detail}") from error
+        raise ValueError(f"{path} is damaged, or not a file of weights: {detail}") from error
 
 
 def _state_of(path: Path, content: object) -> dict[str, Tensor]:
-    """The weights in a file of a network, or in a checkpoint of a module whose network they are."""
+    """Return the weights in the content of a state dict or of a checkpoint."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no weights by name: pass a state dict of torchvision, or a run's checkpoint.")
+        raise ValueError(
+            f"{path} does not contain weights by name: pass a state dict of torchvision, or the checkpoint of a run."
+        )
     state = {str(name): value for name, value in content.items()}
     for prefix in ("network.", "module."):
         if all(name.startswith(prefix) for name in state):
@@ -121,27 +123,27 @@ def _state_of(path: Path, content: object) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _told_in_one_line(arch: str, entry: WeightsEnum, path: Path) -> Iterator[None]:
-    """For what can go wrong with a published file: each says what to do."""
+def _explained(arch: str, entry: WeightsEnum, path: Path) -> Iterator[None]:
+    """Set a timeout, and raise one-line errors for a published file."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
         yield
-    except OSError as error:  # urllib's errors among them
+    except OSError as error:  # includes the errors of urllib
         reason = one_line(getattr(error, "reason", error))
         raise OSError(
-            f"the weights of {arch} could not be had ({reason}): download {entry.url} and put it at {path}"
+            f"the weights of {arch} could not be downloaded ({reason}): download {entry.url} and save it as {path}"
         ) from error
     except RuntimeError as error:
         if "invalid hash" not in str(error):
             raise ValueError(f"{path} is damaged: delete it and try again ({one_line(error)[:100]})") from error
-        raise ValueError(f"what {entry.url} gave is another file than its name says: {one_line(error)}") from error
+        raise ValueError(f"the file at {entry.url} does not match the hash in its name: {one_line(error)}") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
 def _check_hash(path: Path) -> None:
-    """torch checks what it downloads; what lies in the cache may have been cut or changed since."""
+    """Check a file in the cache: torch checks the hash only in a download."""
     found = torch.hub.HASH_REGEX.search(path.name)
     if found is None:
         return
@@ -149,20 +151,20 @@ def _check_hash(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(found[1]):
         raise ValueError(
-            f"{path} is damaged or another file: its SHA-256 begins with {digest[:8]}, not with {found[1]} as its "
-            "name says: delete it and try again"
+            f"{path} is damaged or another file: its SHA-256 begins with {digest[:8]}, but its name contains "
+            f"{found[1]}: delete it and try again"
         )
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], *, arch: str, source: str, heads: Sequence[str]) -> None:
-    """Put the weights into a network on the meta device, all but those of the heads."""
+    """Load the weights into a network on the meta device, except those of the heads."""
     kept = {name: value for name, value in state.items() if name.rpartition(".")[0] not in heads}
     wanted = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in heads}
     problem = _difference(wanted, kept)
     if problem is not None:
         fits = [other for other in _ARCHS if other != arch and _fits(other, state)]
         hint = f" (it fits {' and '.join(fits)})" if fits else ""
-        raise ValueError(f"{source} holds the weights of another network than {arch}{hint}: {problem}")
+        raise ValueError(f"{source} contains weights of another network than {arch}{hint}: {problem}")
     network.load_state_dict(kept, strict=False, assign=True)
 
 
@@ -172,7 +174,7 @@ def _difference(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str | No
             return f"{name} is missing"
         if name in given and given[name].shape != value.shape:
             return f"{name} is {_size(given[name])}, not {_size(value)}"
-    return next((f"{name} is too many" for name in given if name not in wanted), None)
+    return next((f"{name} is not a weight of the network" for name in given if name not in wanted), None)
 
 
 def _size(value: Tensor) -> str:
@@ -187,7 +189,7 @@ _ARCHS = (
 
 
 def _fits(arch: str, state: dict[str, Tensor]) -> bool:
-    """Whether the weights are those of the network, but for the number of its classes."""
+    """Return True if the weights fit the network, apart from the number of classes."""
     with torch.device("meta"):
         wanted = _make(arch, 1000).state_dict()
     names = {name for name in wanted if not name.endswith(_OPTIONAL)}

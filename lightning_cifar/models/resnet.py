@@ -1,4 +1,4 @@
-"""The residual networks made for CIFAR-10 (He et al., 1512.03385, section 4.2)."""
+"""Residual networks for CIFAR-10 (He et al., 1512.03385, section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from torch import Tensor, nn
 from torchvision.ops import stochastic_depth as drop_branch
 
 from lightning_cifar.models.classifier import Classifier
+from lightning_cifar.models.trainable import check_fraction
 
 WIDTHS = (16, 32, 64)
 
 
 class ResNetCIFAR(Classifier):
-    """6n + 2 layers: three stages of n residual blocks with 16, 32 and 64 channels, shortcuts without parameters.
+    """Residual network of 6n + 2 layers: three stages of n blocks with 16, 32 and 64 channels.
+
+    Shortcuts have no parameters.
 
     Number of parameters: 269,722 with ``depth=20``, 464,154 with 32, 658,586 with 44, 853,018 with 56.
 
     Args:
-        depth: Layers with weights.
-        stochastic_depth: Probability of leaving out the last block's branch in training, for each image; it grows
-            linearly from the first block to the last (Huang et al., 1603.09382).
+        depth: Number of layers with weights.
+        stochastic_depth: Probability of dropping the branch of the last block in training, for each image; it
+            increases linearly from the first block to the last (Huang et al., 1603.09382).
         **training: See :class:`~lightning_cifar.models.classifier.Classifier`.
 
     Raises:
-        ValueError: If the probability is out of range.
+        ValueError: If a value is out of range.
+
+    Example:
+        >>> from lightning_cifar import ResNetCIFAR
+        >>> sum(parameter.numel() for parameter in ResNetCIFAR(20).parameters())
+        269722
     """
 
     def __init__(self, depth: Literal[20, 32, 44, 56] = 20, stochastic_depth: float = 0.0, **training: Any) -> None:
         super().__init__(**training)
         self.save_hyperparameters()
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth (={stochastic_depth}) must be at least 0 and below 1.")
+        check_fraction("stochastic_depth", stochastic_depth)
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth (={depth}) must be 6n + 2: 20, 32, 44 or 56.")
         num_blocks = (depth - 2) // 6
@@ -55,13 +62,13 @@ class _Block(nn.Module):
         branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.drop:
             branch = drop_branch(branch, self.drop, mode="row", training=self.training)
-        if self.num_new:  # every second pixel, and zeros for the channels that are new
+        if self.num_new:  # every second pixel, and zeros in the additional channels
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.num_new // 2, self.num_new // 2))
         return F.relu(branch + x)
 
 
 class _Network(nn.Module):
-    """Its names are those of the published weights."""
+    """Network with the layer names of the published weights."""
 
     def __init__(self, in_channels: int, num_classes: int, num_blocks: int, drop: float) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
-"""What classifiers and regressors share: optimizer, learning-rate regime, resume, the mean loss of an epoch."""
+"""Base class of classifiers and regressors: optimizer, learning-rate schedule, resume and mean loss of an epoch."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -21,10 +22,10 @@ OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 
 
 class MeanLoss(Metric):
-    """Mean of the losses of all samples, at any number of processes and any batch size.
+    """Mean loss of all samples, for any number of processes and any batch size.
 
-    Lightning's mean over processes divides by an integer mean of their numbers of samples. MeanMetric of torchmetrics
-    either leaves losses that are not finite out or ignores the weights.
+    Lightning's mean over processes divides by a rounded number of samples. MeanMetric of torchmetrics either drops
+    non-finite losses or ignores the weights.
     """
 
     total: Tensor
@@ -44,31 +45,43 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Raise ValueError unless the value is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} (={value}) must be at least 0 and below 1.")
+
+
+def check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Raise ValueError if a size is below 1."""
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"{name} (={list(sizes)}) must contain sizes of at least 1.")
+
+
 class Trainable(pl.LightningModule):
-    """A network with a loss, an optimizer and a learning-rate regime. Subclasses build ``self.network``.
+    """A network with a loss, an optimizer and a learning-rate schedule. Subclasses build ``self.network``.
 
     Logs ``train/loss`` as the mean over an epoch.
 
     Args:
-        lr: Learning rate: the peak of the schedule.
-        optimizer: Which of torch's optimizers. ``muon`` serves matrices and convolutions; all else gets AdamW.
-        momentum: Of ``sgd``, ``rmsprop`` and ``muon``; ignored by the others.
-        nesterov: Nesterov's momentum, for ``sgd`` and ``muon``.
+        lr: Learning rate at the peak of the schedule.
+        optimizer: Name of an optimizer of torch. ``muon`` uses AdamW for parameters with fewer than two axes.
+        momentum: Momentum of ``sgd``, ``rmsprop`` and ``muon``; ignored by the others.
+        nesterov: Nesterov momentum, for ``sgd`` and ``muon``.
         weight_decay: L2 penalty; decoupled for ``adamw`` and ``muon``.
-        decay_norm_and_bias: Whether it holds for normalisation layers and biases too.
-        schedule: Shape of the way down from the peak, or a combination (``one-cycle``, ``triangular``,
+        decay_norm_and_bias: Whether weight decay applies to normalisation layers and biases too.
+        schedule: Shape of the decay after the peak, or a combination (``one-cycle``, ``triangular``,
             ``warm-restarts``), see :func:`~lightning_cifar.schedules.lr_factor`.
-        warmup: Part of each cycle on the way up to the peak; None is 0, or the combination's.
-        cycles: Number of cycles; None is 1, or the combination's.
-        cycle_mult: Length of a cycle over the length of the one before; None is 1, or the combination's.
-        final_lr: Lowest learning rate, as a fraction of ``lr``; None is the schedule's custom.
+        warmup: Fraction of each cycle for the rise to the peak; None is 0, or the value of the combination.
+        cycles: Number of cycles; None is 1, or the value of the combination.
+        cycle_mult: Length of a cycle relative to the previous one; None is 1, or the value of the combination.
+        final_lr: Lowest learning rate, as a fraction of ``lr``; None is the default of the schedule.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
     monitor: ClassVar[tuple[str, Literal["min", "max"]]] = ("val/loss", "min")
-    """The metric by which one checkpoint is better than another, and its better end."""
+    """Metric by which the best checkpoint is selected, and whether a lower or a higher value is better."""
 
     network: nn.Module
 
@@ -90,8 +103,7 @@ class Trainable(pl.LightningModule):
         super().__init__()
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr (={lr}) must be a positive number.")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum (={momentum}) must be at least 0 and below 1.")
+        check_fraction("momentum", momentum)
         if not (math.isfinite(weight_decay) and weight_decay >= 0):
             raise ValueError(f"weight_decay (={weight_decay}) must be 0 or a positive number.")
         if nesterov and optimizer == "sgd" and momentum == 0:
@@ -108,26 +120,26 @@ class Trainable(pl.LightningModule):
         self.lr, self.optimizer_name = lr, optimizer
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.decay_norm_and_bias = decay_norm_and_bias
-        self._log_every_n_steps = 50  # the trainer's, once there is one
+        self._log_every_n_steps = 50  # replaced by the trainer's in on_train_start
         self._loss_sum: Tensor | float = 0.0
         self._num_seen = 0
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the network makes of the first part of a batch."""
+        """Return the outputs of the network."""
         outputs: Tensor = self.network(inputs)
         return outputs
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the batch of the loss that training minimises."""
+        """Return the training loss, averaged over the batch."""
 
     def evaluation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss that validation and test report: the same, unless training's is made harder on purpose."""
+        """Return the loss for validation and test: the training loss without label smoothing."""
         return self.loss(outputs, targets)
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of a training batch, and the outputs that it comes from."""
+        """Return the loss and the outputs of a training batch."""
         inputs, targets = batch
         outputs = self(inputs)
         return self.loss(outputs, targets), outputs
@@ -137,7 +149,7 @@ class Trainable(pl.LightningModule):
         check_last_batch(self.trainer, self.network, self.example_input_array)
         if self.trainer.ckpt_path is not None:
             self._apply_settings()
-        self.on_train_epoch_start()  # a resume in the middle of an epoch skips it
+        self.on_train_epoch_start()  # skipped by a resume within an epoch
 
     def on_train_epoch_start(self) -> None:
         self._loss_sum = torch.zeros((), device=self.device)
@@ -153,7 +165,7 @@ class Trainable(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer with its learning rate at the peak."""
+        """Return the optimizer with the peak learning rate."""
         parameters = self._parameter_groups()
         kwargs: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         match self.optimizer_name:
@@ -169,44 +181,55 @@ class Trainable(pl.LightningModule):
                 return MuonAdamW(parameters, momentum=self.momentum, nesterov=self.nesterov, **kwargs)
 
     def make_scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> torch.optim.lr_scheduler.LambdaLR:
-        """The regime over so many optimizer steps, to be stepped after each.
+        """Return the schedule over ``num_steps`` optimizer steps, to be stepped after each.
 
         Raises:
-            ValueError: If there is no end and the regime needs one.
+            ValueError: If ``num_steps`` is infinite and the schedule is not constant.
         """
         if math.isinf(num_steps) and self._regime["schedule"] != "constant":
-            raise ValueError(f"schedule={self._regime['schedule']} needs an end: set trainer.max_epochs or max_steps.")
+            name = self._regime["schedule"]
+            raise ValueError(f"schedule={name} needs a finite number of steps: set trainer.max_epochs or max_steps.")
         return torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(min(step / num_steps, 1.0), **self._regime)
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A checkpoint says by itself which network it holds.
+        # So that a checkpoint can be loaded without naming the class.
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def _note_loss(self, loss: Tensor, count: int) -> bool:
-        """Add to the epoch's mean, and say whether this step is one of those that are logged.
+        """Add a loss to the mean of the epoch, and return True if this step is to be logged.
 
-        A log call costs half a millisecond, a twentieth of LeNet's step: the epoch's mean is summed by hand, and single
-        steps are logged only where they are written.
+        A log call takes 0.5 ms, a twentieth of a step of LeNet. The mean of the epoch is therefore summed here, and
+        single steps are logged only every ``log_every_n_steps`` steps.
         """
         self._loss_sum += loss.detach() * count
         self._num_seen += count
         every = self._log_every_n_steps
         return every > 0 and (self.global_step + 1) % every == 0  # 0 logs no steps
 
+    def _evaluate(self, split: Literal["val", "test"], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss and the outputs of a batch, and log the mean loss of the split."""
+        inputs, targets = batch
+        outputs = self(inputs)
+        loss = self.evaluation_loss(outputs, targets)
+        mean = self.val_loss if split == "val" else self.test_loss
+        mean.update(loss, len(inputs))
+        self.log(f"{split}/loss", mean, on_epoch=True, prog_bar=True)
+        return loss, outputs
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """One group, or those with weight decay and those without."""
+        """Return one group, or two: with and without weight decay."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.decay_norm_and_bias:
             return [{"params": parameters}]
-        # Biases and the scales of normalisation layers are vectors, all other weights have more axes.
+        # Biases and the parameters of normalisation layers have one axis, other weights have more.
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
         weights = [parameter for parameter in parameters if parameter.ndim > 1]
         return [{"params": weights}, {"params": vectors, "weight_decay": 0.0}]
 
     def _apply_settings(self) -> None:
-        """After a resume, let this module's settings win over those that the checkpoint's optimizer holds."""
+        """After a resume, replace the optimizer settings of the checkpoint by those of this module."""
         for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
             scheduler = config.scheduler
             fresh = self.make_optimizer().param_groups

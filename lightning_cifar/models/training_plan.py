@@ -1,4 +1,4 @@
-"""What a training will do, known before its first step: its number of optimizer steps, and its last batch."""
+"""Number of optimizer steps of a training, and a check of its last batch, before the first step."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torch.utils.data import DataLoader
 
 
 def planned_steps(trainer: Any) -> float:
-    """Optimizer steps from the start of a training to its end; infinity where there is none.
+    """Return the number of optimizer steps of a training; infinity if it has no end.
 
-    Unlike ``trainer.estimated_stepping_batches``, it counts what a GradientAccumulationScheduler will do.
+    Unlike ``trainer.estimated_stepping_batches``, it takes GradientAccumulationScheduler into account.
 
     Args:
         trainer: A Trainer within ``fit``.
     """
-    steps = float(trainer.estimated_stepping_batches)  # sets the loaders up
+    steps = float(trainer.estimated_stepping_batches)  # sets up the loaders
     schedulers = [each for each in trainer.callbacks if isinstance(each, GradientAccumulationScheduler)]
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
     if not schedulers or epochs in (None, -1) or math.isinf(batches):
         return steps
-    # The last batch of an epoch always steps.
+    # The last batch of an epoch always makes a step.
     each = (math.ceil(batches / schedulers[-1].get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
     return float(min(sum(each), trainer.max_steps if trainer.max_steps > 0 else math.inf))
 
 
 def check_last_batch(trainer: Any, network: nn.Module, example: object) -> None:
-    """Refuse a last batch of one sample where the network normalises over the samples of a batch.
+    """Check that the last batch does not have one sample if the network has batch normalisation.
 
     Args:
         trainer: A Trainer within ``fit``.
-        network: Which trains, in the modes that its layers are in.
-        example: An input (N, ...) of the network; without one nothing is checked.
+        network: The network, in training mode apart from frozen layers.
+        example: An input (N, ...) of the network; if it is not a tensor, nothing is checked.
 
     Raises:
-        ValueError: With a batch size that leaves no such batch.
+        ValueError: If it has one sample; suggests another batch size.
     """
     loader = trainer.train_dataloader
     size, count = getattr(loader, "batch_size", None), samples_of(loader)
@@ -46,7 +46,7 @@ def check_last_batch(trainer: Any, network: nn.Module, example: object) -> None:
         return
     if ((count % size or size) != 1 and count != 1) or trainer.num_training_batches < len(loader):
         return
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}  # its statistics stay
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}  # running statistics stay unchanged
     device = next((parameter.device for parameter in network.parameters()), example.device)
     inputs = trainer.precision_plugin.convert_input(example[:1].to(device))
     try:
@@ -59,12 +59,12 @@ def check_last_batch(trainer: Any, network: nn.Module, example: object) -> None:
         better = next((other for other in near if count % other != 1), count)
         raise ValueError(
             f"the last batch of an epoch has 1 sample ({count} in batches of {size}), which batch normalisation cannot "
-            f"train on: set data.batch_size to {better}, or drop_last=True in a DataLoader of your own."
+            f"train on: set data.batch_size to {better}, or drop_last=True in your own DataLoader."
         ) from error
 
 
 def samples_of(loader: object) -> int | None:
-    """Samples that a loader gives to this process in an epoch; None if it drops some or does not say."""
+    """Return the samples of a loader in an epoch of this process; None if it drops some or the number is unknown."""
     if isinstance(loader, DataLoader):
         sampler: Any = loader.sampler
         return (

@@ -1,4 +1,4 @@
-"""Training settings do what they say, and checkpoints bring them back."""
+"""Training settings, metrics and checkpoints of classifiers."""
 
 import warnings
 from pathlib import Path
@@ -34,7 +34,7 @@ def small_data(**kwargs: Any) -> SyntheticDataModule:
 
 
 class LearningRates(pl.Callback):
-    """The learning rate that each optimizer step trains with."""
+    """Records the learning rate of each optimizer step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -62,7 +62,7 @@ def test_the_schedule_spans_exactly_the_steps_of_the_run(tmp_path: Path, limits:
     assert rates.values == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_schedule_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_the_schedule_continues_after_a_resume(tmp_path: Path) -> None:
     unbroken, first, second = LearningRates(), LearningRates(), LearningRates()
     settings: dict[str, Any] = {"lr": 0.2, "schedule": "linear"}
     trainer(tmp_path, callbacks=[unbroken], max_epochs=4).fit(LeNet(**settings), small_data())
@@ -80,7 +80,7 @@ def test_the_schedule_goes_on_after_a_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [LeNet("tanh", "average", [30], lr=0.3, schedule="step"), DilatedNet("191k", lr=0.2)])
-def test_a_checkpoint_brings_back_the_model_without_executing_anything(tmp_path: Path, model: Any) -> None:
+def test_a_checkpoint_restores_the_model_with_weights_only(tmp_path: Path, model: Any) -> None:
     run = trainer(tmp_path, max_steps=2, limit_val_batches=0)
     run.fit(model, small_data())
     run.save_checkpoint(tmp_path / "a.ckpt")
@@ -136,7 +136,7 @@ def test_equal_runs_are_equal(tmp_path: Path) -> None:
         ("rmsprop", torch.optim.RMSprop),
     ],
 )
-def test_the_optimizer_is_torchs_own(name: Any, kind: type) -> None:
+def test_the_optimizer_is_that_of_torch(name: Any, kind: type) -> None:
     optimizer = LeNet(optimizer=name, lr=0.03, weight_decay=0.1, momentum=0.7, nesterov=True).make_optimizer()
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["lr"] == 0.03
@@ -147,7 +147,7 @@ def test_the_optimizer_is_torchs_own(name: Any, kind: type) -> None:
 
 def test_barebones_trains(tmp_path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's, that nothing is logged
+        warnings.simplefilter("ignore")  # Lightning warns that nothing is logged
         pl.Trainer(accelerator="cpu", barebones=True, max_epochs=1, default_root_dir=tmp_path).fit(
             LeNet(), small_data()
         )

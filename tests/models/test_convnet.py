@@ -1,4 +1,4 @@
-"""Plain convolutional networks: published sizes and shapes, and settings for one or for all convolutions."""
+"""Plain convolutional networks: published sizes and shapes, settings for one and for all convolutions."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_number_of_parameters(settings: dict[str, Any], count: int) -> None:
 
 
 def shapes(model: ConvNet) -> dict[str, tuple[int, ...]]:
-    """Of what each layer gives for one image, without the batch."""
+    """Return the output shape of each layer, without the batch axis."""
     x, found = torch.zeros(1, model.in_channels, model.image_size, model.image_size), {}
     for name, layer in model.eval().network.named_children():
         x = layer(x)
@@ -73,7 +73,7 @@ def test_the_order_of_the_layers() -> None:
     assert list(shapes(ConvNet([2], hidden=[], flat_norm=True)))[-3:] == ["flatten", "norm_flat", "output"]
 
 
-def test_the_small_network_is_its_layers_written_out() -> None:
+def test_forward_pass_of_the_small_network() -> None:
     model = ConvNet(**SMALL, activation="tanh", batch_norm=[False, True])
     layers = model.network
     x = torch.randn(5, 1, 28, 28)
@@ -87,7 +87,7 @@ def test_the_small_network_is_its_layers_written_out() -> None:
     torch.testing.assert_close(model(x), expected)
 
 
-def test_dropout_rests_in_evaluation() -> None:
+def test_dropout_is_off_in_evaluation_mode() -> None:
     model = ConvNet([4], dropout=0.5)
     images = torch.randn(2, 3, 32, 32)
     assert not torch.equal(model(images), model(images))
@@ -98,23 +98,23 @@ def test_dropout_rests_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": []}, r"channels \(=\[\]\) must hold at least one convolution"),
+        ({"channels": []}, r"channels \(=\[\]\) must contain at least one convolution"),
         ({"channels": [4, 0]}, r"channels \(=0\) must be at least 1"),
         ({"kernels": 0}, r"kernels \(=0\) must be at least 1"),
-        ({"kernels": [3]}, r"kernels \(=\[3\]\) must have 2 entries, one for each of channels, or be one value"),
-        ({"strides": [1, 2, 3]}, r"strides \(=\[1, 2, 3\]\) must have 2 entries"),
+        ({"kernels": [3]}, r"kernels \(=\[3\]\) must be one value, or 2 entries, one for each of channels"),
+        ({"strides": [1, 2, 3]}, r"strides \(=\[1, 2, 3\]\) must be one value, or 2 entries"),
         ({"strides": 0}, r"strides \(=0\) must be at least 1"),
         ({"paddings": -1}, r"paddings \(=-1\) must be at least 0"),
-        ({"batch_norm": [True]}, r"batch_norm \(=\[True\]\) must have 2 entries"),
-        ({"pooling": ["max"]}, r"pooling \(=\['max'\]\) must have 2 entries"),
+        ({"batch_norm": [True]}, r"batch_norm \(=\[True\]\) must be one value, or 2"),
+        ({"pooling": ["max"]}, r"pooling \(=\['max'\]\) must be one value, or 2"),
         ({"dropout": 1.0}, r"dropout \(=1.0\) must be at least 0 and below 1"),
         ({"dropout": [0.1, -0.1]}, r"dropout \(=-0.1\)"),
-        ({"hidden": [0]}, r"hidden \(=\[0\]\) must hold sizes of at least 1"),
-        ({"kernels": 33}, r"image_size \(=32\) is too small: nothing is left after convolution 1"),
-        ({"kernels": [3, 15]}, r"image_size \(=32\) is too small: nothing is left after convolution 2"),
-        ({"kernels": [3, 16]}, r"nothing is left after convolution 2"),
+        ({"hidden": [0]}, r"hidden \(=\[0\]\) must contain sizes of at least 1"),
+        ({"kernels": 33}, r"image_size \(=32\) is too small for convolution 1 and its pooling"),
+        ({"kernels": [3, 15]}, r"image_size \(=32\) is too small for convolution 2"),
+        ({"kernels": [3, 16]}, r"too small for convolution 2"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_raise(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvNet(**settings)

@@ -1,4 +1,4 @@
-"""Features that are kept: the same result as without, from a backbone that ran once."""
+"""Cached features give the same results, and the backbone runs once."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ NUM_TRAIN, NUM_VAL, EPOCHS = 40, 20, 3
 
 
 def fit(tmp_path: Path, cache: str, *, model: dict[str, Any] | None = None, **kwargs: Any) -> tuple[Transfer, int]:
-    """The trained module, and how many images its first layer saw."""
+    """Return the trained module, and the number of images that its first layer processed."""
     torch.manual_seed(0)
     settings = {"weights": None, "input_size": 32, "lr": 0.1, "momentum": 0.9, "schedule": "cosine"}
     module = PretrainedResNet(**{**settings, "cache": cache, **(model or {})})
@@ -63,7 +63,7 @@ def assert_same(one: Transfer, other: Transfer, tolerance: float = 1e-6) -> None
 
 
 @pytest.mark.parametrize("cache", ["auto", "memory", "file"])
-def test_cached_equals_uncached_from_a_backbone_that_ran_once(
+def test_cached_features_give_equal_results_and_the_backbone_runs_once(
     cache: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, seen = fit(tmp_path, "never")
@@ -74,10 +74,10 @@ def test_cached_equals_uncached_from_a_backbone_that_ran_once(
     assert_same(cached, plain)
     assert cached.trainer.callback_metrics["val/loss"] == pytest.approx(plain.trainer.callback_metrics["val/loss"])
     assert f"features of {NUM_TRAIN + NUM_VAL} images were computed once" in caplog.text
-    assert not list(tmp_path.iterdir())  # the file went with the run
+    assert not list(tmp_path.iterdir())  # the file is removed with the run
 
 
-def test_a_frozen_beginning_is_cached_where_later_stages_train(tmp_path: Path) -> None:
+def test_frozen_stages_are_cached_if_later_stages_are_trained(tmp_path: Path) -> None:
     settings = {"train": ["layer4"], "backbone_lr_ratio": 0.1}
     plain, _ = fit(tmp_path, "never", model=settings)
     cached, seen = fit(tmp_path, "auto", model=settings)
@@ -85,7 +85,7 @@ def test_a_frozen_beginning_is_cached_where_later_stages_train(tmp_path: Path) -
     assert_same(cached, plain)
 
 
-def test_augmented_views_are_cached_each_once(tmp_path: Path) -> None:
+def test_augmented_views_are_cached_once_each(tmp_path: Path) -> None:
     views = {"augment": ["flip", {"crop": 4}], "num_views": 2}
     plain, _ = fit(tmp_path, "never", **views)
     cached, seen = fit(tmp_path, "auto", **views)
@@ -94,37 +94,37 @@ def test_augmented_views_are_cached_each_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "seen_in_training", "said"),
+    ("settings", "seen_in_training", "message"),
     [
-        ({"augment": ["flip"]}, EPOCHS * NUM_TRAIN, "augmented anew in each epoch"),
-        ({"model": {"mixup": 0.2}}, EPOCHS * NUM_TRAIN, "blended anew"),
+        ({"augment": ["flip"]}, EPOCHS * NUM_TRAIN, "augmentation changes the images"),
+        ({"model": {"mixup": 0.2}}, EPOCHS * NUM_TRAIN, "mixup and cutmix change"),
         ({"augment": ["flip"], "num_views": 3}, EPOCHS * NUM_TRAIN, ""),
         ({"limit_train_batches": 2}, EPOCHS * 32, ""),
         ({"model": {"train": "all"}}, EPOCHS * (NUM_TRAIN + NUM_VAL) - NUM_VAL, ""),
     ],
 )
-def test_nothing_is_cached_that_would_not_come_back(
-    settings: dict[str, Any], seen_in_training: int, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_images_that_do_not_recur_are_not_cached(
+    settings: dict[str, Any], seen_in_training: int, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
         _, seen = fit(tmp_path, "auto", **settings)
-    assert seen == seen_in_training + NUM_VAL  # validation images come back in any case
-    assert said in caplog.text
+    assert seen == seen_in_training + NUM_VAL  # validation images are cached in any case
+    assert message in caplog.text
 
 
-def test_what_is_too_large_is_not_kept_unless_asked(
+def test_large_features_are_not_cached_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("lightning_cifar.models.feature_cache.LIMIT", (NUM_TRAIN + NUM_VAL) * 512 * 4 - 1)
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
         _, seen = fit(tmp_path, "auto")
-    assert seen == EPOCHS * (NUM_TRAIN + NUM_VAL) + 16  # one batch, to learn the size
+    assert seen == EPOCHS * (NUM_TRAIN + NUM_VAL) + 16  # one batch, to estimate the size
     assert "--model.cache file" in caplog.text
     assert fit(tmp_path, "memory")[1] == NUM_TRAIN + NUM_VAL
 
 
 @pytest.mark.slow
-def test_inceptions_two_heads_train_on_cached_features(tmp_path: Path) -> None:
+def test_both_heads_of_inception_use_cached_features(tmp_path: Path) -> None:
     results = []
     for cache in ("never", "memory"):
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_inceptions_two_heads_train_on_cached_features(tmp_path: Path) -> None:
     assert_same(results[0][0], results[1][0])
 
 
-def test_a_continued_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     unbroken, _ = fit(tmp_path, "auto")
 
     class StopAfterTwo(pl.Callback):
@@ -162,7 +162,7 @@ def test_a_continued_run_ends_with_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
-def test_loaders_of_others_are_cached_where_it_is_asked(tmp_path: Path) -> None:
+def test_external_loaders_are_cached_on_request(tmp_path: Path) -> None:
     images, labels = torch.randn(NUM_TRAIN, 3, 32, 32), torch.arange(NUM_TRAIN) % 10
     data = TensorDataset(images, labels)
     for cache, expected in (("auto", 2 * EPOCHS * NUM_TRAIN), ("memory", 2 * NUM_TRAIN)):
@@ -171,13 +171,13 @@ def test_loaders_of_others_are_cached_where_it_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
-def test_both_progress_bars_show_it(bar: type[pl.Callback], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_both_progress_bars(bar: type[pl.Callback], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fit(tmp_path, "memory", callbacks=[bar()], max_epochs=2)
     captured = capfd.readouterr()
     assert "Features" in captured.out + captured.err or bar is RichProgressBar  # which shows nothing without a terminal
 
 
-def test_keys_are_of_the_pixels_alone() -> None:
+def test_keys_depend_only_on_pixels() -> None:
     images = torch.randn(9, 3, 7, 5)
     keys = image_keys(images)
     assert keys.shape == (9, 2)
@@ -191,7 +191,7 @@ def test_keys_are_of_the_pixels_alone() -> None:
         assert len(set(image_keys((images * 50).to(dtype))[:, 0].tolist())) == 9
 
 
-def test_a_cache_knows_all_images_of_a_batch_or_says_nothing(tmp_path: Path) -> None:
+def test_find_returns_features_only_if_all_images_are_cached(tmp_path: Path) -> None:
     images = torch.randn(10, 3, 4, 4)
     features = torch.arange(20.0).view(10, 2)
     for path in (None, tmp_path / "run" / "features.bin"):

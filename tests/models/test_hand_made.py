@@ -1,4 +1,4 @@
-"""Hand-made layers as torch modules: gradcheck, equal to their namesakes, and trained through the ordinary Trainer."""
+"""Hand-made layers as torch modules: gradcheck, comparison with torch's layers, and training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ IMAGES = torch.randn(2, 4, 7, 6, dtype=torch.float64, generator=torch.Generator(
 def test_convolution_gradcheck(backend: Any, settings: Any) -> None:
     torch.manual_seed(0)
     layer = HandConv2d(4, 6, 2, backend=backend, **settings).double()
-    images = IMAGES[:1, :, :4, :5] if backend == "loops" else IMAGES  # Python's loops take their time
+    images = IMAGES[:1, :, :4, :5] if backend == "loops" else IMAGES  # Python's loops are slow
     inputs = (images.clone().requires_grad_(), *layer.parameters())
 
     def f(x: Tensor, *parameters: Tensor) -> Any:
@@ -63,7 +63,7 @@ def test_gradcheck(f: Callable[[Tensor], Tensor], x: Tensor) -> None:
     assert gradcheck(f, x.clone().requires_grad_())
 
 
-def test_equal_their_namesakes_with_the_same_state() -> None:
+def test_results_and_state_dict_equal_those_of_torch() -> None:
     torch.manual_seed(0)
     theirs = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 5))
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_autocast_computes_in_float32() -> None:
     assert layer.weight.grad is not None
 
 
-def test_no_gradient_for_the_images() -> None:
+def test_images_get_no_gradient() -> None:
     layer = HandConv2d(3, 4, 3)
     x = torch.randn(1, 3, 5, 5)
     layer(x).sum().backward()
@@ -115,8 +115,8 @@ def fit(model: pl.LightningModule) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", [LinearClassifier, TwoLayerNet])
-def test_classifiers_train_like_torchs_own(kind: Any) -> None:
-    """The same training with torch's layers, loss and penalty ends with the same weights, up to rounding."""
+def test_classifiers_train_like_torch(kind: Any) -> None:
+    """Training with torch's layers, loss and penalty gives the same weights, up to rounding."""
     torch.manual_seed(0)
     ours = kind(lr=0.05, reg=1e-2, momentum=0.0)
     torch.manual_seed(0)
@@ -142,7 +142,7 @@ def test_classifiers_train_like_torchs_own(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(("activation", "pooling"), [("relu", "max"), ("tanh", "average")])
-def test_lenet_with_hand_made_layers_trains_alike(activation: Any, pooling: Any) -> None:
+def test_lenet_with_hand_made_layers_trains_like_torch(activation: Any, pooling: Any) -> None:
     networks = []
     for layers in ("library", "hand_made"):
         torch.manual_seed(0)
@@ -155,7 +155,7 @@ def test_lenet_with_hand_made_layers_trains_alike(activation: Any, pooling: Any)
     assert metrics["val/loss"] == pytest.approx(expected["val/loss"], rel=1e-4)
 
 
-def test_number_of_parameters_and_first_values() -> None:
+def test_number_of_parameters_and_initial_values() -> None:
     net = TwoLayerNet()
     assert sum(parameter.numel() for parameter in net.parameters()) == 3072 * 64 + 64 + 64 * 10 + 10
     assert sum(parameter.numel() for parameter in LinearClassifier().parameters()) == 30_730
@@ -168,16 +168,19 @@ def test_number_of_parameters_and_first_values() -> None:
     ("call", "message"),
     [
         (lambda: HandConv2d(3, 4, 3, padding="same"), r"padding \(=same"),
-        (lambda: HandConv2d(3, 4, 3, padding=1, padding_mode="reflect"), "must be numbers of pixels of zeros"),
+        (
+            lambda: HandConv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+            "must be a number of pixels, filled with zeros",
+        ),
         (lambda: HandConv2d(3, 4, 3, backend="cuda"), r"backend \(='cuda'\)"),
         (lambda: HandPool2d("min", 2), r"kind \(='min'\)"),
         (lambda: TwoLayerNet(hidden=0), r"hidden \(=0\)"),
         (lambda: TwoLayerNet(reg=-1.0), r"reg \(=-1.0\)"),
         (lambda: TwoLayerNet(weight_scale=0.0), r"weight_scale \(=0.0\)"),
         (lambda: LeNet(backend="cython"), "set layers=hand_made too"),
-        (lambda: LinearClassifier(mixup=0.2), "takes hard labels"),
+        (lambda: LinearClassifier(mixup=0.2), "needs hard labels"),
     ],
 )
-def test_mistakes(call: Callable[[], object], message: str) -> None:
+def test_invalid_arguments_raise(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Fully connected networks: published sizes, the order of the layers, dropout's place."""
+"""Fully connected networks: published sizes, order of the layers, place of dropout."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def test_the_order_of_the_layers() -> None:
 @pytest.mark.parametrize(
     ("name", "function"), [("relu", torch.relu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid), ("gelu", None)]
 )
-def test_the_function_is_that_of_its_matrices(name: Any, function: Any) -> None:
+def test_forward_pass_equals_matrix_products(name: Any, function: Any) -> None:
     model = MLP([6, 5], name, image_size=4)
     images = torch.randn(7, 3, 4, 4).to(memory_format=torch.channels_last)
     x = images.reshape(7, -1)
@@ -64,7 +64,7 @@ def test_the_function_is_that_of_its_matrices(name: Any, function: Any) -> None:
     torch.testing.assert_close(model(images), x @ output.weight.T + output.bias)  # type: ignore[operator]
 
 
-def test_dropout_around_relu_is_the_same_function_and_around_tanh_is_not() -> None:
+def test_place_of_dropout_matters_for_tanh_but_not_for_relu() -> None:
     x = torch.randn(64, 1)
 
     def trained(**settings: Any) -> Tensor:
@@ -80,7 +80,7 @@ def test_dropout_around_relu_is_the_same_function_and_around_tanh_is_not() -> No
     assert not torch.allclose(before, after)
 
 
-def test_batch_norm_stands_before_the_activation() -> None:
+def test_batch_norm_is_before_the_activation() -> None:
     model = MLP([16], batch_norm=True, image_size=4)
     seen: list[Tensor] = []
     model.network.get_submodule("norm_1").register_forward_hook(lambda module, given, result: seen.append(result))
@@ -92,7 +92,7 @@ def test_batch_norm_stands_before_the_activation() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLP([0]), r"hidden_sizes \(=\[0\]\) must hold sizes of at least 1"),
+        (lambda: MLP([0]), r"hidden_sizes \(=\[0\]\) must contain sizes of at least 1"),
         (lambda: MLP(dropout=1.0), r"dropout \(=1.0\) must be at least 0 and below 1"),
         (lambda: MLP(dropout=-0.1), r"dropout \(=-0.1\)"),
         (lambda: MLPRegressor(in_features=0), r"in_features \(=0\) must be at least 1"),
@@ -101,7 +101,7 @@ def test_batch_norm_stands_before_the_activation() -> None:
         (lambda: MLPRegressor(lr=0.0), r"lr \(=0.0\) must be a positive number"),
     ],
 )
-def test_bad_settings_are_named(make: Any, message: str) -> None:
+def test_invalid_settings_raise(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -117,7 +117,7 @@ def test_bad_settings_are_named(make: Any, message: str) -> None:
         (MLPRegressor([8], dropout=0.1, optimizer="adam", schedule="cosine"), NoisyLineDataModule(passes=3), Regressor),
     ],
 )
-def test_it_trains_and_its_checkpoint_brings_it_back(model: Any, data: Any, base: type, tmp_path: Path) -> None:
+def test_training_and_restoring_from_a_checkpoint(model: Any, data: Any, base: type, tmp_path: Path) -> None:
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     before = [weight.detach().clone() for weight in weights]
     trainer = pl.Trainer(

@@ -1,4 +1,4 @@
-"""Parameter counts, output sizes and receptive fields of the networks, computed."""
+"""Parameter counts, output sizes and receptive fields of the networks."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_number_of_parameters(model: Classifier, count: int) -> None:
 
 
 def spatial_trace(model: DilatedNet) -> tuple[list[int], list[int]]:
-    """Output side after each convolution and pooling, and the receptive field there, in pixels."""
+    """Return the output size and the receptive field after each convolution and pooling, in pixels."""
     sides, fields = [], []
     field, jump, x = 1, 1, torch.zeros(1, 3, 32, 32)
     for layer in model.eval().network.modules():
@@ -48,22 +48,22 @@ def spatial_trace(model: DilatedNet) -> tuple[list[int], list[int]]:
     return sides, fields
 
 
-def test_dilated_net_187k_shrinks_and_sees_as_published() -> None:
+def test_sizes_and_receptive_fields_of_dilated_net_187k() -> None:
     sides, fields = spatial_trace(DilatedNet())
     assert sides == [32, 30, 28, 24, 22, 11, 9, 9, 7, 5, 5, 3, 1]
     assert fields == [3, 5, 7, 11, 13, 15, 19, 19, 23, 27, 27, 31, 35]
 
 
-def test_dilated_net_191k_shrinks_as_published() -> None:
+def test_sizes_of_dilated_net_191k() -> None:
     sides, _ = spatial_trace(DilatedNet("191k"))
     assert sides[3:5] == [26, 22]
     assert sides[-1] == 1
-    assert len(sides) == 12  # nothing left to pool
+    assert len(sides) == 12  # no pooling
 
 
-def test_the_receptive_field_is_what_the_gradient_reaches() -> None:
+def test_the_receptive_field_is_where_the_gradient_is_nonzero() -> None:
     model = DilatedNet().eval()
-    for layer in model.modules():  # any path counts: make all of them pass
+    for layer in model.modules():  # so that no gradient is zero by chance
         if isinstance(layer, nn.ReLU):
             layer.forward = lambda x: x  # type: ignore[method-assign]
     image = torch.randn(1, 3, 32, 32, requires_grad=True)
@@ -89,12 +89,12 @@ def test_the_receptive_field_is_what_the_gradient_reaches() -> None:
         (lambda: LeNet(schedule="cosin"), r"schedule \(='cosin'\)"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_settings_are_named(make: Any, message: str) -> None:
+def test_invalid_settings_raise(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_activation_after_max_pooling_is_the_same_function() -> None:
+def test_activation_commutes_with_max_pooling() -> None:
     x = torch.randn(2, 6, 8, 8)
     for act in (nn.ReLU(), nn.Tanh()):
         assert torch.equal(act(nn.MaxPool2d(2)(x)), nn.MaxPool2d(2)(act(x)))

@@ -1,4 +1,4 @@
-"""Pretrained networks: what trains, what stays as it is to the bit, and that each is torchvision's own network."""
+"""Pretrained networks: stages, frozen and trained parameters, comparison with torchvision."""
 
 import warnings
 from pathlib import Path
@@ -101,31 +101,29 @@ def test_the_stages_in_order_are_torchvisions_forward_pass(arch: str) -> None:
         ("head", False, "stem, layer1, layer2, layer3, layer4"),
         (["layer3", "layer4"], False, "stem, layer1, layer2"),
         ("all", False, ""),
-        ("head", True, ""),  # weights that were loaded afterwards, as those of a checkpoint
+        ("head", True, ""),  # weights loaded afterwards, as from a checkpoint
     ],
 )
-def test_a_frozen_body_with_random_weights_is_warned_about(
-    train: Any, loaded: bool, frozen: str, tmp_path: Path
-) -> None:
+def test_frozen_random_weights_warn(train: Any, loaded: bool, frozen: str, tmp_path: Path) -> None:
     model = small_resnet(train=train, cache="never")
     if loaded:
         model.load_state_dict(small_resnet().state_dict())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer(tmp_path, fast_dev_run=True).fit(model, small_data())
-    told = [str(each.message) for each in caught if "random weights" in str(each.message)]
-    assert told == (
+    messages = [str(each.message) for each in caught if "random weights" in str(each.message)]
+    assert messages == (
         []
         if not frozen
         else [
-            f"PretrainedResNet: {frozen} are frozen with random weights (weights is None), and learn nothing: pass "
+            f"PretrainedResNet: {frozen} are frozen with random weights (weights is None): pass "
             "--model.weights default, or --model.train all."
         ]
     )
 
 
 @pytest.mark.parametrize("train", ["head", ["layer4"], "layer3", "all"])
-def test_what_is_frozen_stays_to_the_bit_and_the_rest_moves(train: Any, tmp_path: Path) -> None:
+def test_only_trained_stages_change(train: Any, tmp_path: Path) -> None:
     model = small_resnet(train=train, cache="never")
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     trainer(tmp_path).fit(model, small_data(augment=["flip"]))
@@ -135,10 +133,10 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_moves(train: Any, tmp_path
         if moves:
             assert not torch.equal(value, before[name]), name
         elif not name.startswith(prefixes):
-            assert torch.equal(value, before[name]), name  # the statistics of batch norms among them
+            assert torch.equal(value, before[name]), name  # including batch norm statistics
 
 
-def test_frozen_means_frozen_through_train() -> None:
+def test_train_keeps_frozen_layers_in_evaluation_mode() -> None:
     model = PretrainedAlexNet(weights=None, input_size=63)
     dropouts = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
     for mode in (model.train(), model.eval().train(True)):
@@ -159,13 +157,13 @@ def test_frozen_stages_leave_no_graph() -> None:
         )
     model.training_loss((torch.randn(2, 3, 32, 32), torch.tensor([0, 1])))
     assert seen == {"layer3": (False, False), "layer4": (True, True)}
-    images = torch.randn(2, 3, 32, 32, requires_grad=True)  # who asks for a gradient by the pixels gets it
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)  # a gradient by the pixels is available
     model(images).sum().backward()
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
 
 
-def test_the_backbone_has_its_own_learning_rate(tmp_path: Path) -> None:
+def test_learning_rate_of_the_backbone(tmp_path: Path) -> None:
     model = small_resnet(train=["layer4"], lr=0.2, backbone_lr_ratio=0.1, decay_norm_and_bias=False, weight_decay=0.1)
     groups = model.make_optimizer().param_groups
     found = {id(each): (group["lr"], group["weight_decay"]) for group in groups for each in group["params"]}
@@ -177,10 +175,10 @@ def test_the_backbone_has_its_own_learning_rate(tmp_path: Path) -> None:
     assert len(found) == sum(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_inceptions_auxiliary_loss_counts_in_training_only() -> None:
+def test_auxiliary_loss_of_inception_is_only_for_training() -> None:
     torch.manual_seed(0)
     model = PretrainedInception(weights=None, num_classes=3)
-    nn.init.zeros_(model.network.get_submodule("fc").weight)  # else a loss so large that the other one drowns in it
+    nn.init.zeros_(model.network.get_submodule("fc").weight)  # so that the main loss is not much larger than the other
     calls: list[Tensor] = []
     model.network.get_submodule("AuxLogits.fc").register_forward_hook(lambda _, __, output: calls.append(output))
     images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
@@ -197,8 +195,8 @@ def test_inceptions_auxiliary_loss_counts_in_training_only() -> None:
     assert gradients == {"fc.weight", "fc.bias", "AuxLogits.fc.weight", "AuxLogits.fc.bias"}
 
 
-def test_inception_wants_what_torchvision_gives_it() -> None:
-    """Pixels in [0, 1], by way of ImageNet's normalisation, come to (x - 0.5) / 0.5."""
+def test_normalisation_of_inception() -> None:
+    """Images with ImageNet's normalisation are converted to (x - 0.5) / 0.5."""
     pixels = torch.rand(2, 3, 5, 5)
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[:, :, None, None]
     with torch.device("meta"):
@@ -207,9 +205,13 @@ def test_inception_wants_what_torchvision_gives_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "alexnet", "squeezenet1_0", "inception_v3", pytest.param("vgg16_bn", marks=pytest.mark.slow)]
+    "arch",
+    [
+        "squeezenet1_0",
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("resnet18", "alexnet", "inception_v3", "vgg16_bn")),
+    ],
 )
-def test_one_step_at_the_true_size(arch: str, tmp_path: Path) -> None:
+def test_one_step_at_the_usual_size(arch: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = kind_of(arch)(arch=arch, weights=None, num_classes=10, lr=0.1)
     assert model.input_size == (299 if arch == "inception_v3" else 224)
@@ -228,7 +230,7 @@ def test_one_step_at_the_true_size(arch: str, tmp_path: Path) -> None:
     assert moved == set(model._stages.last_layers)
 
 
-def test_images_of_any_size_and_grey_ones_are_taken() -> None:
+def test_images_of_any_size_and_grey_images() -> None:
     model = small_resnet(input_size=40).eval()
     with torch.no_grad():
         assert model(torch.randn(2, 3, 100, 60)).shape == (2, 10)
@@ -236,7 +238,7 @@ def test_images_of_any_size_and_grey_ones_are_taken() -> None:
         assert torch.equal(model(grey), model(grey.expand(-1, 3, -1, -1)))
 
 
-def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
+def test_a_checkpoint_does_not_need_the_initial_weights(tmp_path: Path) -> None:
     torch.manual_seed(3)
     source = tmp_path / "weights.pth"
     torch.save(torchvision.models.squeezenet1_1(num_classes=4).state_dict(), source)
@@ -256,7 +258,7 @@ def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
     assert torch.equal(model(images), again(images))
 
 
-def test_callbacks_see_each_layer_work_while_features_are_cached(tmp_path: Path) -> None:
+def test_callbacks_get_layer_outputs_while_features_are_cached(tmp_path: Path) -> None:
     layers = ["network.conv1", "network.layer2.0.conv1"]
     run = trainer(tmp_path, max_epochs=2, callbacks=[FeatureMaps(layers=layers, every_n_epochs=1)])
     run.fit(small_resnet(cache="memory"), small_data())
@@ -266,7 +268,10 @@ def test_callbacks_see_each_layer_work_while_features_are_cached(tmp_path: Path)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: small_resnet(train=["layr4"]), r"no stage 'layr4'. Did you mean layer4\? There are stem, layer1"),
+        (
+            lambda: small_resnet(train=["layr4"]),
+            r"unknown stage 'layr4'. Did you mean layer4\? Use all, or stages among stem, layer1",
+        ),
         (lambda: small_resnet(train="hed"), r"Did you mean head\?"),
         (lambda: small_resnet(input_size=8), r"input_size \(=8\) must be at least 32 pixels for resnet18"),
         (lambda: PretrainedInception(weights=None, input_size=224), r"input_size \(=224\) must be at least 299"),
@@ -276,17 +281,17 @@ def test_callbacks_see_each_layer_work_while_features_are_cached(tmp_path: Path)
         (lambda: small_resnet(arch="vgg16"), r"arch \(=vgg16\) must be one of resnet18, resnet34"),
     ],
 )
-def test_bad_settings_are_named(make: Any, message: str) -> None:
+def test_invalid_settings_raise(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_other_normalisation_than_the_weights_is_told(tmp_path: Path) -> None:
+def test_another_normalisation_than_that_of_the_weights_warns(tmp_path: Path) -> None:
     model = small_resnet()
     model._wants_imagenet = True  # as with published weights
     assert isinstance(model, Classifier)
     run = trainer(tmp_path, fast_dev_run=True)
-    with pytest.warns(UserWarning, match=r"published weights want images normalised by ImageNet's .* --data.mean"):
+    with pytest.warns(UserWarning, match=r"published weights need images normalised by ImageNet's .* --data.mean"):
         run.fit(model, small_data())
     run.fit(model, small_data(mean=IMAGENET_MEAN, std=IMAGENET_STD))  # a warning would be an error

@@ -23,7 +23,7 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
 
 
-def words(name: str) -> list[str]:
+def arguments(name: str) -> list[str]:
     return [
         *("fit", "--config", str(FOLDER / f"{name}.yaml"), "--model.weights", "null"),
         *("--model.input_size", SMALLEST.get(name, "32"), "--trainer.accelerator", "cpu"),
@@ -40,11 +40,11 @@ def test_every_configuration_builds_and_trains_a_step(name: str) -> None:
     assert config["model"]["init_args"]["weights"] == "default"
     settings = config["data"]["init_args"]
     assert (tuple(settings["mean"]), tuple(settings["std"])) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert cli.main([*words(name), "--trainer.fast_dev_run", "true"]) == 0
+    assert cli.main([*arguments(name), "--trainer.fast_dev_run", "true"]) == 0
 
 
-def test_alexnets_filters_are_drawn(tmp_path: Path) -> None:
-    slim = [*words("alexnet_filters"), "--trainer.enable_checkpointing", "false"]
+def test_filters_of_alexnet_are_plotted(tmp_path: Path) -> None:
+    slim = [*arguments("alexnet_filters"), "--trainer.enable_checkpointing", "false"]
     assert cli.main([*slim, "--run_dir", "run"]) == 0
     for name in ("filters", "filters_channels"):
         assert (tmp_path / "run" / "pictures" / f"{name}.png").stat().st_size > 0
@@ -53,28 +53,28 @@ def test_alexnets_filters_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--model.train", "[layr4]"], "there is no stage 'layr4'. Did you mean layer4?"),
+        (["--model.train", "[layr4]"], "unknown stage 'layr4'. Did you mean layer4?"),
         (["--model.arch", "resnet19"], "arch (=resnet19) must be one of resnet18, resnet34"),
-        (["--model.weights", "IMAGENET1K_V9"], "resnet18 has no weights of that name. Did you mean IMAGENET1K_V1?"),
+        (["--model.weights", "IMAGENET1K_V9"], "the name of weights of resnet18. Did you mean IMAGENET1K_V1?"),
         (["--model.cache", "disk"], "cache (=disk) must be one of auto, memory, file, never."),
         (["--data.num_views", "0"], "num_views (=0): must be at least 1."),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(
+def test_a_usage_error_is_one_line_and_leaves_no_files(
     changes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([*words("resnet18_head"), *changes]) == 2
+    assert cli.main([*arguments("resnet18_head"), *changes]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-cifar: error: ")]
     assert len(said) == 1
     assert message in said[0]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_run_is_tested_without_the_weights_it_began_with(tmp_path: Path) -> None:
+def test_a_finished_run_does_not_need_its_initial_weights(tmp_path: Path) -> None:
     weights = tmp_path / "mine.pth"
     torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
-    start = [*words("squeezenet_head"), "--model.arch", "squeezenet1_1", "--model.weights", str(weights)]
-    # ImageNet's statistics are asked for with published weights alone: a file's own are not known.
+    start = [*arguments("squeezenet_head"), "--model.arch", "squeezenet1_1", "--model.weights", str(weights)]
+    # The warning about ImageNet's statistics is only for published weights.
     assert cli.main([*start, "--run_dir", "run", "--trainer.max_epochs", "2"]) == 0
     weights.unlink()
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["init_args"]["weights"] == str(weights)

@@ -1,4 +1,4 @@
-"""Weights from torch's cache, from a server, from one's own files; and what is said when they do not fit."""
+"""Weights from torch's cache, a server and files; and the errors if they do not fit."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> Publish:
-    """Puts weights on a server (a folder), and says where torchvision's cache will have them."""
+    """Write weights to a server (a folder), and return their path."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
 
     def write(*, digest: str | None = None, server: Path | None = None) -> Path:
@@ -68,7 +68,7 @@ def test_published_weights_are_downloaded_once_and_then_cached(
     assert_body_is(build(name), state)
 
 
-def test_the_last_layer_is_new_unless_it_is_wanted(publish: Publish, state: dict[str, Tensor]) -> None:
+def test_the_last_layer_is_random_unless_requested(publish: Publish, state: dict[str, Tensor]) -> None:
     publish()
     name = "classifier.1.weight"
     assert not torch.equal(build(num_classes=1000).network.state_dict()[name], state[name])
@@ -83,35 +83,37 @@ def test_the_last_layer_is_new_unless_it_is_wanted(publish: Publish, state: dict
     assert 0.9 * bound < first.abs().max() <= bound  # the layer's own initialisation
 
 
-def test_a_missing_network_says_what_to_put_where(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_network_names_url_and_path(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     publish()
-    url = "http://127.0.0.1:9/squeezenet1_1-0123abcd.pth"  # nobody listens
+    url = "http://127.0.0.1:9/squeezenet1_1-0123abcd.pth"  # a closed port
     monkeypatch.setattr(ENTRY.value, "url", url)
     path = cached_file(ENTRY)
-    expected = rf"squeezenet1_1 could not be had \(.*\): download {url} and put it at {re.escape(str(path))}$"
+    expected = rf"squeezenet1_1 could not be downloaded \(.*\): download {url} and save it as {re.escape(str(path))}$"
     with pytest.raises(OSError, match=expected) as caught:
         build()
     assert "\n" not in str(caught.value)
     assert not list(path.parent.iterdir())
 
 
-def test_a_hash_that_does_not_match_is_refused(publish: Publish) -> None:
+def test_a_hash_that_does_not_match_raises(publish: Publish) -> None:
     publish(digest="deadbeef")
-    with pytest.raises(ValueError, match=r'another file than its name says: .*expected "deadbeef"'):
+    with pytest.raises(ValueError, match=r'does not match the hash in its name: .*expected "deadbeef"'):
         build()
     assert not cached_file(ENTRY).exists()
     cached = publish(digest="deadbeef", server=cached_file(ENTRY).parent)  # in the cache already
-    with pytest.raises(ValueError, match=r"its SHA-256 begins with \w{8}, not with deadbeef .* delete it") as caught:
+    with pytest.raises(
+        ValueError, match=r"its SHA-256 begins with \w{8}, but its name contains deadbeef: delete it"
+    ) as caught:
         build()
     assert str(cached) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_network_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+def test_a_file_of_another_network_raises(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
     assert_body_is(build(str(path)), state)
-    expected = r"mine.pth holds the weights of another network than resnet18 \(it fits squeezenet1_1\): conv1.weight is"
+    expected = r"mine.pth contains weights of another network than resnet18 \(it fits squeezenet1_1\): conv1.weight is"
     with pytest.raises(ValueError, match=expected) as caught:
         PretrainedResNet(weights=str(path))
     assert "\n" not in str(caught.value)
@@ -119,21 +121,21 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path, state: dict[str, T
     with pytest.raises(ValueError, match=r"than squeezenet1_1: features.9.squeeze.weight is missing"):
         build(str(path))
     torch.save({**state, "extra": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"than squeezenet1_1: extra is too many"):
+    with pytest.raises(ValueError, match=r"than squeezenet1_1: extra is not a weight of the network"):
         build(str(path))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"hello", r"mine.pth is not a readable file of weights, or is damaged"),
-        ({"epoch": 3}, r"mine.pth holds no weights by name"),
-        (torch.zeros(3), r"mine.pth holds no weights by name"),
-        (Path, r"mine.pth is not a readable file of weights"),  # a pickle that is more than plain values
-        (None, r"weights \(=.*mine.pth\): there is no such file, and squeezenet1_1 has no weights of that name"),
+        (b"hello", r"mine.pth is damaged, or not a file of weights"),
+        ({"epoch": 3}, r"mine.pth does not contain weights by name"),
+        (torch.zeros(3), r"mine.pth does not contain weights by name"),
+        (Path, r"mine.pth is damaged, or not a file of weights"),  # a pickle of a class
+        (None, r"weights \(=.*mine.pth\) is neither a file nor the name of weights of squeezenet1_1"),
     ],
 )
-def test_a_file_that_holds_no_weights_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_raises(content: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -144,8 +146,8 @@ def test_a_file_that_holds_no_weights_is_refused(content: Any, message: str, tmp
     assert "\n" not in str(caught.value)
 
 
-def test_a_near_name_is_offered() -> None:
-    with pytest.raises(ValueError, match=r"Did you mean IMAGENET1K_V1\? There are default, IMAGENET1K_V1, and null"):
+def test_the_error_suggests_a_similar_name() -> None:
+    with pytest.raises(ValueError, match=r"Did you mean IMAGENET1K_V1\? Names are default, IMAGENET1K_V1, and null"):
         build("IMAGENET1K_V2")
 
 
@@ -162,8 +164,8 @@ def test_older_files_and_half_precision_are_read(tmp_path: Path) -> None:
     )
 
 
-def test_a_network_that_was_trained_here_is_taken_further(tmp_path: Path) -> None:
-    """From the checkpoint of a run with other classes, statistics of batch norms included."""
+def test_weights_from_the_checkpoint_of_a_run(tmp_path: Path) -> None:
+    """The number of classes may differ; batch norm statistics are loaded too."""
     torch.manual_seed(0)
     source = PretrainedResNet(weights=None, train="all", input_size=32)
     trainer = pl.Trainer(

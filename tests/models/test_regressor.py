@@ -1,4 +1,4 @@
-"""Least squares: the loss, what is logged, and the regime shared with classifiers."""
+"""Regressors: loss, metrics, schedule and resume."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import torch
 
 from lightning_cifar.data import NoisyLineDataModule
 from lightning_cifar.models import LeNet, MLPRegressor, Regressor
-from lightning_cifar.schedules import lr_factor
 
 
 def fit(model: pl.LightningModule, tmp_path: Path, data: NoisyLineDataModule, **kwargs: Any) -> pl.Trainer:
@@ -26,7 +25,7 @@ def fit(model: pl.LightningModule, tmp_path: Path, data: NoisyLineDataModule, **
     return trainer
 
 
-def test_a_line_is_fitted_as_least_squares_fit_it(tmp_path: Path) -> None:
+def test_a_linear_model_converges_to_least_squares(tmp_path: Path) -> None:
     data = NoisyLineDataModule(passes=300)
     model = MLPRegressor([], lr=0.5, momentum=0.0)
     trainer = fit(model, tmp_path, data)
@@ -70,30 +69,18 @@ def test_evaluation_is_without_dropout(tmp_path: Path) -> None:
     torch.testing.assert_close(prediction[0], model.eval()(data.points("test").x))
 
 
-def test_shapes_that_broadcasting_would_hide_are_refused() -> None:
+def test_different_shapes_raise() -> None:
     model = MLPRegressor()
     with pytest.raises(ValueError, match=r"Outputs \(5, 1\) and targets \(5,\) differ in shape"):
         model.training_loss((torch.zeros(5, 1), torch.zeros(5)))
 
 
-def test_the_regime_is_that_of_the_classifiers(tmp_path: Path) -> None:
-    seen: list[float] = []
-
-    class Note(pl.Callback):
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            seen.append(optimizer.param_groups[0]["lr"])
-
-    model = MLPRegressor(lr=0.02, schedule="cosine", warmup=0.25)
-    fit(model, tmp_path, NoisyLineDataModule(passes=8), max_epochs=2, callbacks=[Note()])
-    assert seen == pytest.approx([0.02 * lr_factor(i / 16, schedule="cosine", warmup=0.25) for i in range(16)])
-
-
-def test_a_model_says_by_what_it_is_judged() -> None:
+def test_monitored_metric() -> None:
     assert Regressor.monitor == ("val/loss", "min")
     assert LeNet.monitor == ("val/accuracy", "max")
 
 
-def test_a_scheduler_can_be_had_without_a_trainer() -> None:
+def test_scheduler_without_a_trainer() -> None:
     model = MLPRegressor(lr=0.4, schedule="linear")
     optimizer = model.make_optimizer()
     scheduler = model.make_scheduler(optimizer, 4)
@@ -103,12 +90,12 @@ def test_a_scheduler_can_be_had_without_a_trainer() -> None:
         optimizer.step()
         scheduler.step()
     assert lrs == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
-    with pytest.raises(ValueError, match=r"schedule=linear needs an end"):
+    with pytest.raises(ValueError, match=r"schedule=linear needs a finite number of steps"):
         model.make_scheduler(optimizer, float("inf"))
-    MLPRegressor().make_scheduler(optimizer, float("inf"))  # a constant one needs none
+    MLPRegressor().make_scheduler(optimizer, float("inf"))  # a constant schedule needs no end
 
 
-def test_settings_win_over_those_of_a_checkpoint(tmp_path: Path) -> None:
+def test_settings_override_those_of_a_checkpoint(tmp_path: Path) -> None:
     data = NoisyLineDataModule(passes=4)
     trainer = fit(MLPRegressor(lr=0.1), tmp_path, data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
