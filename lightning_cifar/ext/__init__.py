@@ -1,1 +1,1 @@
-"""Layers by hand on NumPy arrays."""
+"""Hand-written layers on NumPy arrays."""

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The register-blocked convolution of direct/*.c on memoryviews. Checks what keeps the process alive; see convolution.py for the rest.
+"""The register-blocked convolution of direct/*.c on memoryviews. Checks only what would crash the process; see convolution.py.
 
-Outputs are passed in. The GIL is released while the kernels run. N batch, C in-channels, K out-channels, H W image,
+Outputs are arguments. The GIL is released while the kernels run. N batch, C in-channels, K out-channels, H W image,
 R S kernel, P Q output.
 """
 
@@ -32,12 +32,12 @@ cdef const kernels *chosen = find_kernels(b"")
 
 
 def instruction_set():
-    """The name of the kernels in use: avx512, avx2 or portable."""
+    """Return the name of the kernels in use: avx512, avx2 or portable."""
     return (<bytes>chosen.name).decode()
 
 
 def use_instruction_set(str name):
-    """Uses the kernels of this name; the best that the processor has when empty."""
+    """Select kernels by name; an empty name selects the best that the processor supports."""
     global chosen
     cdef bytes encoded = name.encode()
     cdef const kernels *found = find_kernels(encoded)
@@ -47,7 +47,7 @@ def use_instruction_set(str name):
 
 
 def elements_to_cache_line(const real[::1] array):
-    """How many elements of an array lie before the first that begins a cache line of 64 bytes."""
+    """Return the number of elements before the first that starts a cache line of 64 bytes."""
     return -<Py_ssize_t>&array[0] % 64 // sizeof(real)
 
 
@@ -66,7 +66,7 @@ cdef filters as_filters(const void *data, const Py_ssize_t *strides, Py_ssize_t 
 
 
 cdef geometry measure(const Py_ssize_t *x, const Py_ssize_t *y, const Py_ssize_t *w, tuple settings) except *:
-    """From the shapes of x, y and w, and (stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups)."""
+    """Return the geometry from the shapes of x, y and w, and (stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups)."""
     cdef geometry g
     g.stride_h, g.stride_w, g.padding_h, g.padding_w, g.dilation_h, g.dilation_w, g.groups = settings
     g.N, g.H, g.W = x[0], x[2], x[3]
@@ -83,7 +83,7 @@ cdef geometry measure(const Py_ssize_t *x, const Py_ssize_t *y, const Py_ssize_t
 
 
 def forward(const real[:, :, :, :] x, const real[:, :, :, :] w, const real[::1] b, real[:, :, :, :] y, tuple settings, int threads):
-    """y (N, K, P, Q) = convolution of x (N, C, H, W) with w (K, C / groups, R, S), plus b (K,) or None."""
+    """Compute y (N, K, P, Q) = convolution of x (N, C, H, W) with w (K, C / groups, R, S), plus b (K,) or None."""
     cdef geometry g = measure(x.shape, y.shape, w.shape, settings)
     cdef const void *bias = NULL
     cdef images x_images, y_images
@@ -100,11 +100,11 @@ def forward(const real[:, :, :, :] x, const real[:, :, :, :] w, const real[::1] 
     with nogil:
         error = convolution_forward(chosen, sizeof(real), &g, x_images, w_filters, bias, y_images, threads)
     if error:
-        raise MemoryError("no memory for the convolution's working space")
+        raise MemoryError("not enough memory for the convolution")
 
 
 def grad_input(const real[:, :, :, :] grad_y, const real[:, :, :, :] w, real[:, :, :, :] grad_x, tuple settings, int threads):
-    """grad_x (N, C, H, W) from grad_y (N, K, P, Q) and w (K, C / groups, R, S)."""
+    """Compute grad_x (N, C, H, W) from grad_y (N, K, P, Q) and w (K, C / groups, R, S)."""
     cdef geometry g = measure(grad_x.shape, grad_y.shape, w.shape, settings)
     cdef images x_images, y_images
     cdef filters w_filters
@@ -116,11 +116,11 @@ def grad_input(const real[:, :, :, :] grad_y, const real[:, :, :, :] w, real[:, 
     with nogil:
         error = convolution_grad_input(chosen, sizeof(real), &g, y_images, w_filters, x_images, threads)
     if error:
-        raise MemoryError("no memory for the convolution's working space")
+        raise MemoryError("not enough memory for the convolution")
 
 
 def grad_weight(const real[:, :, :, :] grad_y, const real[:, :, :, :] x, real[:, :, :, ::1] grad_w, real[::1] grad_b, tuple settings, int threads):
-    """grad_w (K, C / groups, R, S), grad_b (K,), both contiguous, from grad_y (N, K, P, Q) and x (N, C, H, W)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,), both contiguous, from grad_y (N, K, P, Q) and x (N, C, H, W)."""
     cdef geometry g = measure(x.shape, grad_y.shape, grad_w.shape, settings)
     cdef images x_images, y_images
     cdef int error
@@ -134,4 +134,4 @@ def grad_weight(const real[:, :, :, :] grad_y, const real[:, :, :, :] x, real[:,
     with nogil:
         error = convolution_grad_weight(chosen, sizeof(real), &g, y_images, x_images, &grad_w[0, 0, 0, 0], &grad_b[0], threads)
     if error:
-        raise MemoryError("no memory for the convolution's working space")
+        raise MemoryError("not enough memory for the convolution")

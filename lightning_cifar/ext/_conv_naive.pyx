@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""The seven loops of the definition with types, in an order in which the innermost goes along a row: what Cython alone gives.
+"""The seven loops of the definition with types, ordered so that the innermost loop runs along a row.
 
-Outputs are passed in, filled with zeros or the bias. N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
+Outputs are arguments, filled with zeros or the bias. N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
 """
 
 ctypedef fused real:
@@ -10,18 +10,18 @@ ctypedef fused real:
 
 
 cdef inline Py_ssize_t first_valid(Py_ssize_t count, Py_ssize_t step, Py_ssize_t offset) noexcept nogil:
-    """The first position i in [0, count) with i * step + offset >= 0."""
+    """Return the first position i in [0, count) with i * step + offset >= 0."""
     return 0 if offset >= 0 else min(count, (-offset + step - 1) // step)
 
 
 cdef inline Py_ssize_t end_valid(Py_ssize_t count, Py_ssize_t step, Py_ssize_t offset, Py_ssize_t size) noexcept nogil:
-    """The end of the positions i in [0, count) with i * step + offset < size."""
+    """Return the end of the positions i in [0, count) with i * step + offset < size."""
     return 0 if offset >= size else min(count, (size - 1 - offset) // step + 1)
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, real[:, :, :, ::1] y,
             tuple stride, tuple padding, tuple dilation, Py_ssize_t groups):
-    """Adds the convolution of x (N, C, H, W) with w (K, C / groups, R, S) to y (N, K, P, Q)."""
+    """Add the convolution of x (N, C, H, W) with w (K, C / groups, R, S) to y (N, K, P, Q)."""
     cdef Py_ssize_t n, k, p, q, c, r, s, h, channel, column, first, last
     cdef Py_ssize_t stride_h = stride[0], stride_w = stride[1], padding_h = padding[0], padding_w = padding[1]
     cdef Py_ssize_t dilation_h = dilation[0], dilation_w = dilation[1]
@@ -48,7 +48,7 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, real[:, :, :
 
 def grad_input(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] w, real[:, :, :, ::1] grad_x,
                tuple stride, tuple padding, tuple dilation, Py_ssize_t groups):
-    """Adds the gradient by x to grad_x (N, C, H, W)."""
+    """Add the gradient by x to grad_x (N, C, H, W)."""
     cdef Py_ssize_t n, k, p, q, c, r, s, h, channel, column, first, last
     cdef Py_ssize_t stride_h = stride[0], stride_w = stride[1], padding_h = padding[0], padding_w = padding[1]
     cdef Py_ssize_t dilation_h = dilation[0], dilation_w = dilation[1]
@@ -75,7 +75,7 @@ def grad_input(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] w, real
 
 def grad_weight(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] x, real[:, :, :, ::1] grad_w,
                 tuple stride, tuple padding, tuple dilation, Py_ssize_t groups):
-    """Adds the gradient by w to grad_w (K, C / groups, R, S)."""
+    """Add the gradient by w to grad_w (K, C / groups, R, S)."""
     cdef Py_ssize_t n, k, p, q, c, r, s, h, channel, column, first, last
     cdef Py_ssize_t stride_h = stride[0], stride_w = stride[1], padding_h = padding[0], padding_w = padding[1]
     cdef Py_ssize_t dilation_h = dilation[0], dilation_w = dilation[1]

@@ -1,4 +1,4 @@
-"""The register-blocked kernels of direct/*.c behind the same three functions as the other backends.
+"""Backend "cython": the register-blocked kernels of direct/*.c.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
 """
@@ -18,30 +18,30 @@ from lightning_cifar.ext.conv_geometry import Array, Geometry
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def wished_threads() -> int:
-    """LIGHTNING_CIFAR_EXT_THREADS, or all cores.
+def default_threads() -> int:
+    """Return LIGHTNING_CIFAR_EXT_THREADS, by default the number of cores.
 
     Raises:
-        ValueError: not a positive integer.
+        ValueError: If it is not a positive integer.
     """
-    wished = os.environ.get("LIGHTNING_CIFAR_EXT_THREADS", "")
-    if wished and not (wished.isdecimal() and int(wished) > 0):
-        raise ValueError(f"LIGHTNING_CIFAR_EXT_THREADS (={wished!r}) must be a positive integer")
-    return int(wished) if wished else cores()
+    value = os.environ.get("LIGHTNING_CIFAR_EXT_THREADS", "")
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise ValueError(f"LIGHTNING_CIFAR_EXT_THREADS (={value!r}) must be a positive integer")
+    return int(value) if value else cores()
 
 
 @dataclass
 class Threads:
-    """How many threads the kernels use."""
+    """Number of threads of the kernels."""
 
     count: int
 
 
-threads = Threads(wished_threads())
+threads = Threads(default_threads())
 use_instruction_set(os.environ.get("LIGHTNING_CIFAR_EXT_ISA", ""))
 
 
@@ -50,7 +50,7 @@ def settings(geometry: Geometry) -> tuple[int, ...]:
 
 
 def in_elements(array: Array) -> Array:
-    """The array, or a copy of it where its numbers do not lie on multiples of their size."""
+    """Return the array, or a copy if its elements are not aligned to their size."""
     flags, size = array.flags, array.itemsize
     if flags.aligned and (flags.c_contiguous or not any(stride % size for stride in array.strides)):
         return array
@@ -58,7 +58,7 @@ def in_elements(array: Array) -> Array:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[np.float32 | np.float64]) -> Array:
-    """An array that begins on a cache line; on others every wide store falls on two of them."""
+    """Return an array aligned to a cache line, so that wide stores do not cross two lines."""
     count = math.prod(shape)
     raw: Array = np.empty(count + 64 // dtype.itemsize, dtype)
     first = _conv_direct.elements_to_cache_line(raw)
@@ -66,7 +66,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[np.float32 | np.float64]) -> A
 
 
 def empty_like(images: Array, shape: tuple[int, int, int, int]) -> Array:
-    """An array (N, C, H, W) with its channels in memory where `images` has them: last, or as usual."""
+    """Return an array (N, C, H, W) in the memory format of ``images``, channels_last or contiguous."""
     if not images.flags.c_contiguous and images.transpose(0, 2, 3, 1).flags.c_contiguous:
         n, c, h, w = shape
         return empty((n, h, w, c), images.dtype).transpose(0, 3, 1, 2)
@@ -74,7 +74,7 @@ def empty_like(images: Array, shape: tuple[int, int, int, int]) -> Array:
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
-    """y (N, K, P, Q), with its channels in memory where x has them."""
+    """Compute y (N, K, P, Q) in the memory format of x."""
     y = empty_like(x, geometry.y_shape)
     bias = None if b is None else np.ascontiguousarray(in_elements(b))
     _conv_direct.forward(in_elements(x), in_elements(w), bias, y, settings(geometry), threads.count)
@@ -82,14 +82,14 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
-    """grad_x (N, C, H, W), with its channels in memory where grad_y has them."""
+    """Compute grad_x (N, C, H, W) in the memory format of grad_y."""
     grad_x = empty_like(grad_y, geometry.x_shape)
     _conv_direct.grad_input(in_elements(grad_y), in_elements(w), grad_x, settings(geometry), threads.count)
     return grad_x
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     grad_w, grad_b = np.empty(geometry.w_shape, x.dtype), np.empty(geometry.w_shape[0], x.dtype)
     _conv_direct.grad_weight(in_elements(grad_y), in_elements(x), grad_w, grad_b, settings(geometry), threads.count)
     return grad_w, grad_b

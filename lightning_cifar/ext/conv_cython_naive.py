@@ -1,4 +1,4 @@
-"""The seven typed loops of _conv_naive.pyx behind the same three functions as the other backends.
+"""Backend "cython_naive": the seven typed loops of _conv_naive.pyx.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
 """
@@ -12,12 +12,12 @@ from lightning_cifar.ext.conv_geometry import Array, Geometry
 
 
 def rows(array: Array) -> Array:
-    """The array with the numbers of a row side by side: the compiled loops ask for it."""
+    """Return a contiguous, aligned array, which the compiled loops require."""
     return np.require(array, requirements=["C", "A"])
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
-    """y (N, K, P, Q)."""
+    """Compute y (N, K, P, Q)."""
     y = np.zeros(geometry.y_shape, x.dtype)
     if b is not None:
         y += b[:, None, None]
@@ -26,7 +26,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
-    """grad_x (N, C, H, W)."""
+    """Compute grad_x (N, C, H, W)."""
     grad_x = np.zeros(geometry.x_shape, grad_y.dtype)
     _conv_naive.grad_input(
         rows(grad_y), rows(w), grad_x, geometry.stride, geometry.padding, geometry.dilation, geometry.groups
@@ -35,7 +35,7 @@ def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     grad_w = np.zeros(geometry.w_shape, grad_y.dtype)
     _conv_naive.grad_weight(
         rows(grad_y), rows(x), grad_w, geometry.stride, geometry.padding, geometry.dilation, geometry.groups

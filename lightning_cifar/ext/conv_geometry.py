@@ -1,4 +1,4 @@
-"""The sizes of one convolution, checked.
+"""Shapes and settings of a convolution, and their validation.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
 """
@@ -20,7 +20,7 @@ IntPair: TypeAlias = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shapes of x (N, C, H, W), w (K, C / groups, R, S) and y (N, K, P, Q); pairs are (height, width)."""
+    """Shapes of x (N, C, H, W), w (K, C / groups, R, S) and y (N, K, P, Q), and settings as (height, width)."""
 
     x_shape: tuple[int, int, int, int]
     w_shape: tuple[int, int, int, int]
@@ -32,18 +32,18 @@ class Geometry:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Pixels from the first to the last tap of the kernel, both counted."""
+        """Size of the dilated kernel in pixels."""
         return (self.w_shape[2] - 1) * self.dilation[0] + 1, (self.w_shape[3] - 1) * self.dilation[1] + 1
 
 
 def pair(name: str, value: IntPair, at_least: int) -> tuple[int, int]:
-    """An integer or two of them as (height, width).
+    """Convert one or two integers to (height, width).
 
     Raises:
-        TypeError: not integers.
-        ValueError: not two, or one below `at_least`.
+        TypeError: If they are not integers.
+        ValueError: If there are not two, or one is below ``at_least``.
     """
-    if isinstance(value, int) and value >= at_least:  # by far the most frequent
+    if isinstance(value, int) and value >= at_least:  # the most frequent case
         return int(value), int(value)
     try:
         values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value, value)
@@ -58,28 +58,28 @@ def pair(name: str, value: IntPair, at_least: int) -> tuple[int, int]:
 
 
 def as_array(name: str, value: Array, axes: str) -> Array:
-    """A native float32 or float64 array with one axis for each letter of `axes`, none but N empty.
+    """Convert to a native float32 or float64 array with one axis for each letter of ``axes``; only N may be empty.
 
     Raises:
-        TypeError: integers, booleans, half precision, objects.
-        ValueError: another number of axes, or an empty one.
+        TypeError: If the dtype is neither float32 nor float64.
+        ValueError: If the number of axes differs, or an axis is empty.
     """
     array = np.asarray(value)
     if array.dtype.char not in ("f", "d"):
         raise TypeError(
-            f"{name} is {array.dtype}: convolution takes float32 or float64, e.g. {name}.astype(np.float32)"
+            f"{name} is {array.dtype}: convolution needs float32 or float64, e.g. {name}.astype(np.float32)"
         )
     if array.ndim != len(axes):
         raise ValueError(f"{name} has shape {array.shape}: expected {len(axes)} axes ({', '.join(axes)})")
     if 0 in array.shape and 0 in (array.shape[1:] if axes[0] == "N" else array.shape):
-        raise ValueError(f"{name} has shape {array.shape}: only the batch may be empty of ({', '.join(axes)})")
+        raise ValueError(f"{name} has shape {array.shape}: only the batch axis may be empty of ({', '.join(axes)})")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def same_type(name: str, array: Array, other_name: str, other: Array) -> None:
-    """Raises TypeError unless both arrays have one type of element."""
+    """Raise TypeError if the dtypes of two arrays differ."""
     if array.dtype != other.dtype:
-        raise TypeError(f"{name} is {array.dtype}, {other_name} is {other.dtype}: convert them to one type")
+        raise TypeError(f"{name} is {array.dtype}, {other_name} is {other.dtype}: convert them to one dtype")
 
 
 def measure(
@@ -90,11 +90,11 @@ def measure(
     dilation: IntPair,
     groups: int,
 ) -> Geometry:
-    """Checks that an image batch (N, C, H, W) and filters (K, C / groups, R, S) belong together.
+    """Validate the shapes of images (N, C, H, W) and filters (K, C / groups, R, S), and the settings.
 
     Raises:
-        TypeError: settings that are not integers.
-        ValueError: channels, groups or sizes that do not fit.
+        TypeError: If settings are not integers.
+        ValueError: If channels, groups or sizes do not fit.
     """
     try:
         groups = operator.index(groups)
@@ -106,9 +106,7 @@ def measure(
     return fit(tuple(x_shape), tuple(w_shape), strides, paddings, dilations, groups)
 
 
-@lru_cache(
-    maxsize=256
-)  # a network asks for the same few again and again, and this is half the cost of a tiny convolution
+@lru_cache(maxsize=256)  # validation takes half of the time of a tiny convolution
 def fit(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
@@ -135,7 +133,7 @@ def fit(
                 f"with padding {padding} has ({size + 2 * pad}): use a smaller kernel or dilation, or more padding"
             )
         out.append((size + 2 * pad - extent) // step + 1)
-    # A step or a gap that is never taken may be of any size; the compiled code counts in machine words.
+    # Unused strides and dilations may be larger than the machine words of the compiled code.
     stride = (min(stride[0], H + 2 * padding[0]), min(stride[1], W + 2 * padding[1]))
     dilation = (dilation[0] if R > 1 else 1, dilation[1] if S > 1 else 1)
     return Geometry((N, C, H, W), (K, per_group, R, S), (N, K, out[0], out[1]), stride, padding, dilation, groups)

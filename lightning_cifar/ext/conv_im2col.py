@@ -1,7 +1,7 @@
-"""Convolution without a loop over positions: every window becomes a column of one matrix, and BLAS multiplies.
+"""Backend "im2col": every window is a column of one matrix, multiplied by BLAS.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output, G groups. The columns are R * S times as
-large as the image, so a large batch goes by in pieces.
+large as the image, so a large batch is processed in parts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lightning_cifar.ext.conv_geometry import Array, Geometry
 
-BYTES_OF_COLUMNS = 4 * 2**20  # at a time; measured on 128 x 32 x 32 x 32 images: larger ones leave the cache
+BYTES_OF_COLUMNS = 4 * 2**20  # at a time; larger ones do not fit in the cache: measured on 128 x 32 x 32 x 32 images
 
 
 def pieces(geometry: Geometry, itemsize: int) -> Iterator[slice]:
-    """The batch in slices whose columns fit into BYTES_OF_COLUMNS."""
+    """Yield slices of the batch whose columns fit into BYTES_OF_COLUMNS."""
     N, _, P, Q = geometry.y_shape
     _, _, R, S = geometry.w_shape
     images = max(1, BYTES_OF_COLUMNS // (geometry.x_shape[1] * R * S * P * Q * itemsize))
@@ -25,7 +25,7 @@ def pieces(geometry: Geometry, itemsize: int) -> Iterator[slice]:
 
 
 def columns_of(x: Array, geometry: Geometry) -> Array:
-    """(N, G, C / G * R * S, P * Q): what each output position sees."""
+    """Return the window of each output position: (N, G, C / G * R * S, P * Q)."""
     (top, left), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left))) if top or left else x
     seen_NCPQRS = sliding_window_view(padded, geometry.extent, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
@@ -36,7 +36,7 @@ def columns_of(x: Array, geometry: Geometry) -> Array:
 
 
 def images_of(columns: Array, geometry: Geometry) -> Array:
-    """The reverse, adding up: (N, G, C / G * R * S, P * Q) to (N, C, H, W)."""
+    """Add up columns (N, G, C / G * R * S, P * Q) to images (N, C, H, W), the transpose of ``columns_of``."""
     _, C, H, W = geometry.x_shape
     _, _, P, Q = geometry.y_shape
     _, _, R, S = geometry.w_shape
@@ -52,7 +52,7 @@ def images_of(columns: Array, geometry: Geometry) -> Array:
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
-    """y (N, K, P, Q)."""
+    """Compute y (N, K, P, Q)."""
     N, K, P, Q = geometry.y_shape
     G = geometry.groups
     y = np.empty((N, G, K // G, P * Q), x.dtype)
@@ -65,7 +65,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
-    """grad_x (N, C, H, W)."""
+    """Compute grad_x (N, C, H, W)."""
     N, K, P, Q = geometry.y_shape
     G = geometry.groups
     grad_x = np.empty(geometry.x_shape, grad_y.dtype)
@@ -77,7 +77,7 @@ def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     N, K, P, Q = geometry.y_shape
     G = geometry.groups
     grad_w = np.zeros((G, K // G, geometry.w_shape[1] * geometry.w_shape[2] * geometry.w_shape[3]), grad_y.dtype)

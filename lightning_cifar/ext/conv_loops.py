@@ -1,4 +1,4 @@
-"""Convolution by its definition: seven loops, one multiplication each. For reading, and for checking on tiny arrays.
+"""Backend "loops": the definition of convolution as seven loops, for reading and for checks on tiny arrays.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output.
 """
@@ -13,7 +13,7 @@ from lightning_cifar.ext.conv_geometry import Array, Geometry
 
 
 def products(geometry: Geometry) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Every product of the convolution: indices into y (n, k, p, q), x (n, c, h, v) and w (k, c of the group, r, s)."""
+    """Yield the indices of every product: into y (n, k, p, q), x (n, c, h, v) and w (k, c of the group, r, s)."""
     N, K, P, Q = geometry.y_shape
     _, _, H, W = geometry.x_shape
     _, C, R, S = geometry.w_shape
@@ -27,12 +27,12 @@ def products(geometry: Geometry) -> Iterator[tuple[tuple[int, ...], tuple[int, .
                             for s in range(S):
                                 h = p * geometry.stride[0] - geometry.padding[0] + r * geometry.dilation[0]
                                 v = q * geometry.stride[1] - geometry.padding[1] + s * geometry.dilation[1]
-                                if 0 <= h < H and 0 <= v < W:  # outside lies the padding, which is zero
+                                if 0 <= h < H and 0 <= v < W:  # otherwise in the zero padding
                                     yield (n, k, p, q), (n, first_channel + c, h, v), (k, c, r, s)
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
-    """y (N, K, P, Q)."""
+    """Compute y (N, K, P, Q)."""
     y = np.zeros(geometry.y_shape, x.dtype)
     if b is not None:
         y += b[:, None, None]
@@ -42,7 +42,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
-    """grad_x (N, C, H, W): each product hands its y's gradient to its x, times its w."""
+    """Compute grad_x (N, C, H, W): each product adds the gradient of its y times its w to its x."""
     grad_x = np.zeros(geometry.x_shape, grad_y.dtype)
     for i, j, m in products(geometry):
         grad_x[j] += grad_y[i] * w[m]
@@ -50,7 +50,7 @@ def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     grad_w = np.zeros(geometry.w_shape, grad_y.dtype)
     for i, j, m in products(geometry):
         grad_w[m] += grad_y[i] * x[j]

@@ -1,4 +1,4 @@
-"""Convolution with two loops over the output positions and one matrix product at each.
+"""Backend "naive": two loops over the output positions with a matrix product at each.
 
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output, G groups.
 """
@@ -13,13 +13,13 @@ from lightning_cifar.ext.conv_geometry import Array, Geometry
 
 
 def pad(x: Array, geometry: Geometry) -> Array:
-    """x with its border of zeros."""
+    """Return x with zero padding."""
     (top, left) = geometry.padding
     return np.pad(x, ((0, 0), (0, 0), (top, top), (left, left))) if top or left else x
 
 
 def windows(geometry: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
-    """Each output position (p, q) with the rows and columns of the padded image that it sees."""
+    """Yield each output position (p, q) with the rows and columns of its window in the padded image."""
     _, _, P, Q = geometry.y_shape
     rows, columns = geometry.extent
     for p in range(P):
@@ -29,11 +29,11 @@ def windows(geometry: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
-    """y (N, K, P, Q)."""
+    """Compute y (N, K, P, Q)."""
     N, G, K = geometry.x_shape[0], geometry.groups, geometry.w_shape[0]
     padded = pad(x, geometry)
     y = np.empty(geometry.y_shape, x.dtype)
-    w_GFK = w.reshape(G, K // G, -1).transpose(0, 2, 1)  # F: what one position sees, C / G * R * S numbers
+    w_GFK = w.reshape(G, K // G, -1).transpose(0, 2, 1)  # F: size of a window, C / G * R * S
     F = w_GFK.shape[1]
     for p, q, rows, columns in windows(geometry):
         seen_GNF = padded[:, :, rows, columns].reshape(N, G, F).transpose(1, 0, 2)
@@ -44,7 +44,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
-    """grad_x (N, C, H, W)."""
+    """Compute grad_x (N, C, H, W)."""
     N, _, H, W = geometry.x_shape
     G, K, (top, left) = geometry.groups, geometry.w_shape[0], geometry.padding
     padded = np.zeros((N, geometry.x_shape[1], H + 2 * top, W + 2 * left), grad_y.dtype)
@@ -57,7 +57,7 @@ def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """grad_w (K, C / groups, R, S) and grad_b (K,)."""
+    """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     N, G = geometry.x_shape[0], geometry.groups
     K, C, R, S = geometry.w_shape
     F = C * R * S

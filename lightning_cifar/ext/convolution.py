@@ -1,17 +1,17 @@
-"""Convolution, forward and backward, five ways: from the definition to a kernel as fast as the library's.
+"""Convolution, forward and backward, with five backends: from the definition to a kernel as fast as the library's.
 
     loops         seven loops in Python, the definition
     naive         two loops over the output positions, a matrix product at each
     im2col        no loop over positions: windows as columns, one matrix product
     cython_naive  the seven loops, typed and compiled
-    cython        register-blocked, vectorised, threaded; AVX-512, AVX2 or portable, chosen when it runs
+    cython        register-blocked, vectorised, threaded; AVX-512, AVX2 or portable, selected at run time
 
-The last two are compiled when the package is installed, where a C compiler is found. LIGHTNING_CIFAR_EXT_REQUIRE=1
-makes their absence an error, LIGHTNING_CIFAR_EXT_DISABLE=1 leaves them out; both when installing and when importing.
-"cython" uses all cores, or LIGHTNING_CIFAR_EXT_THREADS of them, or what set_num_threads said;
-LIGHTNING_CIFAR_EXT_ISA=avx2 names an instruction set.
+The last two are compiled when the package is installed, if there is a C compiler. LIGHTNING_CIFAR_EXT_REQUIRE=1
+raises an error if they are missing, LIGHTNING_CIFAR_EXT_DISABLE=1 omits them; both at installation and at import.
+"cython" uses all cores, LIGHTNING_CIFAR_EXT_THREADS, or the number passed to set_num_threads;
+LIGHTNING_CIFAR_EXT_ISA=avx2 selects an instruction set.
 
-What is called convolution here is the cross-correlation that networks compute: the kernel is not flipped.
+Convolution here is the cross-correlation of neural networks: the kernel is not flipped.
 N batch, C in-channels, K out-channels, H W image, R S kernel, P Q output:
 P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from lightning_cifar.ext import conv_im2col, conv_loops, conv_naive
 from lightning_cifar.ext.conv_geometry import Array, Geometry, IntPair, as_array, measure, same_type
@@ -29,7 +29,7 @@ BackendName: TypeAlias = Literal["loops", "naive", "im2col", "cython_naive", "cy
 
 
 class Backend(Protocol):
-    """What each rung of the ladder provides; arguments are checked beforehand."""
+    """Interface of a backend; arguments are checked beforehand."""
 
     def forward(self, x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array: ...
     def grad_input(self, grad_y: Array, w: Array, geometry: Geometry) -> Array: ...
@@ -37,7 +37,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"loops": conv_loops, "naive": conv_naive, "im2col": conv_im2col}
-NOT_BUILT = ""  # why the compiled backends are missing
+NOT_BUILT = ""  # reason why the compiled backends are missing
 
 if os.environ.get("LIGHTNING_CIFAR_EXT_DISABLE") == "1" and os.environ.get("LIGHTNING_CIFAR_EXT_REQUIRE") != "1":
     NOT_BUILT = "LIGHTNING_CIFAR_EXT_DISABLE is set"
@@ -56,25 +56,25 @@ else:
 
 
 def active_backend() -> BackendName:
-    """The backend in use where none is named: "cython" where it is built, else "im2col"."""
+    """Return the default backend: "cython" if it is built, otherwise "im2col"."""
     return "cython" if "cython" in BACKENDS else "im2col"
 
 
 def instruction_set() -> str:
-    """What "cython" runs on: avx512, avx2 or portable; empty where it is not built."""
+    """Return the instruction set of "cython": avx512, avx2 or portable; empty if it is not built."""
     return conv_cython.instruction_set() if "cython" in BACKENDS else ""
 
 
 def get_num_threads() -> int:
-    """Threads that "cython" uses; 1 where it is not built."""
+    """Return the number of threads of "cython"; 1 if it is not built."""
     return conv_cython.threads.count if "cython" in BACKENDS else 1
 
 
 def set_num_threads(count: int) -> None:
-    """Sets the threads that "cython" uses in this process; without effect where it is not built.
+    """Set the number of threads of "cython" in this process; no effect if it is not built.
 
     Raises:
-        ValueError: below 1.
+        ValueError: If it is below 1.
     """
     if count < 1:
         raise ValueError(f"count (={count}) must be at least 1")
@@ -83,10 +83,10 @@ def set_num_threads(count: int) -> None:
 
 
 def choose(backend: BackendName | None) -> Backend:
-    """The backend of a name, or the active one.
+    """Return a backend by name, or the default one.
 
     Raises:
-        ValueError: unknown, or not built.
+        ValueError: If it is unknown or not built.
     """
     name = active_backend() if backend is None else backend
     if name not in BACKENDS:
@@ -107,23 +107,30 @@ def conv2d(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> Array:
-    """Convolves a batch of images.
+    """Compute the convolution of a batch of images.
 
     Args:
-        x_NCHW: (N, C, H, W), float32 or float64, with any strides in memory. Where the channels lie last in memory,
-            "cython" returns an array whose channels do so too.
-        w_KCRS: (K, C / groups, R, S), of the same type.
-        b_K: (K,), added to each out-channel.
-        stride, padding, dilation: pixels, one number or (height, width). The padding is zero.
-        groups: the channels are cut into so many groups, convolved each with its own filters.
-        backend: see above; None is active_backend().
+        x_NCHW: Images (N, C, H, W), float32 or float64, with any strides. If the channels are last in memory, "cython"
+            returns an array in the same format.
+        w_KCRS: Filters (K, C / groups, R, S), of the same dtype.
+        b_K: Biases (K,).
+        stride, padding, dilation: In pixels, one number or (height, width). The padding is zero.
+        groups: Number of groups of channels with separate filters.
+        backend: Name of a backend of this module; None is ``active_backend()``.
 
     Returns:
-        (N, K, P, Q), of the same type.
+        (N, K, P, Q), of the same dtype.
 
     Raises:
-        TypeError: another type of number, or mixed ones.
-        ValueError: shapes or settings that do not fit, a backend that does not exist.
+        TypeError: If dtypes are mixed, or neither float32 nor float64.
+        ValueError: If shapes or settings do not fit, or the backend does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> from lightning_cifar import conv2d
+        >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))[0, 0]
+        array([[4., 4.],
+               [4., 4.]])
     """
     x, w = as_array("x", x_NCHW, "NCHW"), as_array("w", w_KCRS, "KCRS")
     same_type("x", x, "w", w)
@@ -150,23 +157,34 @@ def conv2d_backward(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> tuple[Array, Array, Array]:
-    """The gradients of a loss by x, w and b, given its gradient by y = conv2d(x, w, b).
+    """Compute the gradients of a loss by x, w and b from its gradient by y = conv2d(x, w, b).
 
     Args:
-        grad_y_NKPQ: the gradient by y, of y's shape and type.
-        x_NCHW, w_KCRS: as :func:`conv2d` took them.
-        stride, padding, dilation, groups, backend: likewise.
+        grad_y_NKPQ: Gradient by y, with the shape and dtype of y.
+        x_NCHW, w_KCRS: See :func:`conv2d`.
+        stride, padding, dilation, groups, backend: See :func:`conv2d`.
 
     Returns:
         grad_x (N, C, H, W), grad_w (K, C / groups, R, S), grad_b (K,).
+
+    Raises:
+        TypeError, ValueError: See :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np
+        >>> from lightning_cifar import conv2d_backward
+        >>> grad_x, grad_w, grad_b = conv2d_backward(
+        ...     np.ones((1, 1, 2, 2)), np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+        ... )
+        >>> grad_x[0, 0], grad_b
+        (array([[1., 2., 1.],
+               [2., 4., 2.],
+               [1., 2., 1.]]), array([4.]))
     """
-    grad_y, x, w = as_array("grad_y", grad_y_NKPQ, "NKPQ"), as_array("x", x_NCHW, "NCHW"), as_array("w", w_KCRS, "KCRS")
-    same_type("grad_y", grad_y, "x", x)
-    same_type("x", x, "w", w)
-    geometry = measure(x.shape, w.shape, stride, padding, dilation, groups)
-    check_grad(grad_y, geometry)
-    chosen = choose(backend)
-    return chosen.grad_input(grad_y, w, geometry), *chosen.grad_weight(grad_y, x, geometry)
+    x, w = as_array("x", x_NCHW, "NCHW"), as_array("w", w_KCRS, "KCRS")
+    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    grad_x = conv2d_grad_input(grad_y_NKPQ, w, x.shape, **settings, backend=backend)
+    return grad_x, *conv2d_grad_weight(grad_y_NKPQ, x, w.shape, **settings, backend=backend)
 
 
 def conv2d_grad_input(
@@ -180,7 +198,7 @@ def conv2d_grad_input(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> Array:
-    """grad_x of conv2d_backward alone; x_shape is (N, C, H, W)."""
+    """Compute only grad_x of :func:`conv2d_backward`; ``x_shape`` is (N, C, H, W)."""
     grad_y, w = as_array("grad_y", grad_y_NKPQ, "NKPQ"), as_array("w", w_KCRS, "KCRS")
     same_type("grad_y", grad_y, "w", w)
     geometry = measure(x_shape, w.shape, stride, padding, dilation, groups)
@@ -199,7 +217,7 @@ def conv2d_grad_weight(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> tuple[Array, Array]:
-    """grad_w and grad_b of conv2d_backward alone, for a first layer; w_shape is (K, C / groups, R, S)."""
+    """Compute only grad_w and grad_b of :func:`conv2d_backward`; ``w_shape`` is (K, C / groups, R, S)."""
     grad_y, x = as_array("grad_y", grad_y_NKPQ, "NKPQ"), as_array("x", x_NCHW, "NCHW")
     same_type("grad_y", grad_y, "x", x)
     geometry = measure(x.shape, w_shape, stride, padding, dilation, groups)
@@ -208,6 +226,6 @@ def conv2d_grad_weight(
 
 
 def check_grad(grad_y: Array, geometry: Geometry) -> None:
-    """Raises ValueError where grad_y is not of y's shape."""
+    """Raise ValueError if grad_y does not have the shape of y."""
     if grad_y.shape != geometry.y_shape:
         raise ValueError(f"grad_y has shape {grad_y.shape}, but y has {geometry.y_shape}")

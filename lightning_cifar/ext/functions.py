@@ -1,4 +1,4 @@
-"""Three small functions as graphs: written once and differentiated by the tape, beside gradients derived by hand."""
+"""Three small functions as graphs for the tape, and with derivatives derived by hand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lightning_cifar.ext.tape import Node, exp, log
 
 
 class Function(NamedTuple):
-    """A function of numbers: as a graph, and by hand.
+    """A function of numbers, as a graph and by hand.
 
     Attributes:
-        inputs: names of its inputs.
-        graph: nodes in, a node out.
-        by_hand: numbers in; the value and the derivatives for all inputs out.
-        tolerance: of a gradient check with central differences, h = 1e-4.
+        inputs: Names of the inputs.
+        graph: Function from nodes to a node.
+        by_hand: Function from numbers to the value and the derivatives by all inputs.
+        tolerance: Tolerance of a gradient check with central differences, h = 1e-4.
     """
 
     inputs: tuple[str, ...]
@@ -26,38 +26,38 @@ class Function(NamedTuple):
 
 
 def f1_graph(x1: Node, w1: Node, x2: Node, w2: Node, b: Node, y: Node) -> Node:
-    """(x1 w1 + x2 w2 + b - y)^2."""
+    """Return (x1 w1 + x2 w2 + b - y)^2."""
     return (x1 * w1 + x2 * w2 + b - y) ** 2.0
 
 
 def f1(x1: float, w1: float, x2: float, w2: float, b: float, y: float) -> tuple[float, tuple[float, ...]]:
-    """(x1 w1 + x2 w2 + b - y)^2 and its six derivatives."""
+    """Return (x1 w1 + x2 w2 + b - y)^2 and its six derivatives."""
     error = x1 * w1 + x2 * w2 + b - y
     double = 2 * error
     return error**2, (double * w1, double * x1, double * w2, double * x2, double, -double)
 
 
 def f2_graph(x: Node) -> Node:
-    """(e^2x - 1) / (e^2x + 1)."""
+    """Return (e^2x - 1) / (e^2x + 1)."""
     power = exp(2.0 * x)
     return (power - 1.0) / (power + 1.0)
 
 
 def f2(x: float) -> tuple[float, tuple[float, ...]]:
-    """(e^2x - 1) / (e^2x + 1), which is tanh x, and its derivative 1 - tanh^2 x."""
+    """Return (e^2x - 1) / (e^2x + 1) = tanh x and its derivative 1 - tanh^2 x."""
     value = math.tanh(x)  # does not overflow
     return value, (1 - value**2,)
 
 
 def f3_graph(s1: Node, s2: Node, y: int) -> Node:
-    """-ln(e^s_y / (e^s1 + e^s2)), y 1 or 2."""
+    """Return -ln(e^s_y / (e^s1 + e^s2)) for y = 1 or 2."""
     _check_label(y)
     e1, e2 = exp(s1), exp(s2)
     return -log((e1 if y == 1 else e2) / (e1 + e2))
 
 
 def f3(s1: float, s2: float, y: int) -> tuple[float, tuple[float, ...]]:
-    """-ln(e^s_y / (e^s1 + e^s2)), y 1 or 2, and its derivatives for s1 and s2."""
+    """Return -ln(e^s_y / (e^s1 + e^s2)) for y = 1 or 2, and its derivatives by s1 and s2."""
     _check_label(y)
     highest = max(s1, s2)
     e1, e2 = math.exp(s1 - highest), math.exp(s2 - highest)
@@ -80,4 +80,4 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
     "f2": {"f2": Function(("x",), f2_graph, f2, 1e-8)},
     "f3": {"f3 (y=1)": _f3_with(1), "f3 (y=2)": _f3_with(2)},
 }
-"""By name: the cases of each."""
+"""Cases of each function, by name."""

@@ -1,9 +1,9 @@
-"""The other layers by hand, on NumPy arrays: forward keeps what backward needs, backward follows the chain rule.
+"""Hand-written layers on NumPy arrays, apart from the convolution: pairs of forward and backward functions.
 
 Axes: N batch, C channels, H W image, P Q output, D features in, M features out.
 
-A backward function takes the gradient of the loss for the layer's output and gives those for its inputs. Losses are
-means over the batch. All work in the type of their input, float32 or float64.
+A forward function returns the output and a cache. The backward function takes the gradient of the loss by the output
+and the cache, and returns the gradients by the inputs. Losses are means over the batch. Arrays are float32 or float64.
 """
 
 from __future__ import annotations
@@ -17,37 +17,43 @@ Array: TypeAlias = NDArray[np.floating]
 
 
 class FCCache(NamedTuple):
-    """What ``fc_backward`` needs."""
+    """Cache of ``fc_forward``."""
 
     x: Array
     w: Array  # (D, M)
 
 
 def fc_forward(x: Array, w_DM: Array, b_M: Array) -> tuple[Array, FCCache]:
-    """Fully connected: y = x w + b.
+    """Compute a fully connected layer: y = x w + b.
 
     Args:
-        x: (N, D), or (N, ...) with D numbers behind the first axis.
-        w_DM: weights.
-        b_M: biases.
+        x: (N, D), or (N, ...) with D values in each sample.
+        w_DM: Weights.
+        b_M: Biases.
 
     Returns:
-        y (N, M), and what the backward function needs.
+        y (N, M), and the cache for ``fc_backward``.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> y, cache = fc_forward(np.ones((1, 2)), np.array([[1.0], [2.0]]), np.array([0.5]))
+        >>> y, fc_backward(np.ones((1, 1)), cache)[0]
+        (array([[3.5]]), array([[1., 2.]]))
     """
     _check(x, w_DM, b_M)
     if w_DM.ndim != 2 or x.ndim < 1 or b_M.shape != w_DM.shape[1:]:
-        raise ValueError(f"fc takes x (N, D), w (D, M), b (M,); these are {x.shape}, {w_DM.shape}, {b_M.shape}")
+        raise ValueError(f"fc needs x (N, D), w (D, M), b (M,), not {x.shape}, {w_DM.shape}, {b_M.shape}")
     size = int(np.prod(x.shape[1:]))
     if size != len(w_DM):
-        raise ValueError(f"x {x.shape} has {size} numbers a sample, w {w_DM.shape} takes {len(w_DM)}")
+        raise ValueError(f"x {x.shape} has {size} values a sample, but w {w_DM.shape} needs {len(w_DM)}")
     return x.reshape(len(x), size) @ w_DM + b_M, FCCache(x, w_DM)
 
 
 def fc_backward(grad_y_NM: Array, cache: FCCache) -> tuple[Array, Array, Array]:
-    """Gradients for x (in its own shape), w (D, M) and b (M,)."""
+    """Return the gradients by x (in the shape of x), w (D, M) and b (M,)."""
     x, w_DM = cache
     _check_grad(grad_y_NM, (len(x), w_DM.shape[1]))
     grad_x = (grad_y_NM @ w_DM.T).reshape(x.shape)
@@ -55,39 +61,39 @@ def fc_backward(grad_y_NM: Array, cache: FCCache) -> tuple[Array, Array, Array]:
 
 
 def relu_forward(x: Array) -> tuple[Array, Array]:
-    """max(x, 0); a NaN stays one."""
+    """Return max(x, 0) and the cache; NaN is preserved."""
     _check(x)
     return np.maximum(x, 0), x
 
 
 def relu_backward(grad_y: Array, cache: Array) -> Array:
-    """The gradient passes where x was above 0; at 0 it is 0."""
+    """Return the gradient by x, which is 0 where x is at most 0."""
     _check_grad(grad_y, cache.shape)
     return grad_y * (cache > 0)
 
 
 class PoolCache(NamedTuple):
-    """What a pooling's backward function needs."""
+    """Cache of a pooling."""
 
     shape: tuple[int, ...]
     size: int
     stride: int
-    chosen: NDArray[np.intp] | None  # (N, C, P, Q): which pixel of the window
+    chosen: NDArray[np.intp] | None  # (N, C, P, Q): index of the maximum in its window
 
 
 def max_pool_forward(x_NCHW: Array, size: int, stride: int | None = None) -> tuple[Array, PoolCache]:
-    """The highest value of each ``size`` x ``size`` window, without padding; of equal ones, the first.
+    """Compute the maximum of each ``size`` x ``size`` window, without padding.
 
     Args:
-        x_NCHW: images.
-        size: of a window, in pixels.
-        stride: from window to window, in pixels; None is ``size``.
+        x_NCHW: Images.
+        size: Size of a window in pixels.
+        stride: Stride in pixels; None is ``size``.
 
     Returns:
-        (N, C, P, Q) with P = (H - size) // stride + 1, and what the backward function needs.
+        (N, C, P, Q) with P = (H - size) // stride + 1, and the cache for ``max_pool_backward``.
 
     Raises:
-        ValueError: A window does not fit into the image, or a number is below 1.
+        ValueError: If the window is larger than the image, or a number is below 1.
     """
     windows_NCPQK, stride = _windows(x_NCHW, size, stride)
     chosen = windows_NCPQK.argmax(axis=-1)
@@ -96,23 +102,25 @@ def max_pool_forward(x_NCHW: Array, size: int, stride: int | None = None) -> tup
 
 
 def average_pool_forward(x_NCHW: Array, size: int, stride: int | None = None) -> tuple[Array, PoolCache]:
-    """The mean of each window; otherwise as :func:`max_pool_forward`."""
+    """Compute the mean of each window; see :func:`max_pool_forward`."""
     windows_NCPQK, stride = _windows(x_NCHW, size, stride)
     y_NCPQ: Array = windows_NCPQK.mean(axis=-1, dtype=x_NCHW.dtype)
     return y_NCPQ, PoolCache(x_NCHW.shape, size, stride, None)
 
 
 def max_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
-    """All of a window's gradient goes to the pixel that was the highest; overlapping windows add up."""
+    """Return the gradient by x: each gradient by y is added to the first maximum of its window."""
     assert cache.chosen is not None
-    grad_x_NCHW, n, c, rows, columns = _scatter_places(grad_y_NCPQ, cache)
+    _check_grad(grad_y_NCPQ, _pooled(cache.shape, cache.size, cache.stride))
+    grad_x_NCHW = np.zeros(cache.shape, grad_y_NCPQ.dtype)
+    n, c, p, q = np.ogrid[tuple(slice(length) for length in grad_y_NCPQ.shape)]
     down, right = np.divmod(cache.chosen, cache.size)
-    np.add.at(grad_x_NCHW, (n, c, rows + down, columns + right), grad_y_NCPQ)
+    np.add.at(grad_x_NCHW, (n, c, p * cache.stride + down, q * cache.stride + right), grad_y_NCPQ)
     return grad_x_NCHW
 
 
 def average_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
-    """Each pixel of a window gets an equal share; overlapping windows add up."""
+    """Return the gradient by x: each gradient by y is distributed evenly over its window."""
     grad_x_NCHW = np.zeros(cache.shape, grad_y_NCPQ.dtype)
     _, _, num_rows, num_columns = _check_grad(grad_y_NCPQ, _pooled(cache.shape, cache.size, cache.stride))
     share = grad_y_NCPQ / cache.size**2
@@ -125,27 +133,27 @@ def average_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
 
 
 def softmax_loss(x_NC: Array, y_N: NDArray[np.integer]) -> tuple[float, Array]:
-    """Mean cross-entropy of softmax(x) with the labels y.
+    """Compute the mean cross-entropy of softmax(x) and the labels y.
 
-    The maximum is subtracted first, so that scores of a thousand are as good as any: their loss is exactly 0 where the
-    right one leads.
+    The maximum is subtracted first, so that large scores do not overflow.
 
     Returns:
-        The loss, and its gradient for x (N, C). An empty batch has loss 0.
+        The loss, and its gradient by x (N, C). The loss of an empty batch is 0.
 
     Raises:
-        ValueError: The shapes do not fit, or a label is not a class.
+        TypeError: If labels are not integers.
+        ValueError: If the shapes do not fit, or a label is not a class.
     """
     _check(x_NC)
     if x_NC.ndim != 2 or y_N.shape != x_NC.shape[:1]:
-        raise ValueError(f"softmax_loss takes x (N, C) and y (N,); these are {x_NC.shape} and {y_N.shape}")
+        raise ValueError(f"softmax_loss needs x (N, C) and y (N,), not {x_NC.shape} and {y_N.shape}")
     if not np.issubdtype(y_N.dtype, np.integer):
-        raise TypeError(f"y must hold integer labels, not {y_N.dtype}")
+        raise TypeError(f"y must contain integer labels, not {y_N.dtype}")
     count, num_classes = x_NC.shape
     if count == 0:
         return 0.0, np.zeros_like(x_NC)
     if y_N.min() < 0 or y_N.max() >= num_classes:
-        raise ValueError(f"labels must be 0 to {num_classes - 1}; there are {y_N.min()} to {y_N.max()}")
+        raise ValueError(f"labels ({y_N.min()} to {y_N.max()}) must be 0 to {num_classes - 1}")
     shifted = x_NC - x_NC.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=1))
     samples = np.arange(count)
@@ -156,14 +164,14 @@ def softmax_loss(x_NC: Array, y_N: NDArray[np.integer]) -> tuple[float, Array]:
 
 
 def l2_loss(x: Array, target: Array) -> tuple[float, Array]:
-    """Mean over the batch of half the squared distance, and its gradient for x.
+    """Return half the squared distance, averaged over the batch, and its gradient by x.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: If the shapes differ.
     """
     _check(x, target)
     if x.shape != target.shape:
-        raise ValueError(f"x {x.shape} and target {target.shape} must have one shape")
+        raise ValueError(f"x {x.shape} and target {target.shape} must have the same shape")
     if not len(x):
         return 0.0, np.zeros_like(x)
     difference = x - target
@@ -171,19 +179,19 @@ def l2_loss(x: Array, target: Array) -> tuple[float, Array]:
 
 
 def l2_regularization(w: Array, reg: float) -> tuple[float, Array]:
-    """(reg / 2) sum w^2, and its gradient reg w.
+    """Return (reg / 2) sum w^2 and its gradient reg w.
 
     Raises:
-        ValueError: ``reg`` is negative.
+        ValueError: If ``reg`` is negative.
     """
     _check(w)
     if not reg >= 0:
-        raise ValueError(f"reg (={reg}) must be 0 or more")
+        raise ValueError(f"reg (={reg}) must be at least 0")
     return float(reg / 2 * (w**2).sum()), w.dtype.type(reg) * w
 
 
 def _windows(x_NCHW: Array, size: int, stride: int | None) -> tuple[Array, int]:
-    """(N, C, P, Q, size * size), a copy."""
+    """Return the windows as an array (N, C, P, Q, size * size), and the stride."""
     _check(x_NCHW)
     stride = size if stride is None else stride
     _pooled(x_NCHW.shape, size, stride)
@@ -194,21 +202,12 @@ def _windows(x_NCHW: Array, size: int, stride: int | None) -> tuple[Array, int]:
 
 def _pooled(shape: tuple[int, ...], size: int, stride: int) -> tuple[int, ...]:
     if len(shape) != 4:
-        raise ValueError(f"pooling takes images (N, C, H, W); these are {shape}")
+        raise ValueError(f"pooling needs images (N, C, H, W), not {shape}")
     if size < 1 or stride < 1:
         raise ValueError(f"size (={size}) and stride (={stride}) must be at least 1")
     if size > min(shape[2:]):
-        raise ValueError(f"a window of {size} pixels does not fit into images of {shape[2]} x {shape[3]}")
+        raise ValueError(f"size (={size}) must be at most the size of the images {shape[2]} x {shape[3]}")
     return (*shape[:2], *((side - size) // stride + 1 for side in shape[2:]))
-
-
-def _scatter_places(
-    grad_y_NCPQ: Array, cache: PoolCache
-) -> tuple[Array, NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Zeros for grad_x, and the indices of each window's first pixel, ready to broadcast."""
-    _check_grad(grad_y_NCPQ, _pooled(cache.shape, cache.size, cache.stride))
-    n, c, rows, columns = np.ogrid[tuple(slice(length) for length in grad_y_NCPQ.shape)]
-    return np.zeros(cache.shape, grad_y_NCPQ.dtype), n, c, rows * cache.stride, columns * cache.stride
 
 
 def _check(*arrays: Array) -> None:

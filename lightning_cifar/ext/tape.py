@@ -1,8 +1,8 @@
-"""A small reverse-mode tape: arithmetic on arrays is recorded as a graph, and walked back for the gradients.
+"""Reverse-mode automatic differentiation of arithmetic on arrays.
 
-A node knows its value, the nodes that it was made from, and for each of them how a gradient comes back. ``backward``
-visits the nodes once, the last made first, so that a node has heard from all of its users before it speaks to its
-inputs (Linnainmaa 1970; Griewank & Walther 2008, "Evaluating Derivatives").
+A node has a value, the nodes from which it was computed, and for each of them a function that propagates a gradient.
+``backward`` visits the nodes in reverse order, so that the gradient of a node is complete before it is propagated to
+its inputs (Linnainmaa 1970; Griewank & Walther 2008, "Evaluating Derivatives").
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ Pull: TypeAlias = Callable[[Value], Value]
 
 
 class Node:
-    """A value on the tape, with the operation that made it.
+    """A value and the operation that computed it.
 
     Args:
-        value: an array or a number; float64.
-        name: of a variable, for the drawing.
+        value: An array or a number, converted to float64.
+        name: Name of a variable in the drawing of the graph.
+
+    Example:
+        >>> x = Node(3.0)
+        >>> y = x * x + 1.0
+        >>> y.backward()
+        >>> float(x.grad)
+        6.0
     """
 
-    __array_ufunc__ = None  # so that array + node comes to us
+    __array_ufunc__ = None  # so that array + node calls Node.__radd__
 
     def __init__(self, value: ArrayLike, name: str = "") -> None:
         self.value: Value = np.asarray(value, dtype=np.float64)
@@ -60,15 +67,15 @@ class Node:
         return self * node(other) ** -1.0
 
     def __pow__(self, exponent: float) -> Node:
-        """With a number as exponent."""
+        """Return the power with a number as exponent."""
         value = self.value**exponent
         return _made(f"^{exponent:g}", value, (self, lambda g: g * exponent * self.value ** (exponent - 1)))
 
     def __matmul__(self, other: Operand) -> Node:
-        """Of matrices (A, B) and (B, C)."""
+        """Return the product of matrices (A, B) and (B, C)."""
         right = node(other)
         if self.value.ndim != 2 or right.value.ndim != 2 or self.shape[1] != right.shape[0]:
-            raise ValueError(f"@ takes (A, B) and (B, C); these are {self.shape} and {right.shape}")
+            raise ValueError(f"@ needs shapes (A, B) and (B, C), not {self.shape} and {right.shape}")
         value = self.value @ right.value
         return _made("@", value, (self, lambda g: g @ right.value.T), (right, lambda g: self.value.T @ g))
 
@@ -85,9 +92,9 @@ class Node:
         return node(other) / self
 
     def backward(self) -> None:
-        """Fill ``grad`` of every node that this one depends on: the derivative of this node's sum.
+        """Set ``grad`` of all nodes of the graph to the gradient of the sum of this node.
 
-        Gradients of an earlier call are forgotten first.
+        Gradients of an earlier call are overwritten.
         """
         order = in_order(self)
         for each in order:
@@ -102,39 +109,39 @@ Operand: TypeAlias = Node | float | Value
 
 
 def node(value: Operand) -> Node:
-    """The value as a node; one that is a node already stays the same."""
+    """Convert a value to a node; a node is returned unchanged."""
     return value if isinstance(value, Node) else Node(value)
 
 
 def exp(x: Node) -> Node:
-    """e to the power of each element."""
+    """Return the exponential of each element."""
     value = np.exp(x.value)
     return _made("exp", value, (x, lambda g: g * value))
 
 
 def log(x: Node) -> Node:
-    """Natural logarithm of each element."""
+    """Return the natural logarithm of each element."""
     return _made("log", np.log(x.value), (x, lambda g: g / x.value))
 
 
 def relu(x: Node) -> Node:
-    """max(x, 0); its derivative at 0 is 0."""
+    """Return max(x, 0); the derivative at 0 is 0."""
     return _made("relu", np.maximum(x.value, 0), (x, lambda g: g * (x.value > 0)))
 
 
 def total(x: Node, axis: int | tuple[int, ...] | None = None) -> Node:
-    """Sum over the axes, or over all of them."""
+    """Return the sum over the axes, or over all of them."""
     value = x.value.sum(axis=axis, keepdims=True)
     return _made("sum", value.reshape(x.value.sum(axis=axis).shape), (x, lambda g: _spread(g, value.shape, x.shape)))
 
 
 def broadcast(x: Node, shape: tuple[int, ...]) -> Node:
-    """The same values, repeated to a larger shape by NumPy's rules."""
+    """Broadcast to a larger shape by NumPy's rules."""
     return _made("broadcast", np.broadcast_to(x.value, shape), (x, _same))
 
 
 def in_order(last: Node) -> list[Node]:
-    """Every node that one depends on, inputs before what is made from them, each once. Long graphs do not recurse."""
+    """Return all nodes of a graph in topological order, inputs first. Does not recurse, for long graphs."""
     order: list[Node] = []
     seen: set[int] = set()
     stack = [(last, False)]
@@ -166,7 +173,7 @@ def _spread(grad: Value, kept: tuple[int, ...], shape: tuple[int, ...]) -> Value
 
 
 def _unbroadcast(grad: Value, shape: Sequence[int]) -> Value:
-    """Sum over the axes along which a value was repeated."""
+    """Sum over the axes along which a value was broadcast."""
     extra = tuple(range(grad.ndim - len(shape)))
     grad = grad.sum(axis=extra)
     repeated = tuple(axis for axis, length in enumerate(shape) if length == 1 and grad.shape[axis] != 1)

@@ -1,4 +1,4 @@
-"""Every way of convolving is the same function, that of torch; and bad arguments are named."""
+"""Every backend computes torch's convolution, and invalid arguments raise errors."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ SMALL = [
     Case(C=2, K=1, groups=2, stride=(2, 2), dilation=(1, 2), padding=(0, 2)),
     Case(image=(1, 9), kernel=(1, 4)),
     Case(image=(9, 1), kernel=(5, 1), padding=(2, 0), stride=(3, 1)),
-    Case(image=(2, 2), kernel=(3, 3), padding=(3, 3)),  # outputs that see nothing but padding
-    Case(kernel=(2, 2), stride=(3, 4)),  # pixels that no output sees
+    Case(image=(2, 2), kernel=(3, 3), padding=(3, 3)),  # outputs of only padding
+    Case(kernel=(2, 2), stride=(3, 4)),  # unused pixels
     Case(kernel=(7, 6)),  # one output
     Case(C=1, K=1, N=1, image=(1, 1), kernel=(1, 1)),
 ]
-# Enough channels and pixels for every branch of the blocked kernels: whole and partial vectors, tiles, chunks, bands.
+# Shapes for every branch of the blocked kernels: whole and partial vectors, tiles, chunks, bands.
 LARGE = [
     Case(C=3, K=32, image=(32, 32), padding=(1, 1)),
     Case(C=33, K=47, image=(8, 8), padding=(1, 1), N=3),
@@ -83,7 +83,7 @@ LARGE = [
 
 
 def arrange(array: Array, layout: str) -> Array:
-    """The same numbers, otherwise in memory."""
+    """Return the same values in another memory layout."""
     if layout == "channels_last":
         return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     if layout == "strided":
@@ -102,7 +102,7 @@ def arrange(array: Array, layout: str) -> Array:
 
 
 def draw(case: Case, dtype: str, seed: int = 0) -> tuple[Array, Array, Array, Array]:
-    """x, w, b and a gradient of y."""
+    """Return x, w, b and a gradient by y."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((case.N, case.C * case.groups, *case.image)).astype(dtype)
     w = rng.standard_normal((case.K * case.groups, case.C, *case.kernel)).astype(dtype)
@@ -116,9 +116,9 @@ def draw(case: Case, dtype: str, seed: int = 0) -> tuple[Array, Array, Array, Ar
     return x, w, b, rng.standard_normal((case.N, len(w), *out)).astype(dtype)
 
 
-@cache  # each case is asked for by every backend and layout
+@cache  # used by every backend and layout
 def by_torch(case: Case, dtype: str) -> list[Array]:
-    """y, grad_x, grad_w, grad_b in double precision, of what draw() gives."""
+    """Return y, grad_x, grad_w, grad_b in double precision for the arrays of draw()."""
     x, w, b, grad_y = (torch.tensor(array, dtype=torch.float64) for array in draw(case, dtype))
     leaves = [array.requires_grad_() for array in (x, w, b)]
     y = torch.nn.functional.conv2d(*leaves, **case.settings)
@@ -128,7 +128,7 @@ def by_torch(case: Case, dtype: str) -> list[Array]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_of_torch() -> Iterator[None]:
-    """The arrays are tiny: more threads wait for each other longer than they work."""
+    """Use one thread, which is faster for tiny arrays."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -153,7 +153,7 @@ def check(case: Case, dtype: str, layout: str, backend: Any) -> None:
 
 @pytest.fixture
 def restore() -> Iterator[None]:
-    """Threads and instruction set as they were."""
+    """Restore threads and instruction set."""
     threads, name = get_num_threads(), convolution.instruction_set()
     yield
     set_num_threads(threads)
@@ -202,7 +202,7 @@ def test_blocked_kernels_on_every_instruction_set(name: str, dtype: str, layout:
 @compiled
 @pytest.mark.usefixtures("restore")
 @pytest.mark.parametrize("case", LARGE, ids=str)
-def test_the_number_of_threads_changes_no_bit(case: Case) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(case: Case) -> None:
     x, w, b, grad_y = draw(case._replace(N=5), "float32")
     results = []
     for threads in (1, 2, 3, 7, 2):
@@ -215,7 +215,7 @@ def test_the_number_of_threads_changes_no_bit(case: Case) -> None:
 
 @compiled
 @pytest.mark.usefixtures("restore")
-def test_callers_in_several_threads_get_their_own_results() -> None:
+def test_concurrent_callers() -> None:
     set_num_threads(3)
     case = Case(C=20, K=40, image=(16, 16), padding=(1, 1), N=8)
     inputs = [draw(case, "float32", seed) for seed in range(4)]
@@ -276,7 +276,7 @@ def test_an_empty_batch_works(backend: Any, layout: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nan_and_infinity_reach_what_sees_them_and_nothing_else(backend: Any) -> None:
+def test_nan_and_infinity_propagate_only_to_their_outputs(backend: Any) -> None:
     x, w, b, grad_y = draw(Case(padding=(1, 1)), "float32")
     clean = conv2d(x, w, b, padding=1, backend=backend)
     x[1, 2, 0, 3], x[0, 0, 6, 5] = np.nan, np.inf
@@ -294,7 +294,7 @@ def test_nan_and_infinity_reach_what_sees_them_and_nothing_else(backend: Any) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_halves_of_the_backward_pass_are_the_whole(backend: Any) -> None:
+def test_grad_input_and_grad_weight_equal_backward(backend: Any) -> None:
     case = Case(stride=(2, 1), padding=(1, 1))
     x, w, _, grad_y = draw(case, "float64")
     grad_x, grad_w, grad_b = conv2d_backward(grad_y, x, w, **case.settings, backend=backend)
@@ -305,7 +305,7 @@ def test_the_halves_of_the_backward_pass_are_the_whole(backend: Any) -> None:
 
 
 @compiled
-def test_channels_stay_where_they_lie_in_memory() -> None:
+def test_memory_format_is_preserved() -> None:
     x, w, _, grad_y = draw(Case(C=5, K=6, padding=(1, 1)), "float32")
     assert conv2d(x, w, padding=1).flags.c_contiguous
     last = conv2d(arrange(x, "channels_last"), w, padding=1)
@@ -315,7 +315,7 @@ def test_channels_stay_where_they_lie_in_memory() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_stride_or_padding_of_any_size(backend: Any) -> None:
+def test_large_strides_paddings_and_dilations(backend: Any) -> None:
     x, w, b, _ = draw(Case(), "float64")
     first = conv2d(x, w, b, backend=backend)[:, :, :1, :1]
     np.testing.assert_allclose(conv2d(x, w, b, stride=10**30, backend=backend), first)
@@ -349,7 +349,7 @@ X, W, B, G = draw(Case(), "float32")
         ({"w": W[None]}, ValueError, r"w has shape \(1, 4, 3, 3, 3\).*\(K, C, R, S\)"),
         ({"b": B[:2]}, ValueError, r"b has shape \(2,\).*4 out-channels"),
         ({"x": X[:, :, :0]}, ValueError, r"x has shape \(2, 3, 0, 6\): only the batch"),
-        ({"w": W[:, :, :, :0]}, ValueError, "only the batch may be empty"),
+        ({"w": W[:, :, :, :0]}, ValueError, "only the batch axis may be empty"),
         ({"x": X[:, :2]}, ValueError, r"x \(2, 2, 7, 6\) has 2 channels, but w \(4, 3, 3, 3\) with groups=1 expects 3"),
         ({"groups": 2}, ValueError, r"in-channels \(=3\) and out-channels \(=4\) must be divisible by groups \(=2\)"),
         ({"groups": 0}, ValueError, r"groups \(=0\) must be at least 1"),
@@ -365,7 +365,7 @@ X, W, B, G = draw(Case(), "float32")
         ({"backend": "cuda"}, ValueError, r"backend \(='cuda'\) must be one of loops, naive, im2col"),
     ],
 )
-def test_bad_arguments_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments = {"x": X, "w": W, "b": B} | changes
     x, w, b = arguments.pop("x"), arguments.pop("w"), arguments.pop("b")
     with pytest.raises(error, match=message) as caught:
@@ -376,7 +376,7 @@ def test_bad_arguments_are_named(changes: dict[str, Any], error: type[Exception]
             conv2d_backward(G, x, w, **arguments)
 
 
-def test_bad_gradients_are_named() -> None:
+def test_invalid_gradients_raise() -> None:
     with pytest.raises(ValueError, match=r"grad_y has shape \(2, 4, 5, 4\), but y has \(2, 4, 7, 6\)"):
         conv2d_backward(G, X, W, padding=1)
     with pytest.raises(TypeError, match="grad_y is int64"):
@@ -388,8 +388,8 @@ def test_bad_gradients_are_named() -> None:
 
 
 @compiled
-def test_the_compiled_functions_refuse_arrays_of_other_shapes() -> None:
-    """They are called with checked arrays; called otherwise, they still must not read outside."""
+def test_compiled_functions_reject_wrong_shapes() -> None:
+    """Even with unchecked arguments, they must not read out of bounds."""
     direct = convolution.conv_cython._conv_direct
     y = np.empty((2, 4, 5, 4), np.float32)
     unit = (1, 1, 0, 0, 1, 1, 1)
@@ -415,7 +415,7 @@ print(active_backend(), get_num_threads(), instruction_set())
 """
 
 
-def test_switches_in_the_environment() -> None:
+def test_environment_variables() -> None:
     assert run(STATE, LIGHTNING_CIFAR_EXT_DISABLE="1").stdout.split() == ["im2col", "1"]
     code = "import numpy as np; from lightning_cifar.ext.convolution import conv2d; x = np.ones((1, 1, 2, 2)); "
     code += "conv2d(x, x, backend='cython')"
@@ -431,7 +431,7 @@ def test_switches_in_the_environment() -> None:
 
 
 @compiled
-def test_switches_of_the_compiled_backend() -> None:
+def test_environment_variables_of_the_compiled_backend() -> None:
     both = run(STATE, LIGHTNING_CIFAR_EXT_DISABLE="1", LIGHTNING_CIFAR_EXT_REQUIRE="1", LIGHTNING_CIFAR_EXT_THREADS="3")
     assert both.stdout.split()[:2] == ["cython", "3"]
     assert run(STATE, LIGHTNING_CIFAR_EXT_ISA="portable").stdout.split()[2] == "portable"
@@ -443,7 +443,7 @@ def test_switches_of_the_compiled_backend() -> None:
     assert convolution.instruction_set() in ("avx512", "avx2", "portable")
 
 
-def test_importing_it_loads_numpy_alone() -> None:
+def test_import_loads_only_numpy() -> None:
     code = "import sys, lightning_cifar.ext.convolution; print(*sys.modules)"
     loaded = set(run(code).stdout.split())
     assert "numpy" in loaded

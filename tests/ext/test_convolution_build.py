@@ -1,4 +1,4 @@
-"""The package installs with and without a compiler, and kernels that check their bounds find nothing."""
+"""Installation with and without a compiler, and kernels with bounds checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(convolution.__file__, convolution.active_backend())
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The tree as in a fresh checkout: nothing built."""
+    """Return a copy of the source tree without built files."""
     copy = tmp_path / "source"
     shutil.copytree(
         ROOT / "lightning_cifar", copy / "lightning_cifar", ignore=shutil.ignore_patterns("*.so", "__pycache__")
@@ -78,7 +78,7 @@ def test_without_cython(source: Path, tmp_path: Path) -> None:
     assert backend_of(tmp_path / "target") == "im2col"
 
 
-def test_a_required_build_fails_loudly(source: Path, tmp_path: Path) -> None:
+def test_a_required_build_raises_without_a_compiler(source: Path, tmp_path: Path) -> None:
     result = install(source, tmp_path / "target", CC="/bin/false", LIGHTNING_CIFAR_EXT_REQUIRE="1")
     assert result.returncode != 0
     assert "/bin/false" in result.stderr
@@ -92,7 +92,7 @@ def test_disabled(source: Path, tmp_path: Path) -> None:
 
 
 def test_fuzz_with_bounds_checks(source: Path) -> None:
-    """Cython's bounds checks, and the address and undefined-behaviour sanitizers of GCC, over the same fuzzing."""
+    """Runs the fuzz test with Cython's bounds checks and GCC's address and undefined-behaviour sanitizers."""
     compiler = shutil.which("gcc")
     library = (
         compiler

@@ -1,6 +1,6 @@
-"""No argument of a convolution ends the process, and the fast kernels agree with the plain ones.
+"""No argument of a convolution crashes the process, and the fast kernels agree with the plain ones.
 
-test_convolution_build.py runs this file again with kernels that check their bounds; so it does without torch.
+test_convolution_build.py runs this file again with bounds checks, therefore it does not import torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETS = [name for name in ("avx512", "avx2", "portable") if "cython" in BACKENDS 
 
 
 def arrange(array: Array, layout: str) -> Array:
-    """An array of this shape and type, otherwise in memory; "broadcast" changes the numbers too."""
+    """Return the array in another memory layout; "broadcast" changes the values too."""
     n, c, h, w = array.shape
     if layout == "channels_last":
         return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
@@ -59,7 +59,7 @@ little = st.integers(1, 4)
 
 @st.composite
 def arguments(draw: st.DrawFn) -> tuple[Array, Array, Array | None, dict[str, Any]]:
-    """Arguments of conv2d: mostly right, sometimes wrong in one way."""
+    """Draw arguments of conv2d, mostly valid and sometimes with one error."""
     groups, n, c, k = draw(st.integers(1, 3)), draw(st.integers(0, 3)), draw(sizes), draw(sizes)
     rng = np.random.default_rng(draw(st.integers(0, 9)))
     dtype = draw(st.sampled_from(["float32", "float64"]))

@@ -1,4 +1,4 @@
-"""The layers by hand: against torch in values and gradients, against central differences, and at the edges."""
+"""Hand-written layers: comparison with torch and central differences, and edge cases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def draw(*shape: int, dtype: Any = np.float64, seed: int = 0) -> NDArray[Any]:
 
 
 def in_torch(f: Callable[..., torch.Tensor], grad_y: NDArray[Any], *arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """The value and the gradients for all arrays."""
+    """Return the value and the gradients by all arrays."""
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     y = f(*tensors)
     y.backward(torch.tensor(grad_y))  # type: ignore[no-untyped-call]
@@ -81,7 +81,7 @@ def test_softmax_loss(dtype: Any) -> None:
     same([np.array(loss, dtype), grad], theirs, dtype)
 
 
-def test_softmax_loss_of_a_thousand_is_exactly_zero() -> None:
+def test_softmax_loss_of_large_scores_is_exact() -> None:
     scores = np.full((3, 3), -1000.0)
     np.fill_diagonal(scores, 1000)
     loss, grad = layers.softmax_loss(scores, np.arange(3))
@@ -118,7 +118,7 @@ def test_against_central_differences() -> None:
     assert np.abs(layers.softmax_loss(x, labels)[1] - numeric).max() < 1e-8
 
 
-def test_numeric_gradient_leaves_its_input_alone() -> None:
+def test_numeric_gradient_does_not_change_its_input() -> None:
     x = draw(3)
     before = x.copy()
     numeric_gradient(lambda x: float((x**2).sum()), x)
@@ -137,7 +137,7 @@ def test_numeric_gradient_leaves_its_input_alone() -> None:
         (
             lambda: layers.fc_forward(draw(2, 3), draw(4, 5), draw(5)),
             ValueError,
-            "has 3 numbers a sample, w .* takes 4",
+            "has 3 values a sample, but w .* needs 4",
         ),
         (lambda: layers.fc_forward(draw(2, 3), draw(3, 5), draw(4)), ValueError, r"b \(M,\)"),
         (lambda: layers.fc_forward(np.ones((2, 3), int), draw(3, 5), draw(5)), TypeError, "not int64"),
@@ -150,21 +150,21 @@ def test_numeric_gradient_leaves_its_input_alone() -> None:
         (
             lambda: layers.max_pool_forward(draw(1, 1, 4, 3), 4),
             ValueError,
-            "4 pixels does not fit into images of 4 x 3",
+            r"size \(=4\) must be at most the size of the images 4 x 3",
         ),
         (lambda: layers.average_pool_forward(draw(1, 1, 4, 3), 2, 0), ValueError, r"stride \(=0\)"),
         (
             lambda: layers.softmax_loss(draw(2, 3), np.array([0, 3])),
             ValueError,
-            "labels must be 0 to 2; there are 0 to 3",
+            r"labels \(0 to 3\) must be 0 to 2",
         ),
         (lambda: layers.softmax_loss(draw(2, 3), np.array([0])), ValueError, r"y \(N,\)"),
         (lambda: layers.softmax_loss(draw(2, 3), np.array([0.0, 1.0])), TypeError, "integer labels"),
-        (lambda: layers.l2_loss(draw(2, 3), draw(3, 2)), ValueError, "must have one shape"),
+        (lambda: layers.l2_loss(draw(2, 3), draw(3, 2)), ValueError, "must have the same shape"),
         (lambda: layers.l2_regularization(draw(2), -1), ValueError, r"reg \(=-1\)"),
     ],
 )
-def test_mistakes(call: Callable[[], object], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 

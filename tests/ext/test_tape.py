@@ -1,4 +1,4 @@
-"""The tape: against torch's autograd, and the three functions against their gradients by hand."""
+"""The tape compared with torch's autograd, and the three functions with their derivatives by hand."""
 
 import math
 from collections.abc import Callable
@@ -49,7 +49,7 @@ M = RNG.normal(size=(4, 2))
         (lambda a: total(a * a, (0, 1)) * a, lambda a: (a * a).sum((0, 1)) * a, (A,)),
         (lambda a: total(a) * total(a, 1), lambda a: a.sum() * a.sum(1), (A,)),
         (lambda a: broadcast(a, (3, 4)) ** 2.0, lambda a: a.broadcast_to(3, 4) ** 2, (ROW,)),
-        (lambda a: a * a + a, lambda a: a * a + a, (A,)),  # one value, used often
+        (lambda a: a * a + a, lambda a: a * a + a, (A,)),  # one value, used several times
         (lambda a: A + a, lambda a: torch.tensor(A) + a, (ROW,)),  # an array on the left
     ],
 )
@@ -58,24 +58,18 @@ def test_equals_autograd(ours: Any, theirs: Any, arrays: Any) -> None:
 
 
 def test_a_whole_network() -> None:
-    w1, w2, x = RNG.normal(size=(4, 8)), RNG.normal(size=(8, 2)), A
-
     def ours(w1: Node, w2: Node) -> Node:
-        scores = relu(x @ w1 if isinstance(x, Node) else Node(x) @ w1) @ w2
+        scores = relu(Node(A) @ w1) @ w2
         return total(tape.log(total(tape.exp(scores), 1))) - total(scores)
 
-    compare(
-        ours,
-        lambda w1, w2: (
-            torch.logsumexp(torch.relu(torch.tensor(x) @ w1) @ w2, 1).sum()
-            - (torch.relu(torch.tensor(x) @ w1) @ w2).sum()
-        ),
-        w1,
-        w2,
-    )
+    def theirs(w1: torch.Tensor, w2: torch.Tensor) -> torch.Tensor:
+        scores = torch.relu(torch.tensor(A) @ w1) @ w2
+        return torch.logsumexp(scores, 1).sum() - scores.sum()
+
+    compare(ours, theirs, RNG.normal(size=(4, 8)), RNG.normal(size=(8, 2)))
 
 
-def test_backward_again_forgets_the_first_time() -> None:
+def test_backward_overwrites_earlier_gradients() -> None:
     x = Node(3.0)
     y = x * x
     y.backward()
@@ -83,8 +77,8 @@ def test_backward_again_forgets_the_first_time() -> None:
     assert x.grad == 6
 
 
-def test_each_node_speaks_once_in_a_deep_graph() -> None:
-    """A node added to itself, 2,000 times over: a walk along every path would never end, recursion would break."""
+def test_deep_graphs_visit_each_node_once() -> None:
+    """A node added to itself 2,000 times: visiting every path would not end, and recursion would be too deep."""
     x = y = Node(1e-300)
     for _ in range(2000):
         y = y * 0.5 + y * 0.5
@@ -93,8 +87,8 @@ def test_each_node_speaks_once_in_a_deep_graph() -> None:
     assert len(in_order(y)) == 1 + 2000 * 5
 
 
-def test_mistakes() -> None:
-    with pytest.raises(ValueError, match=r"@ takes \(A, B\) and \(B, C\); these are \(3, 4\) and \(3, 4\)"):
+def test_invalid_arguments_raise() -> None:
+    with pytest.raises(ValueError, match=r"@ needs shapes \(A, B\) and \(B, C\), not \(3, 4\) and \(3, 4\)"):
         Node(A) @ Node(B)
     with pytest.raises(ValueError, match=r"y \(=3\) must be 1 or 2"):
         f3(0, 0, 3)
@@ -112,7 +106,7 @@ def test_functions_by_tape_and_by_hand(name: str, function: Any) -> None:
         assert [node.grad[i] for node in nodes] == pytest.approx(list(grads), rel=1e-9, abs=1e-14)
 
 
-def test_functions_at_known_places() -> None:
+def test_functions_at_known_points() -> None:
     assert f1(1, 2, 3, 4, 5, 6) == (169, (52, 26, 104, 78, 26, -26))  # (2 + 12 + 5 - 6)^2
     assert f2(0) == (0, (1,))
     assert f2(800)[0] == 1

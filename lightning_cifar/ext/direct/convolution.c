@@ -33,8 +33,8 @@ int convolution_forward(const kernels *set, int element_bytes, const geometry *g
     return error;
 }
 
-/* Taps t of one axis with (phase + padding - t * dilation) divisible by the stride: those through which an input position of this
- * phase was seen. Its gradient comes from output position (position / stride) + offset. */
+/* Taps t of one axis with (phase + padding - t * dilation) divisible by the stride: those used by input positions of this phase.
+ * The gradient of a position is that of output position (position / stride) + offset. */
 static ptrdiff_t taps_of_phase(ptrdiff_t phase, ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t padding, ptrdiff_t dilation,
                                ptrdiff_t w_stride, ptrdiff_t *offset, ptrdiff_t *offset_w)
 {
@@ -47,15 +47,15 @@ static ptrdiff_t taps_of_phase(ptrdiff_t phase, ptrdiff_t taps, ptrdiff_t stride
     return count;
 }
 
-/* With a stride, input positions fall into phases (position modulo stride) that are seen through different taps. The gradient of
- * each phase is a convolution of grad_y, stride 1, with its taps in reverse. */
+/* With a stride, input positions of different phases (position modulo stride) are used by different taps. The gradient of each
+ * phase is a convolution of grad_y with stride 1 and its taps in reverse. */
 int convolution_grad_input(const kernels *set, int element_bytes, const geometry *g, images grad_y, filters w, images grad_x, int threads)
 {
     ptrdiff_t *row = allocate_taps(g);
     if (row == NULL)
         return -1;
     ptrdiff_t *row_w = row + g->R, *column = row_w + g->R, *column_w = column + g->S;
-    /* A single output position was seen with any stride. */
+    /* With a single output position, any stride is equivalent. */
     const ptrdiff_t stride_h = g->P == 1 ? 1 : g->stride_h, stride_w = g->Q == 1 ? 1 : g->stride_w;
     int error = 0;
     for (ptrdiff_t i = 0; i < stride_h && i < g->H && !error; i++)

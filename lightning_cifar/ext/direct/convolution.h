@@ -1,4 +1,4 @@
-/* The three passes of a convolution, said in terms of the kernels of direct.h. */
+/* The three passes of a convolution, computed by the kernels of direct.h. */
 #ifndef LIGHTNING_CIFAR_CONVOLUTION_H
 #define LIGHTNING_CIFAR_CONVOLUTION_H
 
@@ -15,7 +15,7 @@ typedef struct {
     ptrdiff_t out, in, row, column;  /* strides in elements */
 } filters;
 
-/* element_bytes is 4 or 8. All return 0, or -1 when memory is short. bias may be NULL. */
+/* element_bytes is 4 or 8. All return 0, or -1 if memory cannot be allocated. bias may be NULL. */
 int convolution_forward(const kernels *, int element_bytes, const geometry *, images x, filters w, const void *bias, images y, int threads);
 int convolution_grad_input(const kernels *, int element_bytes, const geometry *, images grad_y, filters w, images grad_x, int threads);
 int convolution_grad_weight(const kernels *, int element_bytes, const geometry *, images grad_y, images x, void *grad_w, void *grad_b, int threads);

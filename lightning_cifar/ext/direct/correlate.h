@@ -1,21 +1,21 @@
 /* The direct kernel. A tile is a few neighbouring pixels of one output row times one or two vectors of out-channels; its sums
- * stay in registers over all taps and a chunk of in-channels. Per tap and in-channel: load the vectors of weights, and for each
- * pixel broadcast one number of the image and multiply-add. The order of additions depends on the shapes alone. */
+ * stay in registers over all taps and a chunk of in-channels. For each tap and in-channel, it loads the vectors of weights, and for
+ * each pixel broadcasts one value of the image and multiply-adds. The order of additions depends only on the shapes. */
 
-/* What a tile reads and writes. block = vectors * LANES, the out-channels of a tile. */
+/* Inputs and outputs of a tile. block = vectors * LANES, the out-channels of a tile. */
 typedef struct {
     const T *x;             /* in-channel 0 of the chunk, input row of the output row, column 0 */
     ptrdiff_t channel;      /* from one in-channel to the next */
     ptrdiff_t channels;     /* of the chunk */
     const ptrdiff_t *row_x; /* input offset of each kernel row */
-    ptrdiff_t first_row, last_row; /* kernel rows that meet the image */
+    ptrdiff_t first_row, last_row; /* kernel rows inside the image */
     const T *w;             /* [kernel row][kernel column][channels][block] */
     ptrdiff_t w_columns;
     const column_taps *column;
     ptrdiff_t columns;
-    const T *start;         /* the sums begin here: the bias (start_step 0), or what earlier chunks left (sums_step) */
+    const T *start;         /* initial sums: the bias (start_step 0), or the sums of earlier chunks (sums_step) */
     ptrdiff_t start_step;
-    T *sums;                /* [pixels][step], of which block are this tile's */
+    T *sums;                /* [pixels][step], of which this tile uses block */
     ptrdiff_t sums_step;
 } NAME(tile_work);
 
@@ -73,11 +73,11 @@ static void (*const NAME(tiles)[MAX_PIXELS][2])(const NAME(tile_work) *) = {
 #undef TILE
 #undef ENTRY
 
-/* The tiles of one output row, the same in each: where they begin and what of each kernel column they have. */
+/* The tiles of an output row, equal for all rows: their positions, and the taps of each kernel column inside the image. */
 typedef struct {
     ptrdiff_t first, pixels;
-    ptrdiff_t columns;       /* columns that the tile does in one go: all its pixels, or all but the first or the last */
-    ptrdiff_t odd_columns;   /* columns that miss more of it, done as a narrower tile */
+    ptrdiff_t columns;       /* kernel columns for all pixels of the tile, or all but the first or the last */
+    ptrdiff_t odd_columns;   /* kernel columns for fewer pixels, computed as a narrower tile */
     column_taps *column;     /* [columns], then [odd_columns] from the end of the kernel's width on */
 } NAME(tile_plan);
 
@@ -89,7 +89,7 @@ typedef struct {
     ptrdiff_t bands, k_parts;
     ptrdiff_t chunk;          /* in-channels at a time */
     ptrdiff_t padded_K;
-    int pack;                 /* the image is copied so that the pixels of a row lie side by side */
+    int pack;                 /* the image is copied so that the pixels of a row are contiguous */
     ptrdiff_t packed_width, row_low, row_high;
     char *scratch;
     size_t scratch_bytes, sums_bytes, packed_bytes, row_bytes;
@@ -105,14 +105,14 @@ static void NAME(pack_weights)(void *context, ptrdiff_t task, int worker)
     const ptrdiff_t block = smaller(2 * LANES, job->padded_K - k0);
     const T *from = (const T *)p->w + g * p->w_group + k0 * p->w_out;
     T *to = job->weights + (g * job->padded_K + k0) * p->C * taps;
-    int in_order = p->w_in == taps && k_here == block;  /* in-channels, rows and columns follow each other */
+    int in_order = p->w_in == taps && k_here == block;  /* in-channels, rows and columns are contiguous */
     (void)worker;
-    if (taps == 0) /* a phase that no output saw */
+    if (taps == 0) /* a phase without outputs */
         return;
     for (ptrdiff_t a = 0; a < p->rows; a++)
         for (ptrdiff_t b = 0; b < p->columns; b++)
             in_order &= p->row_w[a] + p->column_w[b] == a * p->columns + b;
-    ptrdiff_t done = 0; /* numbers (in-channel, tap) that went by whole blocks */
+    ptrdiff_t done = 0; /* pairs (in-channel, tap) copied in whole blocks */
     if (in_order) {
         ptrdiff_t c = 0, tap = 0, c0 = 0, channels = smaller(job->chunk, p->C); /* of the next number; its chunk */
         for (; done + LANES <= p->C * taps; done += LANES) {
@@ -183,7 +183,7 @@ static void NAME(write_out)(const correlation *p, const T *sums, ptrdiff_t block
                 const T *from = sums + j * block;
                 T *to = out + j * o->column;
                 ptrdiff_t k = 0;
-                for (; k + LANES <= channels; k += LANES) /* a call of memcpy for each pixel takes longer than the copy */
+                for (; k + LANES <= channels; k += LANES) /* calling memcpy for each pixel is slower */
                     NAME(store)(to + k, NAME(load)(from + k));
                 for (; k < channels; k++)
                     to[k] = from[k];
@@ -251,7 +251,7 @@ static void NAME(correlate_task)(void *context, ptrdiff_t task, int worker)
     for (ptrdiff_t a = 0; a < p->rows; a++)
         row_x[a] = (p->row[a] - top) * in_row;
     work.row_x = row_x;
-    const int in_place = p->out.channel == 1 && p->K % LANES == 0; /* whole vectors side by side: no detour by the sums */
+    const int in_place = p->out.channel == 1 && p->K % LANES == 0; /* whole contiguous vectors: write the sums directly */
 
     for (ptrdiff_t kb = k_part * k_blocks / job->k_parts; kb < (k_part + 1) * k_blocks / job->k_parts; kb++) {
         const ptrdiff_t k0 = kb * 2 * LANES, block = smaller(2 * LANES, job->padded_K - k0);
@@ -268,7 +268,7 @@ static void NAME(correlate_task)(void *context, ptrdiff_t task, int worker)
                 work.channels = smaller(job->chunk, p->C - c);
                 work.w = weights + c * taps * block;
                 for (ptrdiff_t row = p0; row < p1; row++) {
-                    /* kernel rows that meet the image: their offsets rise or fall, so those are neighbours */
+                    /* kernel rows inside the image: they are contiguous, because their offsets are monotonic */
                     for (work.first_row = 0; work.first_row < p->rows; work.first_row++)
                         if ((size_t)(row * p->step_h + p->row[work.first_row]) < (size_t)p->H)
                             break;

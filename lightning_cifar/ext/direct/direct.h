@@ -1,4 +1,4 @@
-/* Convolution by register blocking: what the kernels take and give. Strides are counted in elements, not bytes.
+/* Interface of the register-blocked convolution kernels. Strides are in elements, not bytes.
  *
  * N batch, G groups, C in-channels and K out-channels of one group, H W image, R S kernel, P Q output. */
 #ifndef LIGHTNING_CIFAR_DIRECT_H
@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-/* An image batch, of which only some strides are those of a contiguous array. */
+/* A batch of images with any strides. */
 typedef struct {
     void *data;
     ptrdiff_t image, channel, row, column;  /* strides */
@@ -14,7 +14,7 @@ typedef struct {
 
 /* out[n, k, p, q] = bias[k] + sum over c, a, b of  in[n, c, p * step_h + row[a], q * step_w + column[b]] * w[k, c, a, b]
  *
- * where in is zero outside H x W, and w[k, c, a, b] lies at w + group * g + out * k + in * c + row_w[a] + column_w[b].
+ * where in is zero outside H x W, and w[k, c, a, b] is at w + group * g + out * k + in * c + row_w[a] + column_w[b].
  * The forward pass is one such sum; the gradient by the input is one per phase of the stride. */
 typedef struct {
     images in, out;
@@ -22,7 +22,7 @@ typedef struct {
     ptrdiff_t w_group, w_out, w_in;
     ptrdiff_t N, G, C, K, H, W, P, Q;
     ptrdiff_t step_h, step_w;
-    ptrdiff_t rows, columns;            /* taps: how many a, how many b */
+    ptrdiff_t rows, columns;            /* number of taps a and b */
     const ptrdiff_t *row, *row_w;       /* [rows] */
     const ptrdiff_t *column, *column_w; /* [columns] */
 } correlation;
@@ -38,7 +38,7 @@ typedef struct {
     const ptrdiff_t *column;  /* [S] */
 } weight_gradient;
 
-/* Both return 0, or -1 when memory is short. */
+/* All functions return 0, or -1 if memory cannot be allocated. */
 typedef struct {
     const char *name;
     int (*correlate_f32)(const correlation *, int threads);
@@ -47,8 +47,8 @@ typedef struct {
     int (*grad_weight_f64)(const weight_gradient *, int threads);
 } kernels;
 
-/* The kernels for a named instruction set ("avx512", "avx2", "portable"), for the best one when the name is empty, or NULL
- * where this processor or this build has none of the name. */
+/* Kernels for an instruction set ("avx512", "avx2", "portable"); the best one if the name is empty; NULL if this processor or
+ * this build does not support it. */
 const kernels *find_kernels(const char *name);
 
 #endif

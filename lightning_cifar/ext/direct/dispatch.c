@@ -12,7 +12,7 @@ static int has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-/* The compiler's check looks at the operating system too: it must save the wide registers. */
+/* The compiler's check includes the support of the operating system for the wide registers. */
 static int has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")

@@ -1,9 +1,9 @@
 /* The gradient by the weights. For one kernel tap, a tile is a few in-channels times one or two vectors of out-channels; its sums
- * stay in registers over all pixels of a band of rows. Per pixel: load the vectors of grad_y, and for each in-channel broadcast
- * one number of the image and multiply-add. Both arrays are wanted with the channels side by side, and copied if they are not.
+ * stay in registers over all pixels of a band of rows. For each pixel, it loads the vectors of grad_y, and for each in-channel
+ * broadcasts one value of the image and multiply-adds. Arrays whose channels are not contiguous are copied.
  *
- * The batch is cut into parts, whose sums are kept apart and added in order at the end. The cut depends on the shapes alone: the
- * result is the same with any number of threads. */
+ * The batch is divided into parts, whose sums are added in order at the end. The division depends only on the shapes: the result is
+ * the same for any number of threads. */
 
 typedef struct {
     const T *x;                   /* in-channel 0 of the tile, at the first pixel */
@@ -59,7 +59,7 @@ static void (*const NAME(grad_tiles)[MAX_CHANNELS][2])(const NAME(grad_work) *) 
 typedef struct {
     const weight_gradient *p;
     T *sums;      /* [part][group][block of out-channels]([kernel row][kernel column][in-channel][out-channel], [out-channel] of grad_b) */
-    ptrdiff_t parts, band, k_blocks, padded_K, per_k; /* per_k: numbers of sums for one out-channel */
+    ptrdiff_t parts, band, k_blocks, padded_K, per_k; /* per_k: number of sums of one out-channel */
     int pack_x;
     char *scratch;
     size_t scratch_bytes, x_bytes, grad_bytes;
@@ -83,7 +83,7 @@ static void NAME(pack_x)(const weight_gradient *p, const T *x, ptrdiff_t top, pt
     }
 }
 
-/* `rows` rows of grad_y, `channels` of its out-channels, to [row][column][block]; the missing out-channels are zero. */
+/* `rows` rows of grad_y, `channels` of its out-channels, to [row][column][block]; padded with zeros. */
 static void NAME(pack_grad)(const weight_gradient *p, const T *grad, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t block, T *to)
 {
     const images *y = &p->grad_y;
@@ -198,13 +198,13 @@ static int NAME(grad_weight)(const weight_gradient *p, int threads)
 {
     NAME(grad_job) job = {.p = p};
     threads = useful_threads((int)smaller(threads, MAX_THREADS), 2.0 * p->N * p->G * p->K * p->C * p->R * p->S * p->P * p->Q);
-    /* A thousand pixels or more in a part, so that adding up the parts stays small beside making them. */
+    /* At least a thousand pixels in a part, so that adding the parts takes little of the time. */
     job.parts = larger(1, smaller(smaller(p->N, 16), (ptrdiff_t)((double)p->N * p->P * p->Q / 1024)));
     job.k_blocks = ceil_div(p->K, 2 * LANES);
     job.padded_K = ceil_div(p->K, LANES) * LANES;
     job.per_k = p->C * p->R * p->S + 1;
     job.pack_x = p->x.channel != 1;
-    /* A band of rows that the second-level cache can hold. */
+    /* A band of rows that fits in the second-level cache. */
     const ptrdiff_t row_bytes = (p->W * p->C * p->step_h + p->Q * 2 * LANES) * (ptrdiff_t)sizeof(T);
     job.band = larger(1, smaller(p->P, 262144 / row_bytes));
     const ptrdiff_t x_rows = smaller(p->H, (job.band - 1) * p->step_h + p->row[p->R - 1] - p->row[0] + 1);

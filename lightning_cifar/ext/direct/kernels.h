@@ -22,8 +22,8 @@ INLINE ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 INLINE ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a >= 0) ? (a + b - 1) / b : -(-a / b); } /* b > 0 */
 INLINE ptrdiff_t floor_div(ptrdiff_t a, ptrdiff_t b) { return -ceil_div(-a, b); }
 
-/* One allocation serves a whole pass and is cut into pieces that begin on cache lines. room() is what carve() takes of it. Under the
- * address sanitizer a forbidden gap follows each piece. */
+/* A pass has one allocation, divided into pieces that start on cache lines. room() is the size that carve() uses. With the address
+ * sanitizer, each piece is followed by a poisoned gap. */
 #ifdef __SANITIZE_ADDRESS__
 void __asan_poison_memory_region(void const volatile *address, size_t bytes);
 INLINE size_t room(size_t bytes) { return ((bytes + 63) & ~(size_t)63) + 64; }
@@ -39,7 +39,7 @@ INLINE void *carve(char **rest, size_t bytes)
     return piece;
 }
 
-/* Waking a thread costs as much as about a million operations. */
+/* Waking a thread takes as long as about a million operations. */
 INLINE int useful_threads(int threads, double operations)
 {
     return operations < 1e6 * threads ? (int)(1 + operations / 1e6) : threads;
@@ -52,8 +52,8 @@ INLINE void valid_range(ptrdiff_t count, ptrdiff_t step, ptrdiff_t offset, ptrdi
     *last = larger(*first, smaller(count, floor_div(size - 1 - offset, step) + 1));
 }
 
-/* How the taps of one kernel column meet a tile of pixels. Pixels whose tap falls off the image are left out, not multiplied
- * by zero: at 8 x 8 pixels, padding 1, that is a sixth of the work. */
+/* Taps of one kernel column for a tile of pixels. Pixels whose tap is outside the image are omitted, not multiplied by zero:
+ * at 8 x 8 pixels with padding 1, this saves a sixth of the work. */
 typedef struct {
     ptrdiff_t x, tap;    /* offset of pixel 0 of the tile in the input row; number of the kernel column */
     ptrdiff_t low, high; /* pixels that have this tap */

@@ -1,10 +1,10 @@
-/* For few out-channels (a first layer's gradient by its image; the reference's 6 filters) vectors of out-channels are mostly empty.
- * Here the vectors are of pixels instead. A band of the image is copied with its border of zeros, so that a tap is one offset for
- * all pixels of the band, rows and all: the band is one long row. The few sums at the ends of rows that wrap around are left out
- * when the result is written. Only without a step; that is, also for every phase of the gradient by the input.
+/* Kernel for few out-channels, for which vectors of out-channels would be mostly empty. Vectors contain pixels instead. A band of
+ * the image is copied with zero padding, so that a tap is one offset for all pixels of the band, which is one long row. The sums at
+ * the ends of rows, which wrap around, are omitted when the result is written. Only for step 1, which includes every phase of the
+ * gradient by the input.
  *
- * The same serves many out-channels where there is little to sum (a first layer): turning vectors of out-channels into rows of
- * pixels would take as long as the sums themselves. Rows of whole vectors are then written without a detour. */
+ * It is also used for many out-channels if there are few products to sum (a first layer): transposing vectors of out-channels to
+ * rows of pixels would take as long as the sums. Rows of whole vectors are then written directly. */
 
 #define NARROW_CHANNELS (LANES / 2) /* out-channels of a tile, at most */
 #if VECTOR_BYTES == 64
@@ -85,7 +85,7 @@ typedef struct {
     T *weights, *bias;
     ptrdiff_t *tap;
     ptrdiff_t bands, row_low, row_span, column_low, width; /* width of a row in the copy */
-    ptrdiff_t slack; /* elements read beyond it */
+    ptrdiff_t slack; /* elements read beyond the copy */
     char *scratch;
     size_t scratch_bytes, packed_bytes, sums_bytes;
 } NAME(narrow_job);
@@ -100,7 +100,7 @@ INLINE void NAME(copy)(const T *from, ptrdiff_t from_step, ptrdiff_t count, T *t
         to[i * to_step] = from[i * from_step];
 }
 
-/* Copies input rows [top, top + rows) of a group to [channel][row][width], with zeros where there is no image. */
+/* Copies input rows [top, top + rows) of a group to [channel][row][width], with zeros outside the image. */
 static void NAME(narrow_pack)(const NAME(narrow_job) *job, const T *in, ptrdiff_t top, ptrdiff_t rows, T *to)
 {
     const correlation *p = job->p;
@@ -117,7 +117,7 @@ static void NAME(narrow_pack)(const NAME(narrow_job) *job, const T *in, ptrdiff_
             for (ptrdiff_t i = right; i < job->width; i++)
                 to[i] = 0;
         }
-    memset(to, 0, job->slack * sizeof(T)); /* the last tile reads on */
+    memset(to, 0, job->slack * sizeof(T)); /* read by the last tile */
 }
 
 /* `pixels` sums in a row, rounded up to whole vectors. */
@@ -188,7 +188,7 @@ static int NAME(correlate_narrow)(const correlation *p, int threads)
     job.width = p->Q + column_high - job.column_low;
     job.slack = LANES + column_high - job.column_low;
     threads = useful_threads(threads, 2.0 * p->N * p->G * p->K * p->C * taps * p->P * p->Q);
-    /* Bands of at most a quarter of a MiB, and enough of them for the threads. */
+    /* Bands of at most a quarter of a MiB, and enough bands for the threads. */
     job.bands = (ptrdiff_t)((double)p->C * p->P * job.width * sizeof(T) / 262144) + 1;
     if (threads > 1)
         job.bands = larger(job.bands, ceil_div(4 * threads, p->N * p->G));
@@ -228,7 +228,7 @@ static int NAME(correlate_narrow)(const correlation *p, int threads)
     return 0;
 }
 
-/* Whether the above is the better way. */
+/* Whether this kernel is faster than that of correlate.h. */
 static int NAME(is_narrow)(const correlation *p)
 {
     if (p->step_h != 1 || p->step_w != 1 || p->rows == 0 || p->columns == 0)

@@ -1,4 +1,4 @@
-/* No more than 16 registers of 4 floats, which any 64-bit processor has: 6 x 2 sums, 2 of weights, 1 pixel. */
+/* 16 registers of 4 floats, available on any 64-bit processor: 6 x 2 sums, 2 of weights, 1 pixel. */
 #include "direct.h"
 #include "threads.h"
 

@@ -1,5 +1,5 @@
-/* Why not OpenMP: torch brings a libgomp of its own, and two of them in one process keep two pools that spin against each
- * other; a child process after fork() hangs in a pool that was used before; and Apple's compiler has none. */
+/* OpenMP is not used for three reasons: torch contains another libgomp, and the thread pools of two in one process compete for
+ * cores; a child process after fork() deadlocks in a pool that the parent has used; and Apple's compiler does not support it. */
 #include "threads.h"
 
 #include <pthread.h>
@@ -15,13 +15,13 @@
 /* About 20 microseconds: as long as the gap between two passes of one convolution, shorter than waking a sleeping thread. */
 #define SPINS 500
 
-static pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER;  /* held by the caller whom the pool works for */
+static pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER;  /* held by the caller that uses the pool */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* guards everything below */
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t finished = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int started;         /* threads that exist beside the caller */
-static int open_places;     /* how many more may join the present round */
+static int started;         /* threads without the caller */
+static int open_places;     /* number of threads that may still join the round */
 static int next_worker;
 static task_function work_now;
 static void *context_now;
@@ -68,7 +68,7 @@ static void *serve(void *unused)
     return NULL;
 }
 
-/* A forked child has the memory of the pool, perhaps locked, but none of its threads. */
+/* A forked child has the memory of the pool, possibly locked, but not its threads. */
 static void forget_the_pool(void)
 {
     pthread_mutex_init(&taken, NULL);
@@ -89,11 +89,11 @@ static void start_threads(int wanted)
 {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are for the threads of the host program */
+    pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are handled by the threads of the host program */
     while (started < wanted) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, serve, NULL) != 0)
-            break;  /* fewer threads then, the tasks are done all the same */
+            break;  /* the tasks are done with fewer threads */
         pthread_detach(thread);
         started++;
     }
@@ -130,7 +130,7 @@ void run_tasks(int threads, ptrdiff_t tasks, task_function work, void *context)
     for (int i = 0; i < SPINS && atomic_load_explicit(&active, memory_order_relaxed) != 0; i++)
         PAUSE();
     pthread_mutex_lock(&lock);
-    open_places = 0;  /* who has not woken up yet finds nothing to do, and nobody waits for him */
+    open_places = 0;  /* threads that have not woken up are not waited for */
     while (atomic_load(&active) != 0)
         pthread_cond_wait(&finished, &lock);
     pthread_mutex_unlock(&lock);

@@ -25,7 +25,7 @@ INLINE vec NAME(load)(const T *from) { return *(const vec *)from; }
 INLINE void NAME(store)(T *to, vec value) { *(vec *)to = value; }
 
 #ifdef HAS_SHUFFLE
-/* Interleaving the first half of the rows with the second, log2(LANES) times over, is a transposition. */
+/* Transposes by interleaving the first half of the rows with the second, log2(LANES) times. */
 INLINE void NAME(transpose_block)(const T *from, ptrdiff_t from_row, T *to, ptrdiff_t to_row)
 {
     vec v[LANES], t[LANES];
@@ -51,7 +51,7 @@ INLINE void NAME(transpose_block)(const T *from, ptrdiff_t from_row, T *to, ptrd
 }
 #endif
 
-/* to[j, i] = from[i, j] for a matrix of rows x columns; both have columns that lie side by side. */
+/* to[j, i] = from[i, j] for a matrix of rows x columns; in both, columns are contiguous. */
 static void NAME(transpose)(const T *from, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t columns, T *to, ptrdiff_t to_row)
 {
     ptrdiff_t whole_rows = rows - rows % LANES, whole_columns = columns - columns % LANES;
