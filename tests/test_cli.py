@@ -287,7 +287,7 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
         ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs (=x) must be of type int"),
         ([*FIT, "--data.batch_size", "0"], "batch_size (=0) must be at least 1"),
         ([*FIT, "--data.num_train", "60000"], "must not exceed the 50000 training images"),
-        ([*FIT, "--data.augment", "[{crop: 4}, cutot]"], "there is no 'cutot'; did you mean cutout"),
+        ([*FIT, "--data.augment", "[{crop: 4}, cutot]"], "unknown augmentation 'cutot'. Did you mean cutout"),
         (["fit", "--model", "Lenet", *SMALL], "there is no class 'Lenet'. Did you mean LeNet? There are"),
         (["fit", "--model", "LeNet"], "data missing: pass --data CIFAR10DataModule"),
         ([*FIT, "--config", "absent.yaml"], "there is no configuration absent.yaml"),

@@ -98,7 +98,7 @@ def test_pictures_a_table_and_a_page(checkpoint: Path, images: Path, capsys: pyt
     assert captured.out.splitlines()[-1] == "explained 3 images: out/index.html"
     for said in (
         "broken.png is left out: damaged: image file is truncated",
-        "notes.txt is left out: no image (png, jpeg, webp, bmp, gif), or damaged",
+        "notes.txt is left out: not an image (png, jpeg, webp, bmp, gif), or damaged",
         "1 folder inside is not looked into",
     ):
         assert said in captured.err

@@ -39,7 +39,7 @@ ALLOWED = {
     "checkpoints": {"configuration", "data", "errors", "files", "models"},
     "callbacks": {"analysis", "artifacts", "files", "plots"},  # neither models nor data: they serve any LightningModule
     "models": {"artifacts", "errors", "ext", "schedules"},
-    "data": {"files"},
+    "data": {"errors", "files"},
     "artifacts": {"files"},
     "configuration": {"errors", "files"},
     "files": {"errors"},

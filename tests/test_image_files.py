@@ -1,4 +1,4 @@
-"""Any kind of image file comes out as the pixels that a viewer would show; what is no image says so."""
+"""Image files of all pixel formats give the pixels that a viewer shows; other files are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def view(path: Path, size: int = 4, channels: int = 3, fit: Fit = "crop") -> Pix
 
 
 def colour(path: Path, **options: Any) -> list[int]:
-    """Of an image that is the same everywhere."""
+    """Return the colour of a uniform image."""
     seen = view(path, **options)
     assert (seen == seen[0, 0]).all()
     return seen[0, 0].tolist()
@@ -52,7 +52,7 @@ def colour(path: Path, **options: Any) -> list[int]:
 
 @pytest.mark.parametrize("suffix", ["png", "bmp"])
 @pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_an_image_of_the_right_size_stays_as_it_is(tmp_path: Path, pixels: Pixels, suffix: str, fit: Fit) -> None:
+def test_an_image_of_the_right_size_is_unchanged(tmp_path: Path, pixels: Pixels, suffix: str, fit: Fit) -> None:
     path = save(tmp_path / f"a.{suffix}", Image.fromarray(pixels))
     image = read_image(path, 32, 3, fit)
     assert np.array_equal(image.view, pixels)
@@ -75,7 +75,7 @@ def test_an_image_of_the_right_size_stays_as_it_is(tmp_path: Path, pixels: Pixel
         ("I;16", 65535, (255, 255, 255)),
     ],
 )
-def test_kinds_of_pixels(tmp_path: Path, mode: str, value: Any, expected: tuple[int, int, int]) -> None:
+def test_pixel_formats(tmp_path: Path, mode: str, value: Any, expected: tuple[int, int, int]) -> None:
     path = save(tmp_path / "a.png", Image.new(mode, (9, 7), value))
     assert colour(path) == list(expected)
 
@@ -86,7 +86,7 @@ def chunk(kind: bytes, content: bytes, *, damaged: bool = False) -> bytes:
 
 
 def png_file(path: Path, pixels: Sequence[Sequence[int]], colour_type: int, depth: int, *chunks: bytes) -> Path:
-    """One row of pixels, written sample by sample, since Pillow does not write every kind."""
+    """Write one row of pixels sample by sample, because Pillow does not write every format."""
     bits = "".join(f"{sample:0{depth}b}" for pixel in pixels for sample in pixel)
     row = b"\0" + bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
     header = struct.pack(">IIBBBBB", len(pixels), 1, depth, colour_type, 0, 0, 0)
@@ -153,7 +153,7 @@ def test_metadata_never_reject_a_png(tmp_path: Path, kind: bytes, damaged: bool)
         check_image(path)
 
 
-def test_metadata_that_are_left_out_leave_the_rotation_and_the_transparency(tmp_path: Path) -> None:
+def test_removed_metadata_keep_rotation_and_transparency(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     note, damaged = chunk(b"eXIf", exif.tobytes()[6:]), chunk(b"tIME", b"", damaged=True)
@@ -192,7 +192,7 @@ def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
     assert colour(save(tmp_path / "c.gif", image)) == [20, 40, 60]
 
 
-def test_lossy_kinds(tmp_path: Path) -> None:
+def test_lossy_formats(tmp_path: Path) -> None:
     for name, image in {
         "a.jpg": Image.new("RGB", (40, 20), (10, 200, 90)),
         "a.webp": Image.new("RGB", (40, 20), (10, 200, 90)),
@@ -208,7 +208,7 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         assert view(path)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
-def test_a_rotation_that_the_camera_noted(tmp_path: Path) -> None:
+def test_the_orientation_of_the_camera_is_applied(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 4), "black")
     image.paste("white", (0, 0, 4, 4))  # on the left
     exif = Image.Exif()
@@ -219,7 +219,7 @@ def test_a_rotation_that_the_camera_noted(tmp_path: Path) -> None:
     assert (seen.view[-1] < 50).all()
 
 
-def test_the_middle_or_all_of_it(tmp_path: Path) -> None:
+def test_crop_and_squash(tmp_path: Path) -> None:
     image = Image.new("RGB", (1200, 400), "blue")
     image.paste("red", (400, 0, 800, 400))
     path = save(tmp_path / "a.png", image)
@@ -257,7 +257,7 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, pixels: Pixels, name: str, 
         read_image(path, 32, 3, "crop")
 
 
-def test_flipped_bytes_never_raise_anything_else(tmp_path: Path, pixels: Pixels) -> None:
+def test_flipped_bytes_raise_no_other_error(tmp_path: Path, pixels: Pixels) -> None:
     generator, content = np.random.default_rng(1), png_of(pixels)
     path, refused = tmp_path / "a.png", []
     for _ in range(200):
@@ -275,24 +275,24 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path: Path, pixels: Pixels)
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 1 1 255\n000"]
 )
-def test_what_is_no_image_is_seen_without_reading_pixels(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused_without_reading_pixels(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(UnreadableImageError, match=r"no image \(png, jpeg, webp, bmp, gif\)"):
+    with pytest.raises(UnreadableImageError, match=r"not an image \(png, jpeg, webp, bmp, gif\)"):
         check_image(path)
 
 
 @pytest.mark.parametrize("limit", [70, 30])  # below the guard's warning and its error
-def test_the_guard_against_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_the_limit_against_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     path = save(tmp_path / "a.png", Image.new("RGB", (10, 10)))
     check_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     for attempt in (check_image, lambda path: read_image(path, 4, 3, "crop")):
-        with pytest.raises(UnreadableImageError, match="more than 0 million pixels: make it smaller"):
+        with pytest.raises(UnreadableImageError, match="more than 0 million pixels: reduce its size"):
             attempt(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(UnreadableImageError, match="not a regular file"):
         check_image(tmp_path / "a.png")
@@ -309,7 +309,7 @@ def test_files_are_listed_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_many_files_are_what_each_of_them_is(tmp_path: Path, threads: int | None) -> None:
+def test_many_files_equal_the_single_ones(tmp_path: Path, threads: int | None) -> None:
     generator = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(12)]
     for i, path in enumerate(paths):
@@ -317,22 +317,22 @@ def test_many_files_are_what_each_of_them_is(tmp_path: Path, threads: int | None
     paths[4].write_bytes(b"hello")
     progress: list[int] = []
     views, reasons = read_views(paths, 8, 3, "crop", threads=threads, on_done=progress.append)
-    assert reasons == {4: "no image (png, jpeg, webp, bmp, gif), or damaged"}
+    assert reasons == {4: "not an image (png, jpeg, webp, bmp, gif), or damaged"}
     assert progress == list(range(1, 13))
     for i, path in enumerate(paths):
         assert np.array_equal(views[i], np.zeros((8, 8, 3)) if i == 4 else view(path, 8))
     assert read_views([], 8, 1, "crop")[0].shape == (0, 8, 8, 1)
 
 
-def test_threads_leave_warnings_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow warns of images between its limit and twice that, and filters belong to the whole process."""
+def test_threads_do_not_change_warning_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns of images between its limit and twice the limit, and filters belong to the whole process."""
     paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (10, 10 + i))) for i in range(8)]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 120)
     before = list(warnings.filters)
     _, reasons = read_views(paths, 4, 3, "crop", threads=4)
     assert list(warnings.filters) == before
     assert list(reasons) == [3, 4, 5, 6, 7]
-    assert set(reasons.values()) == {"it has more than 0 million pixels: make it smaller first"}
+    assert set(reasons.values()) == {"it has more than 0 million pixels: reduce its size first"}
 
 
 def test_an_interrupt_ends_the_reading(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A file that is not what was written is never taken for it."""
+"""Files with checksums: every change is detected."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ def test_written_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_digest", [True, False])
-def test_mutants_are_caught(tmp_path: Path, with_digest: bool) -> None:
+def test_mutants_are_detected(tmp_path: Path, with_digest: bool) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     good = path.read_bytes()
     weights = good.index(torch.ones(50).numpy().tobytes())
@@ -50,7 +50,7 @@ def test_mutants_are_caught(tmp_path: Path, with_digest: bool) -> None:
         beside(path).unlink()
     read_verified(path)
     draw = random.Random(0)
-    # Without a digest, the archive's own check sums hold for what is in it, not for the padding between.
+    # Without a digest, the archive's checksums cover for what is in it, not for the padding between.
     places = range(len(good)) if with_digest else range(weights, weights + 200)
     for _ in range(100):
         mutant = bytearray(good)
@@ -64,7 +64,7 @@ def test_mutants_are_caught(tmp_path: Path, with_digest: bool) -> None:
             Checkpoint.read(path)
 
 
-def test_any_damaged_byte_beside_it_is_caught_and_named(tmp_path: Path) -> None:
+def test_every_damaged_byte_of_the_checksum_file_is_detected(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     digest = beside(path).read_bytes()
     for place in range(64):
@@ -94,14 +94,14 @@ def test_a_digest_that_is_not_a_regular_file_is_refused(tmp_path: Path, kind: st
         read_verified(path)
 
 
-def test_another_file_in_its_place_is_caught(tmp_path: Path) -> None:
+def test_a_replaced_file_is_detected(tmp_path: Path) -> None:
     a, b = checkpoint(tmp_path / "a.ckpt"), checkpoint(tmp_path / "b.ckpt", 2.0)
     a.write_bytes(b.read_bytes())
     with pytest.raises(UsageError, match=r"a\.ckpt is damaged.* Good ones in its folder: b\.ckpt\."):
         Checkpoint.read(a)
 
 
-def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_and_checksum_agree_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, moved = tmp_path / "a", tmp_path / "b"
     write, replace = atomic.write_atomically, Path.replace
     seen = []
@@ -133,7 +133,7 @@ def test_a_reader_at_any_moment_finds_them_agreeing(tmp_path: Path, monkeypatch:
     assert len(beside(moved).read_text().splitlines()) == 1
 
 
-def test_a_full_disk_leaves_the_former_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     write_verified(path, b"one")
     write = atomic.write_atomically
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_former_content(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
-def test_what_has_neither_digest_nor_check_sums_is_left_to_its_reader(tmp_path: Path) -> None:
+def test_files_without_checksums_are_returned_unchecked(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"hello")
     assert read_verified(path) == b"hello"
@@ -163,12 +163,12 @@ def test_what_has_neither_digest_nor_check_sums_is_left_to_its_reader(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_reported(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("data", b"0" * 100)
     content = bytearray(buffer.getvalue())
     content[50] ^= 1
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(DamagedError, match="the check sum of data in it is wrong"):
+    with pytest.raises(DamagedError, match="the checksum of data in it is wrong"):
         read_verified(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""``--out`` means a folder or a file by one rule in all commands."""
+"""One rule decides in all commands whether ``--out`` is a folder or a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_several_files_need_a_folder() -> None:
     assert choose_output(Path("there"), None) == Path("there")
     assert choose_output(Path("new"), None) == Path("new")
     for out in ("file.html", "new.html", "plain"):
-        with pytest.raises(UsageError, match=rf"--out \(={out}\) must be a folder, which several files go to: "):
+        with pytest.raises(UsageError, match=rf"--out \(={out}\) must be a folder for several files: "):
             choose_output(Path(out), None)
 
 
@@ -56,7 +56,7 @@ def test_several_files_need_a_folder() -> None:
         ("file.html/x/y.html", r"cannot be written: \S*/file.html is not a folder"),
     ],
 )
-def test_what_cannot_be_written(out: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_outputs(out: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=said):
         choose_output(Path(out), "report.html", ".html", ".htm")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -65,26 +65,26 @@ def test_what_cannot_be_written(out: str, said: str, monkeypatch: pytest.MonkeyP
 
 
 def test_commands_follow_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, path in (
+    for args, path in (
         (["regimes", "--name", "one-cycle", "--out", "made"], "made/regime_one-cycle.png"),
         (["regimes", "--name", "one-cycle", "--out", "a/mine.png"], "a/mine.png"),
         (["gradcheck", "--function", "f3", "--num", "10", "--draw", "there"], "there/f3.png"),
         (["gradcheck", "--function", "f3", "--num", "10", "--draw", "b/f.png"], "b/f.png"),
     ):
-        assert not main(words)
+        assert not main(args)
         assert Path(path).is_file()
     capsys.readouterr()
-    for words in (
+    for args in (
         ["lr-find", "--model", "LeNet", "--data", "SyntheticDataModule", "--out", "x.html"],
         ["explain", "--ckpt_path", "x.ckpt", "--images", "file.html", "--out", "x.html"],
     ):
-        assert main(words) == 2
+        assert main(args) == 2
         assert "--out (=x.html) must be a folder" in capsys.readouterr().err
-    for words in (
+    for args in (
         ["report", "there", "--out", "x.pdf"],
         ["bench", "conv", "--out", "x.pdf"],
         ["regimes", "--out", "x.pdf"],
         ["gradcheck", "--function", "f3", "--draw", "x.pdf"],
     ):
-        assert main(words) == 2
+        assert main(args) == 2
         assert "(=x.pdf) must end in ." in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Paths and names as users and file systems have them."""
+"""Home folders in paths, and printable names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_paths_of_data_are_expanded(home: Path, kind: type) -> None:
         ("\ud800 \U000e0001", r"\ud800 \U000e0001"),
     ],
 )
-def test_names_are_told_in_printable_characters(text: str, shown: str) -> None:
+def test_names_are_printable(text: str, shown: str) -> None:
     assert plain_text(text) == shown
     assert plain_text(shown) == shown
     shown.encode()
@@ -60,9 +60,9 @@ def test_home_in_paths_of_a_configuration_and_of_options(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     Path("c.yaml").write_text("trainer: {callbacks: {class_path: ModelCheckpoint, init_args: {dirpath: ~/own}}}\n")
     sizes = ["--data.num_train", "32", "--data.num_val", "16", "--data.num_test", "16", "--data.batch_size", "16"]
-    words = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", *sizes, "--trainer.max_epochs", "1"]
-    words += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--config", "c.yaml"]
-    assert cli.main([*words, "--run_dir=~/run"]) == 0
+    args = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", *sizes, "--trainer.max_epochs", "1"]
+    args += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--config", "c.yaml"]
+    assert cli.main([*args, "--run_dir=~/run"]) == 0
     assert list((tmp_path / "home/own").glob("*.ckpt"))
     assert cli.main(["report", "~/run", "--out", "~/run.html"]) == 0
     assert (tmp_path / "home/run.html").exists()

@@ -31,16 +31,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a network that knows the synthetic classes."""
+    """Return the checkpoint of a network for the synthetic classes."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    words = ["fit", "--model", "LeNet", *SYNTHETIC, *QUIET, "--trainer.max_epochs", "1", "--run_dir", str(folder)]
-    assert cli.main([*words, "--data.mean", "[0.4, 0.5, 0.6]"]) == 0
+    args = ["fit", "--model", "LeNet", *SYNTHETIC, *QUIET, "--trainer.max_epochs", "1", "--run_dir", str(folder)]
+    assert cli.main([*args, "--data.mean", "[0.4, 0.5, 0.6]"]) == 0
     return folder / "checkpoints/best.ckpt"
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nine pictures of three kinds in nested folders, one of them no class."""
+    """Write nine pictures of three kinds in nested folders; one kind is not a class."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     for name in ("Disc", "holiday/2025", "square"):
@@ -57,21 +57,21 @@ def table(folder: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
     capsys.readouterr()
     before = sorted(Path().rglob("*"))
-    assert cli.main([*words, *QUIET]) == 2
+    assert cli.main([*args, *QUIET]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-cifar: error: ")]
     assert len(said) == 1
     assert sorted(Path().rglob("*")) == before, "a mistake leaves nothing behind"
     return said[0].removeprefix("lightning-cifar: error: ")
 
 
-def test_photographs_are_shown_to_a_trained_network_as_in_its_training(
+def test_photographs_are_preprocessed_as_in_the_training(
     trained: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["predict", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", *QUIET]
-    assert cli.main([*words, "--run_dir", "p", "--data.eval_batch_size", "4"]) == 0
+    args = ["predict", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", *QUIET]
+    assert cli.main([*args, "--run_dir", "p", "--data.eval_batch_size", "4"]) == 0
     rows = table("p")
     known = load_trained(trained)
     assert [row["file"] for row in rows] == [
@@ -84,8 +84,8 @@ def test_photographs_are_shown_to_a_trained_network_as_in_its_training(
         expected = torch.cat([known.model(images).softmax(1) for images, _ in data.predict_dataloader()])
     for row, p in zip(rows, expected, strict=True):
         best = p.argsort(descending=True)[:5].tolist()
-        told = [row["class"], *(row[f"class_{rank}"] for rank in range(2, 6))]
-        assert told == [known.class_names[k] for k in best]
+        names = [row["class"], *(row[f"class_{rank}"] for rank in range(2, 6))]
+        assert names == [known.class_names[k] for k in best]
         assert float(row["probability"]) == pytest.approx(float(p[best[0]]), abs=1e-3)
     assert (Path("p") / "pictures/predictions.png").stat().st_size > 1000
     said = capsys.readouterr().out
@@ -95,10 +95,10 @@ def test_photographs_are_shown_to_a_trained_network_as_in_its_training(
     assert (settings["image_size"], settings["mean"]) == (32, [0.4, 0.5, 0.6])
 
 
-def test_a_network_of_ones_own_classes_needs_its_folder_no_more(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
-    words += ["--data.statistics", "own", "--data.val_share", "0.34", "--data.test_share", "0.3", "--run_dir", "run"]
-    assert cli.main([*words, "--trainer.max_epochs", "1", "--test_after_fit", "true"]) == 0
+def test_predictions_do_not_need_the_training_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    args += ["--data.statistics", "own", "--data.val_share", "0.34", "--data.test_share", "0.3", "--run_dir", "run"]
+    assert cli.main([*args, "--trainer.max_epochs", "1", "--test_after_fit", "true"]) == 0
     checkpoint = "run/checkpoints/best.ckpt"
     model = LeNet.load_from_checkpoint(checkpoint, weights_only=True)
     assert model.num_classes == 3
@@ -108,31 +108,31 @@ def test_a_network_of_ones_own_classes_needs_its_folder_no_more(root: Path, caps
     known = load_trained(Path(checkpoint))
     assert known.class_names == ("Disc", "holiday", "square")
     assert known.mean != (0.485, 0.456, 0.406)
-    words = ["predict", "--ckpt_path", checkpoint, "--data.root", "new", "--run_dir", "p", *QUIET]
-    assert cli.main(words) == 0
+    args = ["predict", "--ckpt_path", checkpoint, "--data.root", "new", "--run_dir", "p", *QUIET]
+    assert cli.main(args) == 0
     (row,) = table("p")
     assert {row["class"], row["class_2"], row["class_3"]} == {"Disc", "holiday", "square"}
     settings = yaml.safe_load(Path("p/config.yaml").read_text())["data"]["init_args"]
     assert settings["mean"] == list(known.mean)
-    words = ["test", "--ckpt_path", checkpoint, "--data.root", "moved", "--run_dir", "t", *QUIET]
-    assert cli.main(words) == 0
+    args = ["test", "--ckpt_path", checkpoint, "--data.root", "moved", "--run_dir", "t", *QUIET]
+    assert cli.main(args) == 0
     (root.with_name("moved") / "square").rename(root.with_name("moved") / "zebra")
-    assert "zebra is the folder of no class (Disc, holiday, square)" in error_of(capsys, words[:-6])
+    assert "zebra is not the folder of a class (Disc, holiday, square)" in error_of(capsys, args[:-6])
 
 
-def test_networks_of_grey_images_get_grey_photographs(root: Path) -> None:
-    words = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.class_names", "null", *QUIET]
-    assert cli.main([*words, "--data.in_channels", "1", "--data.image_size", "28", "--run_dir", "p"]) == 0
+def test_photographs_are_converted_to_grey_for_grey_networks(root: Path) -> None:
+    args = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.class_names", "null", *QUIET]
+    assert cli.main([*args, "--data.in_channels", "1", "--data.image_size", "28", "--run_dir", "p"]) == 0
     assert {row["class"] for row in table("p")} <= {f"class {k}" for k in range(10)}
 
 
-def test_the_shipped_configuration_names_imagenets_classes(root: Path) -> None:
+def test_the_included_configuration_names_the_classes_of_imagenet(root: Path) -> None:
     path = Path(__file__).parent.parent / "configs/photographs.yaml"
     (root / "bad.jpg").write_bytes(b"hello")
     network = squeezenet1_1()
     torch.save(network.state_dict(), "weights.pth")  # in place of those that must be downloaded
-    words = ["predict", "--config", str(path), "--model.weights", "weights.pth", "--data.root", "photographs", *QUIET]
-    assert cli.main([*words, "--run_dir", "p"]) == 0
+    args = ["predict", "--config", str(path), "--model.weights", "weights.pth", "--data.root", "photographs", *QUIET]
+    assert cli.main([*args, "--run_dir", "p"]) == 0
     rows = table("p")
     assert len(rows) == 9
     data = ImageFolderDataModule(root, class_names="imagenet", damaged="skip")
@@ -147,31 +147,31 @@ def test_the_shipped_configuration_names_imagenets_classes(root: Path) -> None:
     assert settings["model"]["init_args"] == {"arch": "squeezenet1_1", "weights": "default", "new_head": False}
 
 
-def test_several_callbacks_of_that_kind_are_not_made(root: Path) -> None:
-    words = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
-    words += ["--trainer.callbacks", "PredictionTable", "--trainer.callbacks.top", "1", "--run_dir", "p"]
-    assert cli.main(words) == 0
+def test_a_given_prediction_table_replaces_the_default_one(root: Path) -> None:
+    args = ["predict", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    args += ["--trainer.callbacks", "PredictionTable", "--trainer.callbacks.top", "1", "--run_dir", "p"]
+    assert cli.main(args) == 0
     assert list(table("p")[0]) == ["file", "class", "probability", "true"]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
-        (["--data.root", "nowhere"], "there is no folder nowhere: pass --data.root with a folder of images."),
+        (["--data.root", "nowhere"], "the folder nowhere does not exist: pass --data.root with an image folder."),
         (["--data.root", "photographs/square"], "photographs/square has images (0.png, ...) but no class folders"),
-        (["--data.root", "photographs/holiday"], "photographs/holiday has the images of one class (2025): at least"),
-        (["--data.root", "empty"], "there is no image in empty: put images"),
-        (["--data.root", "holed"], "the class folder holed/b holds no image: put images"),
-        (["--data.root", "damaged"], "1 of 4 files in damaged cannot be read, b/x.jpg (no image (png, jpeg, "),
+        (["--data.root", "photographs/holiday"], "photographs/holiday has only one class folder (2025): add at least"),
+        (["--data.root", "empty"], "empty contains no images: add images"),
+        (["--data.root", "holed"], "the class folder holed/b contains no images: add images"),
+        (["--data.root", "damaged"], "1 of 4 files in damaged cannot be read, b/x.jpg (not an image (png, jpeg, "),
         (["--data.max_memory", "1e-9"], "9 images of 32 x 32 pixels need 1 MB, more than max_memory"),
         (["--data.damaged", "mend"], "damaged (=mend) must be one of refuse, skip"),
-        (["--data.val_share", "2"], "val_share (=2.0) must lie between 0 and 1."),
+        (["--data.val_share", "2"], "val_share (=2.0) must be between 0 and 1."),
         (["--data.num_val", "5"], "no option num_val here: it is one of CIFAR10DataModule, FashionMNIST"),
-        (["--data.class_names", "null"], "class_names (=None) leaves no classes to train or test"),
+        (["--data.class_names", "null"], "class_names (=None) is for predictions only"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
-    root: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_reported_in_one_line(
+    root: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty").mkdir()
     for name in ("holed/a/1.png", "holed/a/2.png", "damaged/a/1.png", "damaged/a/2.png", "damaged/b/1.png"):
@@ -181,17 +181,17 @@ def test_a_mistake_is_told_in_one_line(
     Path("damaged/b/x.jpg").write_bytes(b"hello")
     fit = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
     fit += ["--data.val_share", "0", "--data.test_share", "0"]
-    assert message in error_of(capsys, [*fit, *words])
+    assert message in error_of(capsys, [*fit, *args])
 
 
 def test_mistakes_of_predict(trained: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", "--ckpt_path", str(trained), *FOLDER]
+    args = ["predict", "--ckpt_path", str(trained), *FOLDER]
     (root / "a.jpg").write_bytes(b"hello")
-    message = error_of(capsys, [*words, "--data.root", "photographs"])
+    message = error_of(capsys, [*args, "--data.root", "photographs"])
     assert "1 of 10 files in photographs cannot be read, a.jpg" in message
     Path("empty").mkdir()
-    assert "there is no image in empty" in error_of(capsys, [*words, "--data.root", "empty"])
-    assert "there is no folder nowhere" in error_of(capsys, [*words, "--data.root", "nowhere"])
+    assert "empty contains no images" in error_of(capsys, [*args, "--data.root", "empty"])
+    assert "the folder nowhere does not exist" in error_of(capsys, [*args, "--data.root", "nowhere"])
 
 
 def control_characters(text: str) -> set[str]:
@@ -208,7 +208,7 @@ HOSTILE = {
 }
 
 
-def test_no_name_of_a_class_ends_a_run_or_reaches_the_terminal(
+def test_unusual_class_names_neither_end_a_run_nor_reach_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -219,9 +219,9 @@ def test_no_name_of_a_class_ends_a_run_or_reaches_the_terminal(
             pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
     names = sorted(HOSTILE.values())
-    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "images", "--data.image_size", "32", *QUIET]
-    words += ["--config", str(CONFIGS / "callbacks/prediction_grid.yaml"), "--trainer.max_epochs", "2"]
-    assert cli.main([*words, "--run_dir", "run", "--test_after_fit", "true"]) == 0
+    args = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "images", "--data.image_size", "32", *QUIET]
+    args += ["--config", str(CONFIGS / "callbacks/prediction_grid.yaml"), "--trainer.max_epochs", "2"]
+    assert cli.main([*args, "--run_dir", "run", "--test_after_fit", "true"]) == 0
     trained = ["--ckpt_path", "run/checkpoints/last.ckpt"]
     assert cli.main(["predict", *trained, *FOLDER, "--data.root", "images", *QUIET, "--run_dir", "predicted"]) == 0
     assert cli.main(["explain", *trained, "--images", 'images/q"uo,te', "--out", "explained"]) == 0
@@ -245,21 +245,21 @@ def test_no_name_of_a_class_ends_a_run_or_reaches_the_terminal(
 
 
 def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
-    words += ["--data.val_share", "0.34", "--data.test_share", "0", "--run_dir", "run", "--trainer.max_epochs", "1"]
-    assert cli.main(words) == 0
+    args = ["fit", "--model", "LeNet", *FOLDER, "--data.root", "photographs", "--data.image_size", "32", *QUIET]
+    args += ["--data.val_share", "0.34", "--data.test_share", "0", "--run_dir", "run", "--trainer.max_epochs", "1"]
+    assert cli.main(args) == 0
     (root / "square").rename(root / "zebra")
-    words = ["fit", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "on"]
-    assert error_of(capsys, words).endswith("data.root is missing: pass --data.root with the folder of the images.")
-    words += ["--data.root", "photographs"]
-    message = error_of(capsys, words)
+    args = ["fit", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "on"]
+    assert error_of(capsys, args).endswith("data.root is missing: pass --data.root with the folder of the images.")
+    args += ["--data.root", "photographs"]
+    message = error_of(capsys, args)
     assert "and the checkpoint was trained with 3 classes (Disc, holiday, square): pass the folder" in message
 
 
 def test_a_checkpoint_of_another_number_of_classes_names_the_numbers(
     trained: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["fit", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
-    words += ["--data.val_share", "0", "--data.test_share", "0", "--trainer.max_epochs", "2"]
-    message = error_of(capsys, words)
+    args = ["fit", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
+    args += ["--data.val_share", "0", "--data.test_share", "0", "--trainer.max_epochs", "2"]
+    message = error_of(capsys, args)
     assert "was trained with 10 classes, and ImageFolderDataModule has 3: pass data of the same classes" in message

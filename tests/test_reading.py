@@ -1,4 +1,4 @@
-"""Files that were received are read as data of a known format and size, and no link leads a write outside."""
+"""Received files are read as data of a known format and size, and links never lead a write outside."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large", "link"])
 @pytest.mark.parametrize("read", [read_bytes, read_text, read_yaml, read_npz, lambda path: read_json(path, Record)])
-def test_regular_files_of_limited_size_alone(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
+def test_only_regular_files_of_limited_size_are_read(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
     path = tmp_path / "file"
     {
         "pipe": lambda: os.mkfifo(path),
@@ -47,11 +47,11 @@ def test_regular_files_of_limited_size_alone(tmp_path: Path, kind: str, read: Ca
     }[kind]()
     with pytest.raises(UnreadableFileError, match=r"file cannot be read: it is [^\n]*\.$"):
         read(path)
-    with pytest.raises(MissingFileError, match="there is no file"):
+    with pytest.raises(MissingFileError, match=r"the file .* does not exist"):
         read(tmp_path / "nothing")
 
 
-def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:
+def test_a_link_named_by_the_user_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(write(tmp_path / "other", "text"))
     assert read_text(tmp_path / "link", follow=True) == "text"
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -120,7 +120,7 @@ def test_plain_yaml(tmp_path: Path) -> None:
     assert held == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "d": "f" * 1000}
 
 
-def test_no_damage_of_arrays_goes_unnoticed(tmp_path: Path) -> None:
+def test_every_damaged_byte_of_an_array_file_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     values = np.arange(20.0)
     np.savez(path, values=values)
@@ -133,7 +133,7 @@ def test_no_damage_of_arrays_goes_unnoticed(tmp_path: Path) -> None:
             continue
         assert "values" not in held or np.array_equal(held["values"], values)
     np.savez(path, values=np.array([{}], dtype=object))
-    with pytest.raises(UnreadableFileError, match=r"a\.npz is damaged: it holds Python objects"):
+    with pytest.raises(UnreadableFileError, match=r"a\.npz is damaged: it contains Python objects"):
         read_npz(path)
 
 
@@ -151,7 +151,7 @@ def test_a_written_file_replaces_links(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
-def test_a_lock_is_a_file_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_a_lock_must_be_a_regular_file(tmp_path: Path, kind: str) -> None:
     outside, path = write(tmp_path / "outside", "precious"), tmp_path / ".lock"
     if kind == "link":
         path.symlink_to(outside)

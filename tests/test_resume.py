@@ -111,7 +111,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "--resume goes on training" in error("test", "--resume", str(folder))
     assert "--resume needs the folder" in error("fit", "--resume")
     lock = FolderLock(folder)
-    assert "a run is going on" in error("fit", "--resume", str(folder), "--trainer.max_epochs", "3")
+    assert "another run is using" in error("fit", "--resume", str(folder), "--trainer.max_epochs", "3")
     lock.release()
     run("--resume", str(folder), "--trainer.max_epochs", "2")
     for path in (folder / "checkpoints").glob("resume.*"):
@@ -178,7 +178,7 @@ def test_a_damaged_digest_is_named_and_the_checkpoint_before_is_taken(
     digest.write_bytes(b"\xff" + digest.read_bytes()[1:])
     run("--resume", str(folder))
     said = capsys.readouterr().err
-    assert "resume.ckpt is damaged: its SHA-256 is not the one in resume.ckpt.sha256. Going on from resume.prev" in said
+    assert "resume.ckpt is damaged: its SHA-256 differs from resume.ckpt.sha256. Going on from resume.prev" in said
     assert (folder / "result.json").is_file()
 
 
@@ -191,7 +191,7 @@ def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
         os.write(write, b"x")
         signal.pause()
     os.read(read, 1)
-    with pytest.raises(UsageError, match="a run is going on"):
+    with pytest.raises(UsageError, match="another run is using"):
         FolderLock(tmp_path)  # the child let go, not we
     lock.release()
     FolderLock(tmp_path).release()

@@ -1,13 +1,11 @@
-"""Augmentation sample by sample with a pipeline of albumentations: the loader that runs it.
+"""The loader that augments each sample with a pipeline of albumentations.
 
-The law of the batch loader holds here too: what a sample becomes is a pure function of (seed, epoch, sample index), so
-that workers, batch sizes, ranks and resumes do not change it. Before each sample the pipeline's random numbers start
-anew from that address.
+As in the batch loader, an augmented sample is a pure function of (seed, epoch, sample index): workers, batch sizes,
+ranks and resumes do not change it. Before each sample, the random generators of the pipeline are seeded from them.
 
-``Compose.set_random_seed`` is not the way to do that. It gives each transform generators of its own from one seed,
-so that all of them toss the same coin: two flips with p = 0.5 come together or not at all. It also costs 77 us for five
-transforms, where a sample costs 120 us (one core of an AVX-512 machine, albumentations 2.0.8). One pair of generators
-that all transforms share draws on from transform to transform, and starts anew in 6 us.
+``Compose.set_random_seed`` is not used: it gives each transform separate generators with the same seed, so that two
+flips with p = 0.5 always occur together. It also takes 77 us for five transforms, where a sample takes 120 us (one core
+of an AVX-512 machine, albumentations 2.0.8). Seeding one pair of generators that all transforms share takes 6 us.
 """
 
 from __future__ import annotations
@@ -24,10 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cifar.data.albumentations_pipeline import load_pipeline, one_line
+from lightning_cifar.data.albumentations_pipeline import load_pipeline
 from lightning_cifar.data.augment import Pipeline
 from lightning_cifar.data.batches import BatchLoader
+from lightning_cifar.data.checks import check_at_least
 from lightning_cifar.data.counter_rng import PER_SAMPLE, key
+from lightning_cifar.errors import one_line
 
 if TYPE_CHECKING:
     import albumentations
@@ -35,32 +35,28 @@ if TYPE_CHECKING:
 _MASK = (1 << 64) - 1
 _ZEROS = np.zeros(4, np.uint64)
 
-# Of one batch: the epoch and the sample indices. The workers learn the epoch from it.
+# The epoch and the sample indices of one batch; it passes the epoch to the workers.
 _Address: TypeAlias = tuple[int, list[int]]
 
 
 class PerSampleLoader(BatchLoader):
     """Iterates over (images, labels): float32 (N, C, H, W), normalised, and int64 (N,), on the CPU.
 
-    Samples are the same for any number of workers, any batch size and any number of ranks; orders are those of
-    ``BatchLoader``. A pipeline without Normalize leaves grey levels, or numbers in [0, 1] after ToFloat: they are
-    normalised here.
+    Samples are equal for any number of workers and ranks and any batch size; the orders are those of ``BatchLoader``.
+    If the pipeline has no Normalize, its grey levels, or numbers in [0, 1] after ToFloat, are normalised afterwards.
 
     Args:
         images: uint8 (M, H, W, C).
         labels: int64 (M,).
         source: File of the pipeline, see ``load_pipeline``.
-        mean: Per channel, of images in [0, 1].
-        std: Likewise.
-        batch_size: Samples in a batch of each rank.
-        seed: Orders the epochs and draws the augmentations.
-        shuffle: A new order each epoch.
-        rank: Which of ``world_size`` processes this is.
-        world_size: Number of processes.
-        num_workers: Processes that augment; 0 augments in this one.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel.
+        num_workers: Number of processes that augment; 0 augments in this process.
+        shuffle: Whether each epoch has a new order.
+        **settings: See ``BatchLoader``.
 
     Raises:
-        ValueError: If a value is out of range, the file is at fault, or its Normalize is not by ``mean`` and ``std``.
+        ValueError: A value is out of range, the file has a mistake, or its Normalize differs from ``mean`` and ``std``.
     """
 
     def __init__(
@@ -71,37 +67,32 @@ class PerSampleLoader(BatchLoader):
         source: str | Path,
         mean: Sequence[float],
         std: Sequence[float],
-        batch_size: int,
-        seed: int,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
         num_workers: int = 0,
+        shuffle: bool = True,
+        **settings: Any,
     ) -> None:
-        if num_workers < 0:
-            raise ValueError(f"num_workers (={num_workers}) must not be negative.")
+        check_at_least(0, num_workers=num_workers)
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(f"images ({images.dtype} {images.shape}) must be uint8 (M, H, W, C).")
         if not len(mean) == len(std) == images.shape[-1]:
-            raise ValueError(f"mean (={mean}) and std (={std}) must have {images.shape[-1]} values, one a channel.")
+            raise ValueError(
+                f"mean (={mean}) and std (={std}) must have {images.shape[-1]} values, one for each channel."
+            )
         super().__init__(
             torch.from_numpy(images),
             torch.from_numpy(labels),
             pipeline=Pipeline([], mean=mean, std=std),
-            batch_size=batch_size,
-            seed=seed,
             shuffle=shuffle,
-            rank=rank,
-            world_size=world_size,
+            **settings,
         )
         pipeline = load_pipeline(source)
         _check_normalisation(pipeline, mean, std, source)
         self.num_workers = num_workers
-        self._samples = _Samples(images, pipeline, seed=seed, name=str(source))
+        self._samples = _Samples(images, pipeline, seed=self.seed, name=str(source))
 
     @property
     def num_versions(self) -> None:
-        """Each epoch makes its own versions of the images."""
+        """None: each epoch has new versions of the images."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, order = self.epoch, self.order().tolist()
@@ -112,32 +103,31 @@ class PerSampleLoader(BatchLoader):
             yield self._finish(images), self.labels[indices]
 
     def _augmented(self, batches: list[_Address]) -> DataLoader[Tensor | str]:
-        """The batches in their order, out of workers that live for one epoch.
+        """Return the batches in order, from workers that live for one epoch.
 
-        A fork costs 0.05 s and shares the images. Workers that live on hang for 5 s each at their end, where the
-        garbage collector finds them in a cycle, as everything that a Trainer holds is in one.
+        A fork takes 0.05 s and shares the images. Persistent workers hang for 5 s each at their end: the garbage
+        collector finds them in a reference cycle, because all objects of a Trainer are in one.
         """
-        forks = self.num_workers > 0 and sys.platform == "linux"  # not the default of every version of Python
+        forks = self.num_workers > 0 and sys.platform == "linux"  # not the default in every version of Python
         return DataLoader(
             self._samples,
             sampler=batches,
             batch_size=None,  # each address is a whole batch already
-            collate_fn=_as_it_is,
             num_workers=self.num_workers,
             worker_init_fn=_use_one_thread,
             multiprocessing_context="fork" if forks else None,
-            generator=torch.Generator(),  # it would draw from the global one, and so change the run
+            generator=torch.Generator(),  # otherwise it draws from the global one, which changes the run
         )
 
     def _finish(self, images: Tensor) -> Tensor:
         if self._samples.normalised:
             return images.permute(0, 3, 1, 2)
-        self.pipeline.load(images[:0])  # for the size that the augmentation gave them
+        self.pipeline.load(images[:0])  # for the size after the augmentation
         return self.pipeline.normalise(images)
 
 
 class _Samples(Dataset["Tensor | str"]):
-    """Augmented batches by (epoch, sample indices): uint8 or float32 (N, H, W, C), or what went wrong, in one line."""
+    """Augmented batches by (epoch, sample indices): uint8 or float32 (N, H, W, C), or an error message in one line."""
 
     def __init__(
         self, images: npt.NDArray[np.uint8], pipeline: albumentations.Compose, *, seed: int, name: str
@@ -146,7 +136,7 @@ class _Samples(Dataset["Tensor | str"]):
         self.normalised = any(type(step).__name__ == "Normalize" for step in pipeline.transforms)
         self.random = random.Random()
         self.generator = np.random.Generator(np.random.Philox())
-        pipeline.set_random_state(self.generator, self.random)  # reaches the nested ones too
+        pipeline.set_random_state(self.generator, self.random)  # of nested transforms too
 
     def __getitem__(self, address: _Address) -> Tensor | str:
         epoch, indices = address
@@ -154,34 +144,36 @@ class _Samples(Dataset["Tensor | str"]):
         for index in indices:
             try:
                 arrays.append(self.sample(epoch, index))
-            except Exception as error:  # from a worker it would come over many lines
+            except Exception as error:  # an exception from a worker has many lines
                 return f"{self.name}: sample {index} in epoch {epoch}: {one_line(error)}"
         if len(shapes := dict.fromkeys(array.shape for array in arrays)) > 1:
             first, second = list(shapes)[:2]
             return (
-                f"{self.name}: images come out in different shapes, {first} and {second}: "
+                f"{self.name}: augmented images have different shapes, {first} and {second}: "
                 "end with one size, such as - Resize: {height: 32, width: 32}"
             )
         return torch.from_numpy(np.stack(arrays))
 
     def sample(self, epoch: int, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-        """One augmented image (H, W, C): normalised where the pipeline does so, otherwise grey levels 0 to 255."""
+        """Return an augmented image (H, W, C): normalised if the pipeline does so, otherwise grey levels 0 to 255."""
         self._start(key(self.seed, epoch, PER_SAMPLE, index) & _MASK)
         image = self.pipeline(image=self.images[index].copy())["image"]  # a transform may write in place
         array: npt.NDArray[Any] = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
         if array.shape[-1] != self.images.shape[-1]:
-            raise ValueError(f"{array.shape[-1]} channels come out where {self.images.shape[-1]} came in")
+            raise ValueError(f"the augmented image has {array.shape[-1]} channels instead of {self.images.shape[-1]}")
         if np.issubdtype(array.dtype, np.floating):
             array = array.astype(np.float32, copy=False)
             return array if self.normalised else array * np.float32(255)
         if array.dtype != np.uint8 or self.normalised:
-            raise ValueError(f"{array.dtype} images come out, where uint8, or float32 from ToFloat or Normalize, must")
+            raise ValueError(
+                f"the augmented image is {array.dtype}: it must be uint8, or float32 from ToFloat or Normalize"
+            )
         return array
 
     def _start(self, value: int) -> None:
-        """Start the random numbers anew, as new generators would."""
+        """Seed both generators, with the same effect as new generators."""
         self.random.seed(value)
         self.generator.bit_generator.state = {
             "bit_generator": "Philox",
@@ -193,12 +185,8 @@ class _Samples(Dataset["Tensor | str"]):
         }
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
 def _use_one_thread(worker: int) -> None:
-    import cv2  # albumentations stands on it
+    import cv2  # albumentations uses it
 
     cv2.setNumThreads(0)
 
@@ -206,14 +194,14 @@ def _use_one_thread(worker: int) -> None:
 def _check_normalisation(
     pipeline: albumentations.Compose, mean: Sequence[float], std: Sequence[float], source: str | Path
 ) -> None:
-    """Validation images are normalised by the data's mean and std: the training images must be so too."""
+    """Check that training images are normalised with the mean and std of the data, as validation images are."""
     for step in pipeline.transforms:
         if type(step).__name__ == "Normalize":
             plain = step.normalization == "standard" and step.max_pixel_value == 255
             if not (plain and _agree(step.mean, mean) and _agree(step.std, std)):
                 raise ValueError(
-                    f"{source}: Normalize (mean {step.mean}, std {step.std}, {step.normalization}) differs from the "
-                    f"data's mean {tuple(mean)} and std {tuple(std)}, as validation has: leave it out or match them."
+                    f"{source}: Normalize (mean {step.mean}, std {step.std}, {step.normalization}) differs from "
+                    f"mean {tuple(mean)} and std {tuple(std)} of validation: leave it out, or pass these values."
                 )
 
 

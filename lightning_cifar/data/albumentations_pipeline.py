@@ -1,8 +1,7 @@
-"""Pipelines of albumentations out of YAML and JSON files: every mistake is an error, nothing is executed."""
+"""Pipelines of albumentations from YAML and JSON files: every mistake is an error, nothing is executed."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -12,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_cifar.errors import did_you_mean, one_line
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, parse_yaml, read_text
 
 if TYPE_CHECKING:
     import albumentations
 
-# Bases, and what cannot be described by plain values.
+# Base classes, and classes that plain values cannot describe.
 _NOT_FOR_FILES = {
     "BaseCompose",
     "BasicTransform",
@@ -33,10 +33,10 @@ AT_THE_END = ("Normalize", "ToTensorV2")
 
 
 def load_pipeline(source: str | Path) -> albumentations.Compose:
-    """The pipeline that a file describes.
+    """Build the pipeline that a file describes.
 
-    The file is YAML, or JSON where its name ends so. It holds what ``albumentations.save`` writes, or a list of names
-    with their arguments::
+    The file is JSON if its name ends in ``.json``, and YAML otherwise. It contains the output of
+    ``albumentations.save``, or a list of names with their arguments::
 
         - HorizontalFlip: {p: 0.5}
         - OneOf:
@@ -45,12 +45,12 @@ def load_pipeline(source: str | Path) -> albumentations.Compose:
         - Normalize: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
         - ToTensorV2
 
-    Only albumentations' transforms and compositions of them can be named. Normalize and ToTensorV2 may be left out.
+    Only transforms and compositions of albumentations are allowed. Normalize and ToTensorV2 are optional.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or names a transform or an argument that does not exist, or a value out of
-            range; or albumentations is not installed.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read, a transform or an argument is unknown, a value is out of range, or
+            albumentations is not installed.
     """
     path = expand_user(source)
     content = _read(path)
@@ -64,15 +64,15 @@ def load_pipeline(source: str | Path) -> albumentations.Compose:
         elif isinstance(content, list):
             name, arguments = "Compose", {"transforms": content}
         else:
-            raise ValueError("the file must hold a list of transforms, such as - HorizontalFlip: {p: 0.5}")
+            raise ValueError("the file must contain a list of transforms, such as - HorizontalFlip: {p: 0.5}")
         if not arguments.get("transforms"):
-            raise ValueError("there is no transform in it; a line such as - HorizontalFlip: {p: 0.5} is one")
+            raise ValueError("the list of transforms is empty: add one, such as - HorizontalFlip: {p: 0.5}")
         pipeline = _build(name, arguments, known, outermost=True)
         _check_the_end(pipeline)
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
-    except RecursionError as error:  # an entry can contain itself in YAML
-        raise ValueError(f"{path}: is nested too deeply.") from error
+    except RecursionError as error:  # a YAML entry can contain itself
+        raise ValueError(f"{path} is nested too deeply.") from error
     return pipeline
 
 
@@ -81,18 +81,18 @@ def _read(path: Path) -> object:
         text = read_text(path, limit=_LARGEST, follow=True)
         return json.loads(text) if path.suffix == ".json" else parse_yaml(path, text)
     except MissingFileError as error:
-        raise FileNotFoundError(f"{path}: there is no such file; give an albumentations pipeline in YAML.") from error
+        raise FileNotFoundError(f"{path} does not exist: pass a YAML file with an albumentations pipeline.") from error
     except UnreadableFileError as error:
         raise ValueError(str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is not JSON: {one_line(error)}.") from error
+        raise ValueError(f"{path} is not valid JSON: {one_line(error)}.") from error
 
 
 def _transforms() -> dict[str, Any]:
-    """The classes that a file may name, by name."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks a server for news otherwise
+    """Return the classes that are allowed in a file, by name."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import asks a server for the newest version
     try:
-        import albumentations  # takes seconds
+        import albumentations  # slow: seconds
     except ImportError as error:
         raise ValueError(
             f"albumentations cannot be imported ({one_line(error)}): pip install albumentations==2.0.8"
@@ -106,11 +106,11 @@ def _transforms() -> dict[str, Any]:
 
 
 def _name_and_arguments(item: object) -> tuple[str, dict[str, Any]]:
-    """Of one entry: a name, a name with its arguments, or the saved form."""
+    """Split an entry: a name, a name with its arguments, or the saved form."""
     name, arguments = item, None
     if isinstance(item, Mapping) and "__class_fullname__" in item:
         name = item["__class_fullname__"]
-        arguments = {word: value for word, value in item.items() if word != "__class_fullname__"}
+        arguments = {key: value for key, value in item.items() if key != "__class_fullname__"}
         if isinstance(name, str) and name.startswith("albumentations."):
             name = name.rsplit(".", 1)[-1]
     elif isinstance(item, Mapping) and len(item) == 1:
@@ -126,21 +126,19 @@ def _name_and_arguments(item: object) -> tuple[str, dict[str, Any]]:
 
 def _build(name: str, arguments: dict[str, Any], known: Mapping[str, Any], *, outermost: bool = False) -> Any:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "albumentations' own names are known, such as HorizontalFlip"
-        raise ValueError(f"there is no transform {name!r}; {hint}")
+        hint = did_you_mean(name, known) or " Use a name from albumentations, such as HorizontalFlip"
+        raise ValueError(f"unknown transform {name!r}.{hint}")
     kind = known[name]
-    accepted = [word for word in inspect.signature(kind).parameters if word != "strict"]
-    for word in arguments:
-        if word not in accepted:
-            near = difflib.get_close_matches(str(word), accepted, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"{name} has no argument {word!r}; {hint}It takes {', '.join(accepted)}")
+    accepted = [parameter for parameter in inspect.signature(kind).parameters if parameter != "strict"]
+    for key in arguments:
+        if key not in accepted:
+            hint = did_you_mean(str(key), accepted)
+            raise ValueError(f"{name} has no argument {key!r}.{hint} It takes {', '.join(accepted)}")
     if "transforms" in accepted:
         arguments = {**arguments, "transforms": _build_all(name, arguments, known, outermost=outermost)}
         _check_composition(name, arguments)
     with warnings.catch_warnings():
-        for category in (UserWarning, RuntimeWarning):  # it warns, drops the value and goes on
+        for category in (UserWarning, RuntimeWarning):  # albumentations only warns and drops the value
             warnings.simplefilter("error", category)
         try:
             made = kind(**arguments)
@@ -148,7 +146,7 @@ def _build(name: str, arguments: dict[str, Any], known: Mapping[str, Any], *, ou
             raise ValueError(f"{name}: {_reason(error)}") from error
     if "transforms" not in accepted and ("image" not in made.available_keys or made.targets_as_params):
         needed = ", ".join(made.targets_as_params) or "a volume"
-        raise ValueError(f"{name} works on {needed}, and there are images alone: take it out")
+        raise ValueError(f"{name} needs {needed}, but the data are images only: remove it")
     return made
 
 
@@ -159,22 +157,22 @@ def _build_all(name: str, arguments: Mapping[str, Any], known: Mapping[str, Any]
     parts = [_name_and_arguments(item) for item in items]
     for inner, _ in parts:
         if inner in AT_THE_END and not outermost:
-            raise ValueError(f"{inner} must stand at the end of the file, not inside {name}: every image needs it")
+            raise ValueError(f"{inner} must be at the end of the file, not inside {name}: every image needs it")
     return [_build(*part, known) for part in parts]
 
 
 def _check_composition(name: str, arguments: Mapping[str, Any]) -> None:
-    """What albumentations itself leaves unchecked."""
+    """Check values that albumentations does not check."""
     p = arguments.get("p", 1.0)
     if not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise ValueError(f"{name}: p (={p!r}) must be a probability, between 0 and 1")
+        raise ValueError(f"{name}: p (={p!r}) must be between 0 and 1")
     n = arguments.get("n", 1)
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"{name}: n (={n!r}) must be at least 1")
 
 
 def _check_the_end(pipeline: albumentations.Compose) -> None:
-    """Normalize and ToTensorV2 reach every image, and nothing comes after the tensor."""
+    """Check that Normalize and ToTensorV2 apply to every image and that nothing follows the tensor."""
     names = [type(step).__name__ for step in pipeline.transforms]
     for name, step in zip(names, pipeline.transforms, strict=True):
         if name in AT_THE_END and min(step.p, pipeline.p) < 1:
@@ -184,17 +182,13 @@ def _check_the_end(pipeline: albumentations.Compose) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What a constructor complains about, in one line."""
-    details = getattr(error.__cause__, "errors", None)  # pydantic's, over many lines otherwise
+    """Return the message of a constructor in one line."""
+    details = getattr(error.__cause__, "errors", None)  # of pydantic, whose text has many lines
     if not callable(details):
         return one_line(error).rstrip(".")
     lines: dict[str, str] = {}
     for detail in details():
-        word = ".".join(map(str, detail["loc"][:1]))
+        name = ".".join(map(str, detail["loc"][:1]))
         value = "" if detail["type"] == "missing" else f" (={reprlib.repr(detail['input'])})"
-        lines.setdefault(word, f"{word}{value}: {detail['msg'].removeprefix('Value error, ')}".lstrip(": "))
+        lines.setdefault(name, f"{name}{value}: {detail['msg'].removeprefix('Value error, ')}".lstrip(": "))
     return one_line("; ".join(lines.values()))
-
-
-def one_line(message: object) -> str:
-    return " ".join(str(message).split())

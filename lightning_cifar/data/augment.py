@@ -1,14 +1,12 @@
 """Augmentations of a whole batch of uint8 images, on its device, composed by name.
 
-An augmentation takes images (N, H, W, C), one row of numbers in [0, 1) for each of its draws, and gives images of the
-same shape. What it draws is a pure function of (seed, epoch, sample index), see
-:mod:`lightning_cifar.data.counter_rng`: it
-depends neither on the batch that a sample is in, nor on workers, ranks or what ran before.
+An augmentation takes images (N, H, W, C) and one row of random numbers in [0, 1) for each of its draws, and returns
+images of the same shape. The random numbers are a pure function of (seed, epoch, sample index), see
+:mod:`lightning_cifar.data.counter_rng`: they do not depend on the batch of a sample, workers, ranks or earlier draws.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -19,22 +17,10 @@ from torch import Tensor
 from lightning_cifar.data.colour import Brightness, Contrast, Cutout, Erasing, Grayscale, Saturation
 from lightning_cifar.data.counter_rng import uniform
 from lightning_cifar.data.crop_table import RowTable
-from lightning_cifar.data.geometry import Crop, Flip, ResizedCrop, Samples, ShiftScaleRotate
+from lightning_cifar.data.geometry import Augmentation, Crop, Flip, ResizedCrop, Samples, ShiftScaleRotate
 from lightning_cifar.data.trivial_augment import TrivialAugment
+from lightning_cifar.errors import did_you_mean
 
-Augmentation: TypeAlias = (
-    Flip
-    | Crop
-    | ShiftScaleRotate
-    | ResizedCrop
-    | Brightness
-    | Contrast
-    | Saturation
-    | Grayscale
-    | Cutout
-    | Erasing
-    | TrivialAugment
-)
 # A name, or a name with its strength, or a name with its arguments: flip, {crop: 4}, {crop: {padding: 4, mode: zero}}
 Argument: TypeAlias = bool | int | float | str
 Spec: TypeAlias = str | Mapping[str, Argument | Mapping[str, Argument]]
@@ -55,35 +41,31 @@ BY_NAME: dict[str, type[Augmentation]] = {
 
 
 def build(specs: Sequence[Spec]) -> list[Augmentation]:
-    """The augmentations that a list of plain values names, as it stands in a YAML file.
-
-    >>> [type(operation).__name__ for operation in build(["flip", {"crop": 4}, {"cutout": {"size": 8, "p": 0.5}}])]
-    ['Flip', 'Crop', 'Cutout']
+    """Build the augmentations that a list of plain values, as in a YAML file, describes.
 
     Raises:
-        ValueError: An unknown name, unknown arguments or values out of range.
+        ValueError: A name or an argument is unknown, or a value is out of range.
+
+    Example:
+        >>> [type(operation).__name__ for operation in build(["flip", {"crop": 4}, {"cutout": {"size": 8, "p": 0.5}}])]
+        ['Flip', 'Crop', 'Cutout']
     """
     if isinstance(specs, str | Mapping):
         raise ValueError(f"augment (={specs!r}) must be a list, such as [flip, {{crop: 4}}].")
     return [_build_one(spec) for spec in specs]
 
 
-_NO_ARGUMENTS: Argument | Mapping[str, Argument] = {}
-
-
 def _build_one(spec: Spec) -> Augmentation:
     if isinstance(spec, str):
-        name, arguments = spec, _NO_ARGUMENTS
-    elif isinstance(spec, Mapping) and len(spec) == 1:
-        name, arguments = next(iter(spec.items()))
-    else:
+        spec = {spec: {}}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
         raise ValueError(f"augment: {spec!r} must be a name or one name with its settings, such as {{crop: 4}}.")
+    name, arguments = next(iter(spec.items()))
     if not isinstance(name, str):
         raise ValueError(f"augment: {name!r} must be the name of an augmentation.")
     if name not in BY_NAME:
-        near = difflib.get_close_matches(name, BY_NAME, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(BY_NAME)}."
-        raise ValueError(f"augment: there is no {name!r}; {hint}")
+        hint = did_you_mean(name, BY_NAME) or f" Pass one of {', '.join(BY_NAME)}."
+        raise ValueError(f"augment: unknown augmentation {name!r}.{hint}")
     kind: Callable[..., Augmentation] = BY_NAME[name]
     try:
         return kind(**arguments) if isinstance(arguments, Mapping) else kind(arguments)
@@ -93,12 +75,12 @@ def _build_one(spec: Spec) -> Augmentation:
 
 
 class Pipeline:
-    """Uint8 images in memory to augmented, normalised batches.
+    """Make augmented, normalised batches from uint8 images in memory.
 
     Args:
-        operations: Applied in order.
-        mean: Per channel, of images in [0, 1].
-        std: Likewise.
+        operations: Augmentations, in order.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel.
     """
 
     def __init__(self, operations: Sequence[Augmentation], *, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -107,7 +89,7 @@ class Pipeline:
         for operation in self.operations:
             if isinstance(operation, Cutout | Erasing):
                 operation.mean_level = tuple(round(255 * value) for value in self.mean)
-        # Flip and crop at the front cost nothing but the lookup: see RowTable.
+        # Flip and crop at the front cost only the lookup, see RowTable.
         front: list[Augmentation] = []
         for operation in self.operations:
             if not isinstance(operation, Flip | Crop) or type(operation) in map(type, front):
@@ -124,7 +106,7 @@ class Pipeline:
         return self._first_draw[-1]
 
     def load(self, images: Tensor) -> None:
-        """Make the images (M, H, W, C), uint8, ready to be gathered from, on the device where they are."""
+        """Prepare images (M, H, W, C), uint8, for batches on the same device."""
         height, width = images.shape[1:3]
         for operation in self.operations:
             if isinstance(operation, Crop | Cutout):
@@ -140,17 +122,17 @@ class Pipeline:
         self._offset = (-mean / std).repeat(pixels)
 
     def draw(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
-        """The numbers that the operations need for these samples: float32 (num_draws, N)."""
+        """Return the random numbers of the operations for these samples: float32 (num_draws, N)."""
         return uniform(seed, epoch, range(self.num_draws), indices)
 
     def __call__(self, samples: Samples, draws: Tensor) -> Tensor:
-        """Normalised images, float32 (N, C, H, W), in channels_last memory format."""
+        """Return normalised images, float32 (N, C, H, W), in channels_last memory format."""
         return self.normalise(self.augment(samples, draws))
 
     def augment(self, samples: Samples, draws: Tensor) -> Tensor:
-        """Augmented images, uint8 (N, H, W, C)."""
+        """Return augmented images, uint8 (N, H, W, C)."""
         if self._images is None:
-            raise RuntimeError("Pipeline.load has to come before the first batch.")
+            raise RuntimeError("Call Pipeline.load before the first batch.")
         images = self._images.index_select(0, samples.indices) if self._table is None else self._gather(samples, draws)
         for i in range(len(self._front), len(self.operations)):
             images = self.operations[i](images, self._draws_of(i, draws), samples)
@@ -158,7 +140,7 @@ class Pipeline:
 
     def normalise(self, images: Tensor) -> Tensor:
         num, height, width, channels = images.shape
-        # One long row an image: broadcasting over a last axis of 3 is 4 times slower on a CPU.
+        # One long row for each image: broadcasting over a last axis of 3 is 4 times slower on a CPU.
         normalised = torch.addcmul(self._offset, images.reshape(num, -1).float(), self._scale)
         return normalised.view(num, height, width, channels).permute(0, 3, 1, 2)
 
@@ -172,7 +154,7 @@ class Pipeline:
         for i, operation in enumerate(self._front):
             if isinstance(operation, Flip):
                 mirror = operation.mirror(self._draws_of(i, draws), samples)
-                if i > 0:  # cropped before: the same place, counted from the other side
+                if i > 0:  # cropped before: the same position, counted from the other side
                     left = torch.where(mirror, 2 * self._table.padding - left, left)
             elif isinstance(operation, Crop):
                 top, left = operation.corner(self._draws_of(i, draws))

@@ -11,18 +11,23 @@ from lightning_cifar.files.paths import expand_user
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """CIFAR-10 from the official python batches: a folder ``cifar-10-batches-py`` or the tarball, inside ``root``.
+    """CIFAR-10 from the official Python batches: a folder ``cifar-10-batches-py`` or the tarball, in ``root``.
 
     Args:
         root: Folder of the data.
-        download: Fetch the tarball (170 MB) into ``root`` when there is no data.
-        verify: Compare with the official checksums. False reads an unofficial copy.
-        url: Fetch from here instead of the known mirrors.
+        download: Whether to download the tarball (170 MB) to ``root`` if the data are missing.
+        verify: Whether to compare with the official checksums. False reads an unofficial copy.
+        url: Address of the tarball, instead of the known mirrors.
         **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
 
     Raises:
-        FileNotFoundError: In ``setup``, if there is no data and ``download`` is off.
-        ValueError: In ``setup``, if a file is truncated, altered or not what it claims to be.
+        FileNotFoundError: In ``setup``, if the data are missing and ``download`` is off.
+        ValueError: In ``setup``, if a file is truncated, altered or has other content.
+
+    Example:
+        >>> data = CIFAR10DataModule("data", batch_size=64, augment=["flip", {"crop": 4}])
+        >>> data.num_classes, data.class_names[:3]
+        (10, ('airplane', 'automobile', 'bird'))
     """
 
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

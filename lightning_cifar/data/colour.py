@@ -1,4 +1,4 @@
-"""Augmentations that change what pixels show: brightness, contrast, saturation, grayscale, cutout, erasing."""
+"""Augmentations of pixel values: brightness, contrast, saturation, grayscale, cutout, erasing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.geometry import Samples, check_probability, check_whole, choose
+from lightning_cifar.data.checks import check_between, check_whole
+from lightning_cifar.data.geometry import Samples, choose
 
 
 class Brightness:
@@ -21,50 +22,39 @@ class Brightness:
     num_draws = 1
 
     def __init__(self, strength: float = 0.4) -> None:
-        self.strength = _check_strength("brightness", strength)
+        check_between(type(self).__name__.lower(), strength=strength)
+        self.strength = strength
+
+    def other(self, images: Tensor) -> Tensor:
+        """Return what the images are blended with."""
+        return torch.zeros((), device=images.device)
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        return _blend(images, torch.zeros((), device=images.device), _factor(draws[0], self.strength))
+        # Truncated to integer grey levels, as in torchvision.
+        factor = (1 + (2 * draws[0] - 1) * self.strength)[:, None, None, None]
+        return images.mul(factor).add_((1 - factor) * self.other(images)).clamp_(0, 255).to(torch.uint8)
 
 
-class Contrast:
-    """Move the grey levels away from the image's mean, or towards it.
+class Contrast(Brightness):
+    """Move the grey levels away from or towards the mean of the image by a factor, as in ``Brightness``."""
 
-    Args:
-        strength: The factor is drawn from ``1 - strength`` to ``1 + strength``.
-    """
-
-    num_draws = 1
-
-    def __init__(self, strength: float = 0.4) -> None:
-        self.strength = _check_strength("contrast", strength)
-
-    def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        # Whole numbers below 2**24 add up exactly, in any order: the mean does not depend on the batch.
-        mean = _grey(images).sum(dim=(1, 2, 3), keepdim=True) / (images.shape[1] * images.shape[2])
-        return _blend(images, mean, _factor(draws[0], self.strength))
+    def other(self, images: Tensor) -> Tensor:
+        # The sum of integers below 2**24 is exact in any order, so that the mean does not depend on the batch.
+        return _grey(images).sum(dim=(1, 2, 3), keepdim=True) / (images.shape[1] * images.shape[2])
 
 
-class Saturation:
-    """Move the colours away from grey, or towards it. Grey images stay as they are.
+class Saturation(Brightness):
+    """Move the colours away from or towards grey by a factor, as in ``Brightness``. Grey images are unchanged."""
 
-    Args:
-        strength: The factor is drawn from ``1 - strength`` to ``1 + strength``.
-    """
-
-    num_draws = 1
-
-    def __init__(self, strength: float = 0.4) -> None:
-        self.strength = _check_strength("saturation", strength)
+    def other(self, images: Tensor) -> Tensor:
+        return _grey(images)
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
-        if images.shape[3] == 1:
-            return images
-        return _blend(images, _grey(images), _factor(draws[0], self.strength))
+        return images if images.shape[3] == 1 else super().__call__(images, draws, samples)
 
 
 class Grayscale:
-    """Take the colours away, keeping the number of channels.
+    """Remove the colours; the number of channels is unchanged.
 
     Args:
         p: Probability.
@@ -73,27 +63,28 @@ class Grayscale:
     num_draws = 1
 
     def __init__(self, p: float = 0.1) -> None:
-        self.p = check_probability("grayscale", p)
+        check_between("grayscale", p=p)
+        self.p = p
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
         return choose(draws[0] < self.p, _grey(images).to(torch.uint8).expand_as(images), images)
 
 
 class Cutout:
-    """Fill a square at a random place, cut off at the border (DeVries & Taylor, 1708.04552).
+    """Fill a square at a random position, cut off at the border (DeVries & Taylor, arXiv:1708.04552).
 
     Args:
-        size: Side in pixels.
+        size: Side of the square, pixels.
         p: Probability.
-        fill: Grey level 0 to 255, or ``"mean"`` for the data's mean colour.
+        fill: Grey level 0 to 255, or ``"mean"`` for the mean colour of the data.
     """
 
     num_draws = 3
 
     def __init__(self, size: int = 8, p: float = 1.0, fill: int | Literal["mean"] = "mean") -> None:
-        if check_whole("cutout", "size", size) < 1:
-            raise ValueError(f"cutout: size (={size}) must be at least 1 pixel.")
-        self.size, self.p, self.fill = size, check_probability("cutout", p), _check_fill("cutout", fill)
+        check_whole("cutout", 1, size=size)
+        check_between("cutout", p=p)
+        self.size, self.p, self.fill = size, p, _check_fill("cutout", fill)
         self.mean_level: tuple[int, ...] = (128,)
 
     def check_size(self, height: int, width: int) -> None:
@@ -102,11 +93,11 @@ class Cutout:
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
         num, height, width, channels = images.shape
-        # The centre is anywhere in the image, so that the square may lie partly outside.
+        # The centre is anywhere in the image; the square may lie partly outside.
         top = (draws[0] * height).long() - self.size // 2
         left = (draws[1] * width).long() - self.size // 2
         side = torch.arange(self.size, device=images.device)
-        # A pixel outside is moved onto the nearest one of the square inside: it is written twice, which does no harm.
+        # A pixel outside is moved to the nearest pixel inside, which is then written twice.
         rows = (top[:, None] + side).clamp(0, height - 1)
         columns = (left[:, None] + side).clamp(0, width - 1)
         image = torch.arange(num, device=images.device)
@@ -119,16 +110,16 @@ class Cutout:
 
 
 class Erasing:
-    """Fill a random rectangle (random erasing: Zhong et al., 1708.04896).
+    """Fill a random rectangle (random erasing: Zhong et al., arXiv:1708.04896).
 
-    Differs from torchvision's in that a rectangle that would not fit is cut to the image instead of drawn again.
+    Difference from torchvision: a rectangle that does not fit is cut to the image instead of drawn again.
 
     Args:
         p: Probability.
         smallest: Smallest area, as a fraction of the image.
-        largest: Largest area.
-        ratio: Largest ratio of the sides, either way.
-        fill: Grey level 0 to 255, or ``"mean"`` for the data's mean colour.
+        largest: Largest area, as a fraction of the image.
+        ratio: Largest aspect ratio, in either direction.
+        fill: Grey level 0 to 255, or ``"mean"`` for the mean colour of the data.
     """
 
     num_draws = 5
@@ -143,11 +134,12 @@ class Erasing:
     ) -> None:
         if not 0 < smallest <= largest <= 1:
             raise ValueError(
-                f"erasing: smallest (={smallest}) and largest (={largest}) must be areas in order, up to 1."
+                f"erasing: smallest (={smallest}) and largest (={largest}) must satisfy 0 < smallest <= largest <= 1."
             )
         if not (math.isfinite(ratio) and ratio >= 1):
             raise ValueError(f"erasing: ratio (={ratio}) must be at least 1.")
-        self.p, self.smallest, self.largest, self.ratio = check_probability("erasing", p), smallest, largest, ratio
+        check_between("erasing", p=p)
+        self.p, self.smallest, self.largest, self.ratio = p, smallest, largest, ratio
         self.fill = _check_fill("erasing", fill)
         self.mean_level: tuple[int, ...] = (128,)
 
@@ -166,12 +158,6 @@ class Erasing:
         return torch.where(inside, _fill_level(self.fill, self.mean_level, images), images)
 
 
-def _check_strength(name: str, strength: float) -> float:
-    if not 0 <= strength <= 1:
-        raise ValueError(f"{name}: strength (={strength}) must be between 0 and 1.")
-    return strength
-
-
 def _check_fill(name: str, fill: int | Literal["mean"]) -> int | Literal["mean"]:
     if fill != "mean" and not (isinstance(fill, int) and 0 <= fill <= 255):
         raise ValueError(f"{name}: fill (={fill!r}) must be a grey level from 0 to 255 or 'mean'.")
@@ -182,18 +168,9 @@ def _fill_level(fill: int | Literal["mean"], mean_level: tuple[int, ...], images
     return torch.tensor(mean_level if fill == "mean" else (fill,), dtype=torch.uint8, device=images.device)
 
 
-def _factor(draw: Tensor, strength: float) -> Tensor:
-    return (1 + (2 * draw - 1) * strength)[:, None, None, None]
-
-
 def _grey(images: Tensor) -> Tensor:
-    """Whole grey levels, float (N, H, W, 1); the weights of ITU-R BT.601 for three channels."""
+    """Return integer grey levels, float (N, H, W, 1), with the weights of ITU-R BT.601 for three channels."""
     if images.shape[3] == 1:
         return images.to(torch.float32)
     red, green, blue = images.to(torch.float32).unbind(3)
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_().unsqueeze(3)
-
-
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """``factor * images + (1 - factor) * other``, cut off to whole grey levels as torchvision does."""
-    return images.mul(factor).add_((1 - factor) * other).clamp_(0, 255).to(torch.uint8)

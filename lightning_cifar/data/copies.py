@@ -1,4 +1,4 @@
-"""Files with the same content in different splits: what is learned by heart there counts as a right answer here."""
+"""Files with the same content in different splits, which make the scores of a network too good."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 
 def find_copies(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]:
-    """Find the files whose content occurs in an earlier split too.
+    """Find the files whose content is also in an earlier split.
 
-    Only files of which another split has one of the same size are read.
+    Only files of a size that occurs in two splits are read. Unreadable files are skipped.
 
     Args:
-        splits: Files of each split; the first split is the one that others are compared with first.
+        splits: Files of each split.
 
     Returns:
-        For each such file, itself and the first of the same content. What cannot be read is passed over.
+        Pairs of such a file and the first file with the same content.
     """
     by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
     for split, paths in splits.items():

@@ -1,4 +1,4 @@
-"""Images in memory, cut into padded rows: what crops and mirror images are gathered from."""
+"""A table of padded image rows, from which crops and mirror images are gathered."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 class RowTable:
-    """Images cut into padded rows, from which crops (mirrored or not) are gathered without a pass over the pixels.
+    """Images as padded rows, from which crops (mirrored or not) are gathered without a pass over the pixels.
 
     All windows of W pixels over the rows are one overlapping view of the same memory, so that a crop is H lookups of
-    contiguous bytes. Tried: gathering pixel by pixel through index arithmetic, 10 times slower on a CPU.
+    contiguous bytes. Index arithmetic for each pixel was tried and is 10 times slower on a CPU.
 
     Args:
         images: uint8 (M, H, W, C).
-        padding: Pixels added on each side.
+        padding: Number of pixels added on each side.
         mode: ``"reflect"`` mirrors about the border pixel, ``"zero"`` adds black.
-        mirrored: Keep the mirrored images beside the images, which doubles the memory.
+        mirrored: Whether to store the mirrored images too, which doubles the memory.
     """
 
     def __init__(self, images: Tensor, *, padding: int, mode: Literal["reflect", "zero"], mirrored: bool) -> None:
@@ -27,7 +27,7 @@ class RowTable:
         self.padding, self.mode = padding, mode
         padded_width = width + 2 * padding
         copies = 2 if mirrored else 1
-        # one more row, of zeros: what lies above and below the image in mode "zero"
+        # one more row of zeros: the pixels above and below the image in mode "zero"
         rows = images.new_zeros((copies * num * height + 1, padded_width, channels))
         for copy in range(copies):
             table = rows[copy * num * height : (copy + 1) * num * height].view(num, height, padded_width, channels)
@@ -43,13 +43,13 @@ class RowTable:
         )
 
     def gather(self, indices: Tensor, top: Tensor, left: Tensor, mirror: Tensor | None = None) -> Tensor:
-        """Crops (N, H, W, C) whose upper left corners are at ``(top, left)`` of the padded images, 0 to 2 * padding.
+        """Return crops (N, H, W, C) with upper left corners ``(top, left)`` in the padded images, 0 to 2 * padding.
 
         Args:
-            indices: Which images, int64 (N,).
-            top: int64 (N,).
-            left: int64 (N,), counted in the mirrored image where ``mirror`` is true.
-            mirror: bool (N,).
+            indices: Indices of the images, int64 (N,).
+            top: Rows of the corners, int64 (N,).
+            left: Columns of the corners, int64 (N,), in the mirrored image where ``mirror`` is true.
+            mirror: Which crops are mirrored, bool (N,).
         """
         rows = top[:, None] - self.padding + torch.arange(self.height, device=indices.device)
         image = indices if mirror is None else indices + mirror * self.num

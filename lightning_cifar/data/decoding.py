@@ -1,4 +1,4 @@
-"""Image files to pixels: with a progress bar, by a rule for damaged ones, at once or batch by batch."""
+"""Reads image files into arrays, at once or batch by batch, with a progress bar and a rule for damaged files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_cifar.data.augment import Pipeline
+from lightning_cifar.data.image_tree import KINDS, check_root, report_left_out
+from lightning_cifar.files.image_folders import find_images
 from lightning_cifar.files.images import Fit, Pixels, UnreadableImageError, check_image, read_views
 from lightning_cifar.files.text import plain_text
 
@@ -24,52 +26,52 @@ logger = logging.getLogger(__name__)
 Damaged = Literal["refuse", "skip"]
 
 _PATIENCE = 1.0  # seconds before a progress bar appears
-_PORTION = 256  # files that are in memory at once where they are only checked
-_MOST_TOLD = 20  # damaged files that are named one by one
+_PORTION = 256  # files in memory at once when they are only checked
+_MOST_NAMED = 20  # damaged files that are listed one by one
 
 
 class DamagedFilesError(ValueError):
     """Files cannot be read, and the rule is to refuse them.
 
     Attributes:
-        told: name and reason of each.
-        total: number of files that were read.
+        messages: Name and reason for each file.
+        total: Number of files that were read.
     """
 
-    def __init__(self, root: Path, told: Sequence[str], total: int) -> None:
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    def __init__(self, root: Path, messages: Sequence[str], total: int) -> None:
+        more = f" and {len(messages) - 3} more" if len(messages) > 3 else ""
         super().__init__(
-            f"{len(told)} of {total} files in {root} cannot be read, {', '.join(told[:3])}{more}: "
-            "mend or remove them, or pass --data.damaged skip."
+            f"{len(messages)} of {total} files in {root} cannot be read, {', '.join(messages[:3])}{more}: "
+            "repair or remove them, or pass --data.damaged skip."
         )
-        self.told, self.total = list(told), total
+        self.messages, self.total = list(messages), total
 
 
 class Reader(NamedTuple):
-    """How files become images uint8 (N, size, size, channels)."""
+    """Reads files as images uint8 (N, size, size, channels)."""
 
     root: Path
-    """Names are told relative to it."""
+    """Folder to which names in messages are relative."""
     size: int
     channels: int
     fit: Fit
     damaged: Damaged
     threads: int | None
-    """None is one for each processor core."""
+    """Number of threads; None is one for each processor core."""
 
     def name(self, path: Path) -> str:
-        """Of a file, for people."""
+        """Return the printable name of a file."""
         return plain_text((path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix())
 
     def read(self, files: Sequence[Path], *, task: str | None = None) -> tuple[Pixels, list[int]]:
         """Read files.
 
         Args:
-            files: N of them.
-            task: Beside the progress bar, which appears when it takes longer than a second; None shows none.
+            files: Files to read.
+            task: Text of the progress bar, which appears after one second; None for no bar.
 
         Returns:
-            The images (M, size, size, channels) of those that can be read, and their positions among the files.
+            The images (M, size, size, channels) of the readable files, and the indices of these files.
 
         Raises:
             DamagedFilesError: Files are damaged, and the rule is to refuse them.
@@ -88,25 +90,41 @@ class Reader(NamedTuple):
         return (views[kept] if reasons else views), kept
 
     def find_damaged(self, files: Sequence[Path], *, task: str | None = None) -> list[str]:
-        """Name and reason of each file that cannot be read; the images are read, and not kept."""
-        told = []
+        """Return name and reason for each file that cannot be read; the images are not kept."""
+        messages = []
         with ExitStack() as stack:
             show = _progress(stack, task, len(files))
             for start in range(0, len(files), _PORTION):
                 part = files[start : start + _PORTION]
                 _, reasons = read_views(part, self.size, self.channels, self.fit, threads=self.threads)
-                told += self._told(part, reasons)
+                messages += self._messages(part, reasons)
                 show(start + len(part))
-        return told
+        return messages
 
-    def _told(self, files: Sequence[Path], reasons: Mapping[int, str]) -> list[str]:
+    def _messages(self, files: Sequence[Path], reasons: Mapping[int, str]) -> list[str]:
         return [f"{self.name(files[i])} ({reasons[i]})" for i in sorted(reasons)]
 
-    def check(self, files: Sequence[Path]) -> list[Path]:
-        """Those files that begin as images do; their pixels are not read.
+    def find_all(self) -> list[Path]:
+        """Return all images in ``root`` and in the folders inside it, whatever their class.
 
         Raises:
-            DamagedFilesError: Others are among them, and the rule is to refuse them.
+            ValueError: It contains no images.
+        """
+        check_root(self.root)
+        images, others, skipped = find_images(self.root)
+        if not images:
+            raise ValueError(f"{self.root} contains no images: add images ({KINDS}).")
+        report_left_out(self.root, others, skipped)
+        found = self.check(images)
+        if not found:
+            raise ValueError(f"none of the {len(images)} files in {self.root} is an image: {images[0].name}, ...")
+        return found
+
+    def check(self, files: Sequence[Path]) -> list[Path]:
+        """Return the files that begin like images; their pixels are not read.
+
+        Raises:
+            DamagedFilesError: Other files exist, and the rule is to refuse them.
         """
         reasons = {}
         for i, path in enumerate(files):
@@ -118,18 +136,18 @@ class Reader(NamedTuple):
         return [path for i, path in enumerate(files) if i not in reasons]
 
     def _judge(self, files: Sequence[Path], reasons: Mapping[int, str]) -> None:
-        """Refuse files, or tell that they are left out."""
-        told = self._told(files, reasons)
-        if told and self.damaged == "refuse":
-            raise DamagedFilesError(self.root, told, len(files))
-        for line in told[:_MOST_TOLD]:
-            logger.warning("left out: %s", line)
-        if len(told) > _MOST_TOLD:
-            logger.warning("left out: %d more files that cannot be read", len(told) - _MOST_TOLD)
+        """Refuse damaged files, or log that they are left out."""
+        messages = self._messages(files, reasons)
+        if messages and self.damaged == "refuse":
+            raise DamagedFilesError(self.root, messages, len(files))
+        for message in messages[:_MOST_NAMED]:
+            logger.warning("left out: %s", message)
+        if len(messages) > _MOST_NAMED:
+            logger.warning("left out: %d more files that cannot be read", len(messages) - _MOST_NAMED)
 
 
 def _progress(stack: ExitStack, task: str | None, total: int) -> Callable[[int], None]:
-    """A function of the number done that draws a bar once that is worth it."""
+    """Return a function of the number of files done that shows a progress bar after a while."""
     if task is None:
         return lambda done: None
     from rich.console import Console
@@ -153,18 +171,18 @@ def _progress(stack: ExitStack, task: str | None, total: int) -> Callable[[int],
 
 
 def check_memory(count: int, side: int, needed: float, limit: float | None) -> None:
-    """Say how many GB ``count`` images need, and refuse what is more than ``limit``, or half of the machine's memory.
+    """Log the memory of ``count`` images, in GB.
 
     Raises:
-        ValueError: They need more.
+        ValueError: They need more than ``limit``, or than half of the memory of the machine.
     """
     images = f"{count:,} images of {side} x {side} pixels"
-    whose = "half of the machine's memory" if limit is None else "max_memory"
+    allowed = "half of the machine's memory" if limit is None else "max_memory"
     if limit is None:
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
     if needed > limit:
         raise ValueError(
-            f"{images} need {_size(needed)}, more than {whose}, {_size(limit)}: pass a smaller --data.image_size or "
+            f"{images} need {_size(needed)}, more than {allowed}, {_size(limit)}: pass a smaller --data.image_size or "
             "--data.num_train, or raise --data.max_memory."
         )
     rank_zero_info(f"{images} take {_size(needed)} of memory")
@@ -175,12 +193,12 @@ def _size(gigabytes: float) -> str:
 
 
 def mean_and_std(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of each channel of images (N, H, W, C), taken as numbers in [0, 1]; exact, from how often each level occurs."""
+    """Return the exact mean and std of each channel of images (N, H, W, C) in [0, 1], from counts of grey levels."""
     levels = np.arange(256) / 255
     means, deviations = [], []
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
-        for image in images:  # one at a time, since counting makes eight bytes of each
+        for image in images:  # one at a time, because bincount converts each byte to eight
             counts += np.bincount(image[..., channel].ravel(), minlength=256)
         share = counts / counts.sum()
         means.append(float(share @ levels))
@@ -189,19 +207,18 @@ def mean_and_std(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class FileBatches:
-    """Iterates over (images, numbers): float32 (N, C, H, W) normalised, and int64 (N,), which of the files they are.
+    """Iterates over (images, numbers): normalised float32 (N, C, H, W), and indices of the files, int64 (N,).
 
-    The files are read batch by batch, so that any number of them fits into memory; those that are damaged are not among
-    the batches.
+    The files are read batch by batch, so that any number of them fits into memory. Damaged files are left out.
 
     Args:
         files: Image files.
-        reader: How to read them.
-        mean: Per channel, of images in [0, 1].
-        std: Likewise.
-        batch_size: Images in a batch.
-        device: Where the batches are wanted.
-        rank: Which of ``world_size`` processes this is; each file goes to one.
+        reader: Reads the files.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel.
+        batch_size: Number of files in a batch.
+        device: Device of the batches.
+        rank: Number of this process; each file is in one process.
         world_size: Number of processes.
     """
 
@@ -221,7 +238,7 @@ class FileBatches:
         self.numbers = list(range(rank, len(self.files), world_size))
         self.pipeline = Pipeline([], mean=mean, std=std)
         self.pipeline.load(torch.zeros(1, reader.size, reader.size, reader.channels, dtype=torch.uint8, device=device))
-        self.sampler = self.batch_sampler = None  # the Trainer asks for them
+        self.sampler = self.batch_sampler = None  # the Trainer reads them
 
     def __len__(self) -> int:
         return (len(self.numbers) + self.batch_size - 1) // self.batch_size
@@ -237,4 +254,4 @@ class FileBatches:
             images = torch.from_numpy(views).to(self.device)
             yield self.pipeline.normalise(images), torch.from_numpy(np.asarray(numbers)[kept]).to(self.device)
         if self.numbers and not any_read:
-            raise ValueError(f"none of the {len(self.numbers)} files in {self.reader.root} can be read: mend them.")
+            raise ValueError(f"none of the {len(self.numbers)} files in {self.reader.root} can be read: repair them.")

@@ -1,6 +1,6 @@
-"""One file from the first mirror that delivers it: resumable, verified, complete or not there at all.
+"""Downloads one file from several mirrors: resumable, verified, and either complete or absent.
 
-Knows neither torch nor Lightning.
+Does not import torch or Lightning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_cifar.files.lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
-_TURNS = 3  # per mirror, for those that were slow or broke off
+_TURNS = 3  # attempts for each mirror that is slow or breaks off
 _CHUNK = 1 << 16  # bytes
 
 
@@ -48,34 +48,34 @@ def fetch(
 ) -> Path:
     """Download one file from the first mirror that delivers it; `dest` appears only when complete and verified.
 
-    What was received waits in `<dest>.part`, which the next mirror or the next call resumes; without `md5`
-    nothing could tell whether two halves belong together, so each attempt starts afresh. A mirror that is slow, or
-    breaks off, is put at the end of the queue.
+    The next mirror or the next call resumes from `<dest>.part`. Without `md5`, each attempt starts from the beginning,
+    because the two parts may belong to different files. A mirror that is slow or breaks off moves to the end of the
+    queue.
 
     Args:
         urls: http, https or file addresses of the same file, in order of preference.
-        dest: where to put it. A file that is there already and is right is not downloaded again.
-        md5: hexadecimal digest, or None.
-        size: bytes, or None.
-        name: what the file is of, for the message; empty for the file's own name.
-        also: what else has to be put beside the file, for the message.
-        instead: what can be done in place of putting the file there, for the message.
-        progress: show bytes, speed and remaining time on stderr.
-        timeout: seconds without an answer after which a mirror is given up.
-        min_rate: bytes per second below which another mirror, where there is one, gets a turn.
-        lowest_rate: bytes per second below which every mirror is given up, so that a download always ends.
-        patience: seconds over which a rate is measured, again and again.
-        clock: the time in seconds.
+        dest: Path of the file. A correct file is not downloaded again.
+        md5: Hexadecimal digest, or None.
+        size: Size in bytes, or None.
+        name: Name of the data for the message; empty for the name of the file.
+        also: Other files that are needed beside this one, for the message.
+        instead: Alternative to putting the file there, for the message.
+        progress: Whether to show bytes, speed and remaining time on stderr.
+        timeout: Seconds without an answer after which a mirror is given up.
+        min_rate: Bytes per second below which the next mirror, if any, is tried.
+        lowest_rate: Bytes per second below which every mirror is given up, so that a download always ends.
+        patience: Seconds over which each rate is measured.
+        clock: Function that returns the time in seconds.
 
     Raises:
-        ConnectionError: no mirror delivered the file; the message gives the fix and the last reason, its notes each
-            mirror's.
-        OSError: the file cannot be written.
-        UsageError: another download into the same folder is going on, or the file with the beginning is not regular.
-        ValueError: `urls` is empty or holds another kind of address.
+        ConnectionError: No mirror delivered the file. The message contains the fix and the last reason; its notes
+            contain the reason of each mirror.
+        OSError: The file cannot be written.
+        UsageError: Another download into the same folder is running, or the partial file is not a regular file.
+        ValueError: `urls` is empty or contains another kind of address.
     """
     if not urls or not all(url.startswith(("http://", "https://", "file://")) for url in urls):
-        raise ValueError(f"a download needs addresses with http://, https:// or file:// (got {', '.join(urls)!r})")
+        raise ValueError(f"the addresses {', '.join(urls)!r} must start with http://, https:// or file://")
     part = dest.with_name(dest.name + ".part")
     problems: dict[str, _MirrorError] = {}
     queue = deque((url, 1) for url in urls)
@@ -83,9 +83,10 @@ def fetch(
         if _is_right(dest, md5, size):
             return dest
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(dest.parent), _progress_bar(dest.name, shown=progress) as show:
+        busy = f"another download into {dest.parent} is running: wait until it ends, and start again."
+        with FolderLock(dest.parent, busy), _progress_bar(dest.name, shown=progress) as show:
             if _is_right(dest, md5, size):
-                return dest  # another download has ended meanwhile
+                return dest  # another download ended in the meantime
             while queue:
                 url, turn = queue.popleft()
                 floor = min_rate if turn == 1 and queue else lowest_rate
@@ -97,7 +98,7 @@ def fetch(
                         os.replace(part, dest)
                         return dest
                     part.unlink()
-                    # A wrong beginning may have come from elsewhere: the mirror may try again from zero.
+                    # The wrong part may come from another mirror: this one may start again from zero.
                     raise _MirrorError(mismatch, again=resumed)
                 except _MirrorError as error:
                     problems[url] = error
@@ -107,25 +108,15 @@ def fetch(
         raise OSError(f"cannot write {part}: {error.strerror or error}; choose another folder") from error
     checksum = f" (md5 {md5})" if md5 else ""
     cure = f"put {dest.name}{checksum}{also} into {dest.parent}{os.sep}, or {instead}"
-    raise _nobody_delivers(name or dest.name, cure, problems)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    busy = f"another download into {folder} is going on: wait for its end, and start again."
-    lock = FolderLock(folder, busy)
-    try:
-        yield
-    finally:
-        lock.release()
+    raise _failed(name or dest.name, cure, problems)
 
 
 def _is_right(path: Path, md5: str | None, size: int | None) -> bool:
     return path.is_file() and _mismatch(path, md5, size) is None
 
 
-def _nobody_delivers(name: str, cure: str, problems: Mapping[str, _MirrorError]) -> ConnectionError:
-    """The error in one line, fix first: many mirrors mostly say the same. What each one said is in its notes."""
+def _failed(name: str, cure: str, problems: Mapping[str, _MirrorError]) -> ConnectionError:
+    """Return the error in one line, with the fix first and the reason of each mirror in its notes."""
     guess = " (no network?)" if all(problem.unreachable for problem in problems.values()) else ""
     *_, last = problems.values()
     tried = "1 address tried" if len(problems) == 1 else f"{len(problems)} mirrors tried, the last"
@@ -139,8 +130,8 @@ class _MirrorError(Exception):
     """One mirror did not deliver.
 
     Attributes:
-        again: whether it deserves another turn.
-        unreachable: whether it gave no answer at all.
+        again: Whether to try it again.
+        unreachable: Whether it did not answer.
     """
 
     def __init__(self, reason: object, *, again: bool = False, unreachable: bool = False) -> None:
@@ -149,18 +140,14 @@ class _MirrorError(Exception):
 
 
 class _Rate:
-    """Judges the bytes per second of each span of `patience` seconds, since a mirror may be fast only at first."""
+    """Checks the bytes per second in each period of `patience` seconds, as a mirror may be fast only at first."""
 
     def __init__(self, floor: float, patience: float, clock: Callable[[], float]) -> None:
         self.floor, self.patience, self.clock = floor, patience, clock
         self.began, self.received = clock(), 0
 
     def check(self, received: int) -> None:
-        """Raises _MirrorError where the last span was too slow.
-
-        Args:
-            received: bytes since the beginning.
-        """
+        """Raise _MirrorError if the last period was too slow, given the number of bytes since the beginning."""
         now = self.clock()
         elapsed = now - self.began
         if elapsed < self.patience:
@@ -180,10 +167,10 @@ def _receive(
     rate: _Rate,
     show: Callable[[int, int | None], None],
 ) -> bool:
-    """Append to `part` what it lacks, or write it anew; says whether the old beginning was kept."""
+    """Append the missing bytes to `part`, or write it from the beginning; return whether the old bytes were kept."""
     offset = 0
     if resumable and os.path.lexists(part):
-        with os.fdopen(open_own(part, os.O_RDONLY), "rb") as file:  # which refuses links
+        with os.fdopen(open_own(part, os.O_RDONLY), "rb") as file:  # refuses links
             offset = os.fstat(file.fileno()).st_size
     if offset and offset == size:
         return True
@@ -208,8 +195,8 @@ def _receive(
             file.seek(start)
             while received != total:
                 try:
-                    # What has arrived, without waiting for more, so that the rate is judged; and never beyond what is
-                    # expected: an answer without a length may have no end.
+                    # read1 returns what has arrived, so that the rate is checked. Never read more than expected: an
+                    # answer without a length may have no end.
                     chunk = response.read1(_CHUNK if total is None else min(_CHUNK, total - received))
                 except (OSError, HTTPException, ValueError) as error:
                     raise _MirrorError(error, again=received > start) from error
@@ -226,7 +213,7 @@ def _receive(
 
 
 def _ask_in_time(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | None:
-    """What `_ask` answers; a mirror that sends its answer byte by byte, each in time, is given up too."""
+    """Call `_ask` with a time limit for the whole answer, also if a mirror sends it byte by byte."""
     answers: Queue[HTTPResponse | addinfourl | Exception | None] = Queue()
     given_up = Event()
 
@@ -252,13 +239,13 @@ def _ask_in_time(url: str, offset: int, timeout: float) -> HTTPResponse | addinf
 
 
 def _ask(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | None:
-    """The answer to a request for all but the first `offset` bytes; None where a server has no more than those."""
+    """Request all but the first `offset` bytes; return None if the server has no more than those."""
     headers = {"User-Agent": "lightning-cifar"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
         response: HTTPResponse | addinfourl = urlopen(Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
         error.close()
-        if error.code == 416 and offset:  # nothing beyond: complete, or wrong, which the checksum will tell
+        if error.code == 416 and offset:  # no more bytes: complete or wrong, which the checksum decides
             return None
         raise _MirrorError(f"HTTP {error.code}") from error
     except (OSError, HTTPException, ValueError) as error:
@@ -267,21 +254,24 @@ def _ask(url: str, offset: int, timeout: float) -> HTTPResponse | addinfourl | N
     return response
 
 
+def md5_of(path: Path) -> str:
+    """Return the MD5 checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _mismatch(path: Path, md5: str | None, size: int | None) -> str | None:
-    """What is wrong with a complete file, or None."""
+    """Return the error of a complete file, or None."""
     if size is not None and path.stat().st_size != size:
         return f"{path.stat().st_size:,} bytes instead of {size:,}"
-    if md5 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != md5:
-            return f"wrong checksum (md5 {found})"
+    if md5 is not None and (found := md5_of(path)) != md5:
+        return f"wrong checksum (md5 {found})"
     return None
 
 
 @contextmanager
 def _progress_bar(name: str, *, shown: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A function of (bytes so far, bytes in all) that draws; to a file only the last state is written."""
+    """Yield a function of (bytes so far, bytes in all) that draws; a file gets only the last state."""
     if not shown:
         yield lambda done, total: None
         return

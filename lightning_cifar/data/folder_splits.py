@@ -1,4 +1,4 @@
-"""The files of each split of a folder of images: from the folders of the splits, or split off each class."""
+"""The files of each split of an image folder: in folders of the splits, or split off each class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cifar.data.copies import find_copies
 from lightning_cifar.data.counter_rng import permutation
-from lightning_cifar.data.image_tree import LabelledFiles, check_root, list_labelled, split_off, tell_skipped
+from lightning_cifar.data.image_tree import LabelledFiles, check_root, list_labelled, report_skipped, split_off
 from lightning_cifar.data.split_folders import SPLITS, Parts, Split, find_parts, inner_folders, named_splits
 from lightning_cifar.files.text import plain_text
 
@@ -23,19 +23,17 @@ class FolderSplits:
 
     Args:
         root: Folder of the images.
-        val_share: Share of the images of each class for validation, where there is no folder with them.
-        test_share: Share for the test, likewise.
-        num_train: Number of training images to take; None is all.
-        seed: Chooses the images that are split off.
+        val_share: Share of the images of each class for validation, if there is no folder for it.
+        test_share: Share of the images of each class for the test, if there is no folder for it.
     """
 
-    def __init__(self, root: Path, *, val_share: float, test_share: float, num_train: int | None, seed: int) -> None:
-        self.root, self.num_train, self.seed = root, num_train, seed
+    def __init__(self, root: Path, *, val_share: float, test_share: float) -> None:
+        self.root = root
         self.shares: dict[Split, float] = {"val": val_share, "test": test_share}
 
     @property
     def has_val(self) -> bool:
-        """Whether there can be validation images; the folder need not exist yet."""
+        """Whether validation images can exist; the folder need not exist yet."""
         return self.shares["val"] > 0 or "val" in named_splits(inner_folders(self.root))
 
     @cached_property
@@ -46,22 +44,27 @@ class FolderSplits:
 
     @property
     def class_folder(self) -> Path:
-        """The folder with the folders of the classes: of the training images.
+        """Folder of the training images, which contains the class folders.
 
         Raises:
-            ValueError: There are folders of other splits only.
+            ValueError: Only other splits have folders.
         """
         folders = self.parts.folders
         if "train" not in folders:
             beside = ", ".join(plain_text(path.name) for path in folders.values())
-            raise ValueError(f"{plain_text(self.root)} has no folder train beside {beside}: add one, or rename one.")
+            raise ValueError(f"{plain_text(self.root)} has {beside} but no folder train: add one, or rename one.")
         return folders["train"]
 
-    def find(self, class_names: Sequence[str]) -> dict[Split, LabelledFiles]:
-        """Find the files of each split, and say how many there are and where they are from.
+    def find(self, class_names: Sequence[str], *, num_train: int | None, seed: int) -> dict[Split, LabelledFiles]:
+        """Find the files of each split, and log their numbers and sources.
+
+        Args:
+            class_names: Names of the classes, in the order of their labels.
+            num_train: Number of training images; None for all.
+            seed: Seed of the choice of images.
 
         Raises:
-            ValueError: A class folder is empty or of no class, or ``num_train`` is larger than the number of images.
+            ValueError: A class folder is empty or unknown, or ``num_train`` is larger than the number of images.
         """
         folders = self.parts.folders
         files = split_off(
@@ -69,55 +72,55 @@ class FolderSplits:
             len(class_names),
             val=0 if "val" in folders else self.shares["val"],
             test=0 if "test" in folders else self.shares["test"],
-            seed=self.seed,
+            seed=seed,
         )
         for split in folders.keys() - {"train"}:
             files[split] = list_labelled(folders[split], class_names)
-        if self.num_train is not None:
+        if num_train is not None:
             size = len(files["train"].files)
-            if self.num_train > size:
-                raise ValueError(f"num_train (={self.num_train}) must lie within the {size} training images.")
-            order = permutation(self.seed, -1, size).tolist()
-            files["train"] = files["train"].take(sorted(order[: self.num_train]))
-        self._tell({split: len(files[split].files) for split in SPLITS})
+            if num_train > size:
+                raise ValueError(f"num_train (={num_train}) must not exceed the {size} training images.")
+            order = permutation(seed, -1, size).tolist()
+            files["train"] = files["train"].take(sorted(order[:num_train]))
+        self._report({split: len(files[split].files) for split in SPLITS})
         return files
 
-    def _tell(self, sizes: Mapping[Split, int]) -> None:
-        told = []
+    def _report(self, sizes: Mapping[Split, int]) -> None:
+        parts = []
         for split, size in sizes.items():
             source = f" ({100 * self.shares[split]:g} % of each class)" if split in self.shares else ""
             if (folder := self.parts.folders.get(split)) is not None:
                 source = f" (folder {plain_text(folder.name)})" if folder != self.root else ""
-            told.append(f"{split} {size:,}{source}")
+            parts.append(f"{split} {size:,}{source}")
         names = [plain_text(path.name) for path in self.parts.unused]
         unused = f"; not used: {', '.join(names)}" if names else ""
-        rank_zero_info(f"images in {plain_text(self.root)}: {', '.join(told)}{unused}")
+        rank_zero_info(f"images in {plain_text(self.root)}: {', '.join(parts)}{unused}")
         if self.root not in self.parts.folders.values():
-            tell_skipped(self.root)
+            report_skipped(self.root)
 
     def no_images(self, split: Split) -> ValueError:
-        """The error where a split has no image."""
+        """Return the error for a split without images."""
         folder = self.parts.folders.get(split)
         if folder is None or folder == self.root:
             share = self.shares[split]
             return ValueError(
-                f"{split}_share (={share}) leaves no {split} image in {plain_text(self.root)}: raise it, or add images."
+                f"{split}_share (={share}) gives no {split} images in {plain_text(self.root)}: raise it, or add images."
             )
         return ValueError(
-            f"{plain_text(folder)} has no images in class folders: put class folders with images into it, or delete it "
-            f"to split {split} images off the training images."
+            f"{plain_text(folder)} has no images in class folders: add class folders with images, or delete it to "
+            f"split {split} images off the training images."
         )
 
 
-def tell_copies(root: Path, files: Mapping[Split, LabelledFiles]) -> None:
-    """Warn where the content of a file is in two splits."""
+def warn_of_copies(root: Path, files: Mapping[Split, LabelledFiles]) -> None:
+    """Warn if two splits contain files with the same content."""
     copies = find_copies({split: files[split].files for split in SPLITS})
     if copies:
         pairs = [" = ".join(plain_text(path.relative_to(root)) for path in pair) for pair in copies[:3]]
         more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
         logger.warning(
-            "%d images have the same content as images of another split (%s%s): a network that saw one in training "
-            "has no difficulty with the other; remove one of each two",
+            "%d images have the same content as images of another split (%s%s), which makes scores too good: "
+            "remove one of each pair",
             len(copies),
             ", ".join(pairs),
             more,

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cifar.data.checks import check_between, check_whole
 from lightning_cifar.data.counter_rng import ALTERNATING, uniform
 from lightning_cifar.data.crop_table import RowTable
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Which samples a batch holds: their addresses for draws."""
+    """The samples of a batch, as the addresses of their random numbers."""
 
     seed: int
     epoch: int
     indices: Tensor  # int64 (N,)
 
 
-def check_probability(name: str, p: float) -> float:
-    """``p``, if it is a probability."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: p (={p}) must be a probability, between 0 and 1.")
-    return p
+class Augmentation(Protocol):
+    """An augmentation of images (N, H, W, C) with ``num_draws`` rows of random numbers (num_draws, N) in [0, 1)."""
 
+    num_draws: int
 
-def check_whole(name: str, setting: str, value: int) -> int:
-    """``value``, if it is a whole number."""
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name}: {setting} (={value!r}) must be a number.")
-    if isinstance(value, bool | float):
-        raise ValueError(f"{name}: {setting} (={value!r}) must be a whole number.")
-    return value
+    def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor: ...
 
 
 class Flip:
@@ -44,20 +37,21 @@ class Flip:
 
     Args:
         p: Probability.
-        alternating: Mirror a sample in every second epoch instead, half of the samples in the even ones, so that two
-            epochs in a row show both sides of each (airbench, Jordan, 2404.00498).
+        alternating: Whether to mirror each sample in every second epoch instead, half of the samples in the even ones,
+            so that two consecutive epochs show both versions (airbench: Jordan, arXiv:2404.00498).
     """
 
     num_draws = 1
 
     def __init__(self, p: float = 0.5, *, alternating: bool = False) -> None:
-        self.p = check_probability("flip", p)
+        check_between("flip", p=p)
+        self.p = p
         if not isinstance(alternating, bool):
             raise ValueError(f"flip: alternating (={alternating!r}) must be true or false.")
         self.alternating = alternating
 
     def mirror(self, draws: Tensor, samples: Samples) -> Tensor:
-        """Which samples are mirrored: bool (N,)."""
+        """Return which samples are mirrored: bool (N,)."""
         if not self.alternating:
             return draws[0] < self.p
         start = range(ALTERNATING, ALTERNATING + 1)
@@ -69,25 +63,24 @@ class Flip:
 
 
 class Crop:
-    """Pad each side and cut the original size out at a random place.
+    """Pad each side and cut out the original size at a random position.
 
     Args:
-        padding: Pixels.
+        padding: Number of pixels on each side.
         mode: ``"reflect"`` mirrors about the border pixel, ``"zero"`` pads with black.
     """
 
     num_draws = 2
 
     def __init__(self, padding: int = 4, mode: Literal["reflect", "zero"] = "reflect") -> None:
-        if check_whole("crop", "padding", padding) < 0:
-            raise ValueError(f"crop: padding (={padding}) must not be negative.")
+        check_whole("crop", 0, padding=padding)
         if mode not in ("reflect", "zero"):
             raise ValueError(f"crop: mode (={mode!r}) must be reflect or zero.")
         self.padding = padding
         self.mode: Literal["reflect", "zero"] = mode
 
     def corner(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper left corners in the padded images: two int64 (N,), 0 to 2 * padding."""
+        """Return the upper left corners in the padded images: two int64 (N,), 0 to 2 * padding."""
         top, left = (draws[:2] * (2 * self.padding + 1)).long()
         return top, left
 
@@ -103,23 +96,22 @@ class Crop:
 
 
 class ShiftScaleRotate:
-    """Move, scale and turn about the centre, with bilinear interpolation; what lies outside is mirrored in.
+    """Shift, scale and rotate about the centre, with bilinear interpolation and reflection at the border.
 
     Args:
-        shift: Largest move along each axis, as a fraction of the image size.
-        scale: Largest change of the scale, as a fraction of 1.
-        rotate: Largest angle in degrees, either way.
+        shift: Largest shift along each axis, as a fraction of the image size.
+        scale: Largest change of the scale: 0.1 gives factors from 0.9 to 1.1.
+        rotate: Largest angle in either direction, degrees.
         p: Probability.
     """
 
     num_draws = 5
 
     def __init__(self, shift: float = 0.0625, scale: float = 0.1, rotate: float = 45.0, p: float = 0.5) -> None:
-        for name, value, limit in (("shift", shift, 1.0), ("scale", scale, 0.99), ("rotate", rotate, 180.0)):
-            if not 0 <= value <= limit:
-                raise ValueError(f"shift_scale_rotate: {name} (={value}) must be between 0 and {limit:g}.")
-        self.shift, self.scale, self.rotate = shift, scale, rotate
-        self.p = check_probability("shift_scale_rotate", p)
+        check_between("shift_scale_rotate", shift=shift, p=p)
+        check_between("shift_scale_rotate", 0.99, scale=scale)
+        check_between("shift_scale_rotate", 180, rotate=rotate)
+        self.shift, self.scale, self.rotate, self.p = shift, scale, rotate, p
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
         height, width = images.shape[1:3]
@@ -127,7 +119,7 @@ class ShiftScaleRotate:
         angle = signed[3] * math.radians(self.rotate)
         factor = 1 + signed[2] * self.scale
         cos, sin = angle.cos() / factor, angle.sin() / factor
-        # From a place in the result to the place in the image that it shows, both in pixels from the centre.
+        # From a position in the result to its source in the image, both in pixels from the centre.
         x = torch.arange(width, device=images.device) - (width - 1) / 2
         y = torch.arange(height, device=images.device) - (height - 1) / 2
         x = x - (signed[0] * self.shift * width)[:, None]
@@ -139,21 +131,21 @@ class ShiftScaleRotate:
 
 
 class ResizedCrop:
-    """Cut a random box out and resize it to the image size, with bilinear interpolation (Szegedy et al., 1409.4842).
+    """Cut out a random box and resize it to the image size, with bilinear interpolation (Szegedy et al., 1409.4842).
 
-    Differs from torchvision's in that a box that would not fit is cut to the image instead of drawn again, and in that
-    its place is not rounded to whole pixels.
+    Differences from torchvision: a box that does not fit is cut to the image instead of drawn again, and its position
+    is not rounded to whole pixels.
 
     Args:
         scale: Smallest area of the box, as a fraction of the image; the largest is the whole image.
-        ratio: Largest ratio of the sides, either way.
+        ratio: Largest aspect ratio, in either direction.
     """
 
     num_draws = 4
 
     def __init__(self, scale: float = 0.08, ratio: float = 4 / 3) -> None:
         if not 0 < scale <= 1:
-            raise ValueError(f"resized_crop: scale (={scale}) must be an area above 0, up to 1.")
+            raise ValueError(f"resized_crop: scale (={scale}) must be above 0 and at most 1.")
         if not (math.isfinite(ratio) and ratio >= 1):
             raise ValueError(f"resized_crop: ratio (={ratio}) must be at least 1.")
         self.scale, self.ratio = scale, ratio
@@ -168,16 +160,16 @@ class ResizedCrop:
         y = (torch.arange(height, device=images.device) + 0.5) / height
         source_x = ((1 - box_width) * draws[2])[:, None] + box_width[:, None] * x
         source_y = ((1 - box_height) * draws[3])[:, None] + box_height[:, None] * y
-        # interpolate counts from -1 at the first pixel's centre to 1 at the last one's
+        # see interpolate for the coordinates
         grid_x = ((source_x * width - 0.5) * (2 / (width - 1)) - 1)[:, None, :].expand(-1, height, -1)
         grid_y = ((source_y * height - 0.5) * (2 / (height - 1)) - 1)[:, :, None].expand(-1, -1, width)
         return interpolate(images, torch.stack([grid_x, grid_y], dim=3), outside="border")
 
 
 def interpolate(images: Tensor, grid: Tensor, *, outside: Literal["reflection", "border"]) -> Tensor:
-    """Grey levels between pixels, rounded: uint8 (N, H, W, C) at the places (x, y) of ``grid``, float (N, H, W, 2).
+    """Return interpolated and rounded grey levels, uint8 (N, H, W, C), at (x, y) of ``grid``, float (N, H, W, 2).
 
-    Places count from -1 at the first pixel's centre to 1 at the last one's.
+    Coordinates are -1 at the centre of the first pixel and 1 at the centre of the last one.
     """
     pixels = images.permute(0, 3, 1, 2).to(torch.float32)
     values = F.grid_sample(pixels, grid, mode="bilinear", padding_mode=outside, align_corners=True)
@@ -185,5 +177,5 @@ def interpolate(images: Tensor, grid: Tensor, *, outside: Literal["reflection", 
 
 
 def choose(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """``changed`` where ``chosen`` (N,) is true, else ``images``, both (N, H, W, C)."""
+    """Return ``changed`` where ``chosen`` (N,) is true, else ``images``, both (N, H, W, C)."""
     return torch.where(chosen[:, None, None, None], changed, images)

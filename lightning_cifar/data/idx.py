@@ -1,11 +1,10 @@
-"""Reads the idx files of MNIST and its like: a header of a few numbers, then one byte a pixel or label.
+"""Reads the idx files of MNIST and similar data sets: a short header, then one byte for each pixel or label.
 
-The format: http://yann.lecun.com/exdb/mnist. Two bytes of zero, the type of the entries (8 is an unsigned byte), the
-number of axes, then the length of each as four bytes, the highest first. Knows neither torch nor Lightning.
+The format: http://yann.lecun.com/exdb/mnist. Two zero bytes, the type of the entries (8 is an unsigned byte), the
+number of axes, then the length of each axis as four bytes in big-endian order. Does not import torch or Lightning.
 """
 
 import gzip
-import hashlib
 import logging
 import math
 import struct
@@ -16,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_cifar.data.sources import IdxFile, IdxSource
+from lightning_cifar.data.download import md5_of
+from lightning_cifar.data.sources import CURE, UNOFFICIAL, IdxFile, IdxSource
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,15 @@ NUM_CLASSES = 10
 
 
 def read_idx(path: Path, shape: tuple[int, ...], *, md5: str | None = None) -> npt.NDArray[np.uint8]:
-    """The bytes that an idx file must hold.
-
-    Never takes in more than they need, whatever the file claims or a packed one swells to.
+    """Read an idx file of a known shape; never reads more bytes than that needs, also from a packed file.
 
     Args:
-        path: packed by gzip where its name ends in .gz.
-        shape: that the array must have.
-        md5: of the file as it is on the disk; None leaves it unverified.
+        path: File to read, packed by gzip if its name ends in .gz.
+        shape: Shape of the array.
+        md5: Checksum of the file on the disk; None to skip the check.
 
     Raises:
-        ValueError: the file is damaged, or holds something else.
+        ValueError: The file is damaged, or has other content.
     """
     header = struct.pack(f">HBB{len(shape)}I", 0, _UNSIGNED_BYTE, len(shape), *shape)
     size = len(header) + math.prod(shape)
@@ -43,42 +41,36 @@ def read_idx(path: Path, shape: tuple[int, ...], *, md5: str | None = None) -> n
     if content[:4] != header[:4]:
         kind = "images" if len(shape) == 3 else "labels"
         raise ValueError(
-            f"{path} is no idx file of {kind} (it begins {content[:4].hex() or 'nowhere'}, "
-            f"not {header[:4].hex()}): {_CURE}"
+            f"{path} is not an idx file of {kind} (it begins with {content[:4].hex() or 'nothing'} instead of "
+            f"{header[:4].hex()}): {CURE}"
         )
     if len(content) < len(header):
-        raise ValueError(f"{path} ends within its header: {_CURE}")
+        raise ValueError(f"{path} ends within its header: {CURE}")
     if content[: len(header)] != header:
         found = struct.unpack_from(f">{len(shape)}I", content, 4)
-        raise ValueError(f"{path} holds {_lengths(found)} bytes instead of {_lengths(shape)}: {_CURE}")
+        raise ValueError(f"{path} contains {_lengths(found)} bytes instead of {_lengths(shape)}: {CURE}")
     if len(content) != size:
         much = f"{len(content):,}" if len(content) < size else "more"
-        raise ValueError(f"{path} has {much} bytes instead of {size:,}: {_CURE}")
-    if md5 is not None:
-        with path.open("rb") as file:
-            found_md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found_md5 != md5:
-            raise ValueError(
-                f"{path} differs from the official file: {_CURE}, "
-                "or pass --data.verify false to read an unofficial copy"
-            )
+        raise ValueError(f"{path} has {much} bytes instead of {size:,}: {CURE}")
+    if md5 is not None and md5_of(path) != md5:
+        raise ValueError(f"{path} {UNOFFICIAL}")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
 def read_labelled(
     root: Path, source: IdxSource, part: Literal["train", "test"], *, verify: bool = True
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images (N, H, W, 1) and labels (N,) of a part, from packed or unpacked files; unpacked ones go first.
+    """Read the images (N, H, W, 1) and labels (N,) of a part; unpacked files have priority over packed ones.
 
     Args:
-        root: see `IdxSource.find`.
-        source: which data set.
-        part: training or test.
-        verify: compare with the official checksums.
+        root: See `IdxSource.find`.
+        source: Data set.
+        part: Training or test images.
+        verify: Whether to compare with the official checksums.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, altered or unofficial.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, altered or unofficial.
     """
     images_file, labels_file = source.train if part == "train" else source.test
     count = source.num_train if part == "train" else source.num_test
@@ -90,11 +82,8 @@ def read_labelled(
     )
     labels = read_idx(labels_path, (count,), md5=_md5(labels_file, labels_path) if verify else None)
     if (highest := int(labels.max())) >= NUM_CLASSES:
-        raise ValueError(f"{labels_path} has the label {highest}, outside 0..{NUM_CLASSES - 1}: {_CURE}")
+        raise ValueError(f"{labels_path} has the label {highest}, outside 0..{NUM_CLASSES - 1}: {CURE}")
     return images[..., None], labels.astype(np.int64)
-
-
-_CURE = "delete it and download again"
 
 
 def _find(root: Path, source: IdxSource, file: IdxFile) -> Path:
@@ -112,7 +101,7 @@ def _md5(file: IdxFile, path: Path) -> str:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """The first bytes of a file, at most ``limit``, unpacked."""
+    """Return the first bytes of a file, at most ``limit``, unpacked."""
     if path.suffix != ".gz":
         with path.open("rb") as file:
             return file.read(limit)
@@ -120,7 +109,7 @@ def _read(path: Path, limit: int) -> bytes:
         with gzip.open(path) as packed:
             return packed.read(limit)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or truncated: {_CURE}") from error
+        raise ValueError(f"{path} is damaged or truncated: {CURE}") from error
 
 
 def _lengths(shape: tuple[int, ...]) -> str:

@@ -1,10 +1,10 @@
-"""What the image DataModules share: images in memory, the seeded split, the batch loaders."""
+"""Base of the image DataModules: images in memory, the seeded split, the batch loaders."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,15 +12,13 @@ import numpy.typing as npt
 import torch
 
 from lightning_cifar.data.augment import Pipeline, Spec, build
-from lightning_cifar.data.batches import BatchLoader, shuffles
+from lightning_cifar.data.base import SeededLoaders, shuffles
+from lightning_cifar.data.batches import BatchLoader
+from lightning_cifar.data.checks import check_at_least
 from lightning_cifar.data.colour import Cutout
 from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.geometry import Crop
-
-if TYPE_CHECKING:
-    from lightning_cifar.data.albumentations_loader import PerSampleLoader
-
-Split = Literal["train", "val", "test"]
+from lightning_cifar.data.split_folders import Split
 
 
 class LabelledImages(NamedTuple):
@@ -30,31 +28,32 @@ class LabelledImages(NamedTuple):
     labels: npt.NDArray[np.int64]
 
 
-class ImageDataModule(pl.LightningDataModule):
-    """Images in memory as uint8, split with a seed, in batches made on the Trainer's device.
+class ImageDataModule(SeededLoaders, pl.LightningDataModule):
+    """Base class: images in memory as uint8, split with a seed, in batches made on the Trainer's device.
 
-    A batch is (images float32 (N, C, H, W) normalised, labels int64 (N,)). The official training images are split
-    into training and validation; the official test images are for the end.
+    A batch is (normalised images float32 (N, C, H, W), labels int64 (N,)). The official training images are split into
+    training and validation images; the official test images are used for the test only. A subclass sets
+    ``class_names``, ``own_mean`` and ``own_std`` and defines ``load``.
 
     Args:
-        batch_size: Training images in a batch, of each device.
-        eval_batch_size: The same for validation and test.
-        num_train: Take only so many of the training images; None is all but the validation images.
-        num_val: Official training images kept for validation. They do not depend on ``num_train``.
+        batch_size: Number of training images in a batch, for each device.
+        eval_batch_size: Number of images in a batch of validation and test.
+        num_train: Number of training images; None for all but the validation images.
+        num_val: Number of official training images for validation. The choice does not depend on ``num_train``.
         augment: Augmentations of the training images, in order: names with their settings, such as
             ``[flip, {crop: 4}, {cutout: {size: 8, p: 0.5}}]``. Empty for none.
-        albumentations: A YAML or JSON file with a pipeline of albumentations, which takes the place of ``augment``:
-            image by image, and 40 times slower.
-        num_workers: Processes that run that pipeline.
-        num_views: Augmented versions of each training image, shown in turn, an epoch each: what is computed from them
-            can be kept. None: new ones in each epoch.
-        mean: Per channel, of images in [0, 1], to normalise with; None is the data's own.
-        std: Likewise.
-        seed: Orders the epochs and draws the augmentations; None is the seed of the run (``seed_everything``).
-        split_seed: Chooses the validation images.
+        albumentations: YAML or JSON file with a pipeline of albumentations that replaces ``augment``. It works image by
+            image and is 40 times slower.
+        num_workers: Number of processes that run the albumentations pipeline.
+        num_views: Number of augmented versions of each training image, one in each epoch in turn, so that what is
+            computed from them can be cached. None for new ones in each epoch.
+        mean: Mean of each channel for the normalisation, for images in [0, 1]; None for that of the data.
+        std: Standard deviation of each channel for the normalisation; None for that of the data.
+        seed: Seed of the orders and of the augmentations; None for the seed of the run (``seed_everything``).
+        split_seed: Seed of the choice of validation images.
 
     Raises:
-        ValueError: If a value is out of range, or the split is larger than the data.
+        ValueError: A value is out of range, or the split is larger than the data.
     """
 
     class_names: tuple[str, ...]
@@ -80,33 +79,25 @@ class ImageDataModule(pl.LightningDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if value < 1:
-                raise ValueError(f"{name} (={value}) must be at least 1.")
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, num_train=num_train)
+        check_at_least(0, num_val=num_val, num_workers=num_workers)
         if num_views is not None and (num_views < 1 or albumentations is not None):
             fix = "leave it out with albumentations" if num_views > 0 else "must be at least 1"
             raise ValueError(f"num_views (={num_views}): {fix}.")
-        if num_train is not None and num_train < 1:
-            raise ValueError(f"num_train (={num_train}) must be at least 1.")
-        if num_val < 0:
-            raise ValueError(f"num_val (={num_val}) must not be negative.")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_train, self.num_val = num_train, num_val
         self.augment: Sequence[Spec] = augment
-        if num_workers < 0:
-            raise ValueError(f"num_workers (={num_workers}) must not be negative.")
         self.albumentations, self.num_workers, self.num_views = albumentations, num_workers, num_views
         if albumentations is not None:
             from lightning_cifar.data.albumentations_pipeline import load_pipeline
 
-            load_pipeline(albumentations)  # refuses what cannot be built
+            load_pipeline(albumentations)  # raises its errors before anything is loaded
         self.mean = self._per_channel("mean", mean, self.own_mean)
         self.std = self._per_channel("std", std, self.own_std)
         if min(self.std) <= 0:
             raise ValueError(f"std (={self.std}) must be above 0.")
         self.seed, self.split_seed = seed, split_seed
-        self._run_seed: int | None = None
-        for operation in build(augment):  # refuses what cannot be built, before anything is loaded
+        for operation in build(augment):
             if isinstance(operation, Crop | Cutout):
                 operation.check_size(self.image_size, self.image_size)
         self._arrays: dict[Split, LabelledImages] = {}
@@ -117,10 +108,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     @abstractmethod
     def load(self, part: Literal["train", "test"]) -> LabelledImages:
-        """The official training or test images, in their official order."""
+        """Return the official training or test images in their official order."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Load what the stage needs and split it; a second call does nothing."""
+        """Load and split the images that the stage needs; a second call does nothing."""
         if stage in ("fit", "validate", None) and "train" not in self._arrays:
             train = self.load("train")
             size = len(train.labels)
@@ -136,14 +127,10 @@ class ImageDataModule(pl.LightningDataModule):
         if stage in ("test", "predict", None) and "test" not in self._arrays:
             self._arrays["test"] = self.load("test")
 
-    def loader(self, split: Split, *, train: bool = False) -> BatchLoader | PerSampleLoader:
-        """Batches of a split: in order and plain, or shuffled and augmented for training."""
+    def loader(self, split: Split, *, train: bool = False) -> BatchLoader:
         if split not in self._arrays:
             self.setup("test" if split == "test" else "fit")
-        device, rank, world_size = torch.device("cpu"), 0, 1
-        if self.trainer is not None:
-            strategy = self.trainer.strategy
-            device, rank, world_size = strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+        device, rank, world_size = self.placement()
         if train and self.albumentations is not None:
             from lightning_cifar.data.albumentations_loader import PerSampleLoader
 
@@ -173,35 +160,11 @@ class ImageDataModule(pl.LightningDataModule):
             num_views=self.num_views if train else None,
         )
 
-    def train_dataloader(self) -> BatchLoader | PerSampleLoader:
-        return self.loader("train", train=True)
-
-    def val_dataloader(self) -> BatchLoader | PerSampleLoader | list[Any]:
+    def val_dataloader(self) -> BatchLoader | list[Any]:
         return self.loader("val") if self.num_val else []
-
-    def test_dataloader(self) -> BatchLoader | PerSampleLoader:
-        return self.loader("test")
-
-    def predict_dataloader(self) -> BatchLoader | PerSampleLoader:
-        return self.loader("test")
-
-    def resolved_seed(self) -> int:
-        """``seed``, or the seed of the run, fixed at its first use."""
-        if self.seed is not None:
-            return self.seed
-        if self._run_seed is None:
-            self._run_seed = torch.initial_seed()
-        return self._run_seed
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to see the same batches."""
-        return {"seed": self.resolved_seed()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._run_seed = int(state_dict["seed"])  # a seed that was given goes before it
 
     def _per_channel(self, name: str, given: Sequence[float] | None, own: tuple[float, ...]) -> tuple[float, ...]:
         values = own if given is None else tuple(given)
         if len(values) != self.in_channels:
-            raise ValueError(f"{name} (={values}) must have {self.in_channels} values, one a channel.")
+            raise ValueError(f"{name} (={values}) must have {self.in_channels} values, one for each channel.")
         return values

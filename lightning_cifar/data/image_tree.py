@@ -1,7 +1,4 @@
-"""A folder of images by class, as torchvision's ``ImageFolder`` has it: which classes, which files, which split.
-
-No pixels are read here.
-"""
+"""Image folders by class, as for torchvision's ``ImageFolder``: classes, files, splits. Reads no pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_cifar.data.counter_rng import permutation
 from lightning_cifar.data.split_folders import SPLITS, Split, inner_folders
 from lightning_cifar.files.image_folders import SUFFIXES, count_files, find_images, is_system
-from lightning_cifar.files.text import plain_text
+from lightning_cifar.files.text import join_some, plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ KINDS = ", ".join(suffix.lstrip(".") for suffix in SUFFIXES)
 
 
 class LabelledFiles(NamedTuple):
-    """N files, and the number of each one's class."""
+    """N files and the label of each."""
 
     files: list[Path]
     labels: list[int]
@@ -35,15 +32,15 @@ class LabelledFiles(NamedTuple):
 
 
 def check_root(root: Path) -> None:
-    """Raises FileNotFoundError or NotADirectoryError where ``root`` is no folder."""
+    """Raise FileNotFoundError or NotADirectoryError if ``root`` is not a folder."""
     if not root.exists():
-        raise FileNotFoundError(f"there is no folder {plain_text(root)}: pass --data.root with a folder of images.")
+        raise FileNotFoundError(f"the folder {plain_text(root)} does not exist: pass --data.root with an image folder.")
     if not root.is_dir():
-        raise NotADirectoryError(f"{plain_text(root)} is no folder: pass --data.root with a folder of images.")
+        raise NotADirectoryError(f"{plain_text(root)} is not a folder: pass --data.root with an image folder.")
 
 
 def find_class_names(folder: Path) -> tuple[str, ...]:
-    """The names of the folders inside, in their order, as :func:`plain_text`.
+    """Return the sorted names of the folders inside, as :func:`plain_text`.
 
     Raises:
         ValueError: Two of them are the same text.
@@ -52,43 +49,42 @@ def find_class_names(folder: Path) -> tuple[str, ...]:
 
 
 def check_class_names(folder: Path, names: Sequence[str]) -> None:
-    """Raises ValueError where a folder has fewer than two folders inside, and says what it has instead."""
+    """Raise ValueError if a folder has fewer than two class folders; the message states what it has instead."""
     shown = plain_text(folder)
     if len(names) == 1:
-        raise ValueError(f"{shown} has the images of one class ({names[0]}): at least two class folders are needed.")
+        raise ValueError(f"{shown} has only one class folder ({names[0]}): add at least one more.")
     if names:
         return
     images = find_images(folder).images
     if not images:
-        raise ValueError(f"there is no image in {shown}: put images ({KINDS}) into it, in one folder a class.")
+        raise ValueError(f"{shown} contains no images: add images ({KINDS}), in one folder for each class.")
     raise ValueError(
-        f"{shown} has images ({plain_text(images[0].name)}, ...) but no class folders: put them into one folder a "
-        "class; to predict, pass the --ckpt_path of a network that has classes, or --data.class_names imagenet."
+        f"{shown} has images ({plain_text(images[0].name)}, ...) but no class folders: put them into one folder for "
+        "each class; to predict, pass the --ckpt_path of a trained network, or --data.class_names imagenet."
     )
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Names of the 1000 classes, in the order of the outputs of published weights; a few names occur twice."""
+    """Return the names of the 1000 classes, in the order of published weights; a few names occur twice."""
     from torchvision.models import ResNet18_Weights
 
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def list_labelled(folder: Path, class_names: Sequence[str]) -> LabelledFiles:
-    """The images of the class folders, those in folders inside them too, by class and by name.
+    """Return the images in the class folders, including folders inside them, sorted by class and name.
 
     Args:
-        folder: With the class folders.
-        class_names: In the order of their numbers; one without a folder has no images.
+        folder: Folder of the class folders.
+        class_names: Names in the order of the labels; a class without a folder has no images.
 
     Raises:
-        ValueError: A class folder is empty, or is none of the classes.
+        ValueError: A class folder is empty, or does not belong to a class.
     """
     found = _by_class(folder)
     if unknown := sorted(found.keys() - set(class_names)):
-        listed = ", ".join(class_names[:10]) + (" ..." if len(class_names) > 10 else "")
-        path = found[unknown[0]]
-        raise ValueError(f"{plain_text(path)} is the folder of no class ({listed}): rename it, or move it away.")
+        shown, listed = plain_text(found[unknown[0]]), join_some(class_names, 10)
+        raise ValueError(f"{shown} is not the folder of a class ({listed}): rename it, or move it away.")
     labelled, (left_out, skipped) = LabelledFiles([], []), _beside_folders(folder)
     for label, name in enumerate(class_names):
         if name not in found:
@@ -96,47 +92,44 @@ def list_labelled(folder: Path, class_names: Sequence[str]) -> LabelledFiles:
         inside = find_images(found[name])
         skipped += inside.skipped
         if not inside.images:
-            kinds, shown = ", ".join(_suffixes(inside.others)), plain_text(found[name])
-            only = f" (only {kinds})" if kinds else ""
-            raise ValueError(
-                f"the class folder {shown} holds no image{only}: put images ({KINDS}) into it, or delete it."
-            )
+            shown = plain_text(found[name])
+            only = f" (only {_suffixes(inside.others)})" if inside.others else ""
+            raise ValueError(f"the class folder {shown} contains no images{only}: add images ({KINDS}), or delete it.")
         left_out += inside.others
         labelled.files.extend(inside.images)
         labelled.labels.extend([label] * len(inside.images))
-    tell_left_out(folder, left_out, skipped)
+    report_left_out(folder, left_out, skipped)
     return labelled
 
 
-def tell_left_out(folder: Path, files: Sequence[Path], skipped: Mapping[str, int]) -> None:
-    """Say which kinds of files are not images of a class, and how many hidden and system files were skipped."""
+def report_left_out(folder: Path, files: Sequence[Path], skipped: Mapping[str, int]) -> None:
+    """Log the kinds of files that are not images of a class, and the number of skipped hidden and system files."""
     shown = plain_text(folder)
     if files:
-        kinds = ", ".join(_suffixes(files))
-        logger.warning("left out: %d of the files in %s, which are no images of a class (%s)", len(files), shown, kinds)
+        kinds = _suffixes(files)
+        logger.warning("left out: %d files in %s that are not images of a class (%s)", len(files), shown, kinds)
     if skipped:
         names = [plain_text(name) for name in sorted(skipped, key=lambda name: (-skipped[name], name))]
-        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        rank_zero_info(f"skipped {sum(skipped.values())} hidden and system files in {shown} ({listed})")
+        rank_zero_info(f"skipped {sum(skipped.values())} hidden and system files in {shown} ({join_some(names, 3)})")
 
 
 def split_off(
     whole: LabelledFiles, num_classes: int, *, val: float, test: float, seed: int
 ) -> dict[Split, LabelledFiles]:
-    """Divide the files of each class with a seed, so that every split has its share of every class.
+    """Split the files of each class with a seed, so that every split has its share of every class.
 
     Args:
-        whole: What to divide.
-        num_classes: K.
-        val: Share in [0, 1], rounded to whole images of each class.
-        test: Likewise.
-        seed: Another one chooses others.
+        whole: Files to split.
+        num_classes: Number of classes.
+        val: Share of validation in [0, 1], rounded to whole images of each class.
+        test: Share of the test, likewise.
+        seed: Seed of the choice.
     """
-    own: list[list[int]] = [[] for _ in range(num_classes)]
+    by_label: list[list[int]] = [[] for _ in range(num_classes)]
     for i, label in enumerate(whole.labels):
-        own[label].append(i)
+        by_label[label].append(i)
     chosen: dict[Split, list[int]] = {split: [] for split in SPLITS}
-    for label, indices in enumerate(own):
+    for label, indices in enumerate(by_label):
         size = len(indices)
         num_val = math.floor(val * size + 0.5)
         num_test = min(math.floor(test * size + 0.5), size - num_val)
@@ -148,28 +141,27 @@ def split_off(
 
 
 def _by_class(folder: Path) -> dict[str, Path]:
-    """The folders inside by the name of the class, in its order: file systems keep one name in several forms."""
+    """Return the folders inside, sorted by class name: file systems keep one name in several Unicode forms."""
     found: dict[str, Path] = {}
     for path in inner_folders(folder):
         name = plain_text(path.name)
         if found.setdefault(name, path) != path:
-            raise ValueError(f"{plain_text(folder)} has two folders that read {name}: rename one of them.")
+            raise ValueError(f"{plain_text(folder)} has two folders whose names read {name}: rename one of them.")
     return dict(sorted(found.items()))
 
 
 def _beside_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Files beside the class folders, and the numbers of hidden and system files there."""
+    """Return the files beside the class folders, and the numbers of hidden and system files there."""
     entries = sorted(folder.iterdir())
     skipped = Counter({path.name: count_files(path) for path in entries if is_system(path.name)})
     return [path for path in entries if not is_system(path.name) and not path.is_dir()], skipped
 
 
-def tell_skipped(root: Path) -> None:
-    """Say how many hidden and system files are beside the folders inside."""
-    tell_left_out(root, [], _beside_folders(root)[1])
+def report_skipped(root: Path) -> None:
+    """Log the number of hidden and system files beside the folders inside."""
+    report_left_out(root, [], _beside_folders(root)[1])
 
 
-def _suffixes(files: Sequence[Path]) -> list[str]:
-    """Kinds of files, five at most, in printable characters."""
-    kinds = sorted({plain_text(path.suffix.lower() or path.name) for path in files})
-    return kinds[:5] + ["..."] * (len(kinds) > 5)
+def _suffixes(files: Sequence[Path]) -> str:
+    """Return at most five suffixes of files, in printable characters."""
+    return join_some(sorted({plain_text(path.suffix.lower() or path.name) for path in files}), 5)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: 70,000 grey images of 28 x 28 pixels in ten classes, each."""
+"""MNIST and Fashion-MNIST: 70,000 grey images of 28 x 28 pixels in ten classes each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from lightning_cifar.files.paths import expand_user
 class MNISTDataModule(ImageDataModule):
     """Handwritten digits (LeCun et al., 1998, doi:10.1109/5.726791), from the official idx files.
 
-    They lie, packed or unpacked, in ``MNIST/raw`` inside ``root``, as torchvision has them, or in ``root`` itself.
-    Names as on Kaggle (``train-images.idx3-ubyte``) are read too. The official 60,000 images for training are split
-    into 55,000 and 5,000 for validation, unless ``num_val`` says otherwise.
+    The files are, packed or unpacked, in ``root/MNIST/raw``, as for torchvision, or in ``root``. Names as on Kaggle
+    (``train-images.idx3-ubyte``) are read too. By default, 5,000 of the 60,000 official training images are for
+    validation.
 
     Args:
         root: Folder of the data.
-        download: Fetch the files that are missing into ``root`` (12 MB).
-        verify: Compare with the official checksums. False reads an unofficial copy.
-        url: Fetch from this folder's address instead of the known mirrors.
-        augment: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`; none by default: a mirrored digit
-            is not a digit.
+        download: Whether to download missing files to ``root`` (12 MB).
+        verify: Whether to compare with the official checksums. False reads an unofficial copy.
+        url: Address of a folder with the files, instead of the known mirrors.
+        augment: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`; none by default, because a
+            mirrored digit is not a digit.
         **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
 
     Raises:
         FileNotFoundError: In ``setup``, if a file is missing.
-        ValueError: In ``setup``, if a file is truncated, altered or not what it claims to be.
+        ValueError: In ``setup``, if a file is truncated, altered or has other content.
+
+    Example:
+        >>> data = MNISTDataModule("data", augment=[{"crop": 2}])
+        >>> data.in_channels, data.image_size, data.num_classes
+        (1, 28, 10)
     """
 
     source: ClassVar[IdxSource] = MNIST
@@ -63,22 +68,25 @@ class MNISTDataModule(ImageDataModule):
 
 
 class FashionMNISTDataModule(MNISTDataModule):
-    """Pictures of clothes in MNIST's form (Xiao et al., 1708.07747), from the official idx files.
+    """Images of clothes in the format of MNIST (Xiao et al., arXiv:1708.07747), from the official idx files.
 
-    They lie, packed or unpacked, in ``FashionMNIST/raw`` inside ``root``, as torchvision has them, or in ``root``
-    itself.
+    The files are, packed or unpacked, in ``root/FashionMNIST/raw``, as for torchvision, or in ``root``.
 
     Args:
         root: Folder of the data.
-        download: Fetch the files that are missing into ``root`` (31 MB).
-        verify: Compare with the official checksums. False reads an unofficial copy.
-        url: Fetch from this folder's address instead of the known mirrors.
+        download: Whether to download missing files to ``root`` (31 MB).
+        verify: Whether to compare with the official checksums. False reads an unofficial copy.
+        url: Address of a folder with the files, instead of the known mirrors.
         augment: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`; none by default.
         **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
+
+    Example:
+        >>> FashionMNISTDataModule("data").class_names[0]
+        't-shirt'
     """
 
     source = FASHION_MNIST
-    # The first is "T-shirt/top" officially; a stroke would make two levels of a metric's name.
+    # The official first name is "T-shirt/top"; a slash would make two levels in the name of a metric.
     class_names = (
         *("t-shirt", "trouser", "pullover", "dress", "coat"),
         *("sandal", "shirt", "sneaker", "bag", "ankle boot"),

@@ -1,49 +1,55 @@
-"""Points about a straight line: a toy on which a network can be seen to overfit."""
+"""Points around a straight line: a small data set that shows how a network overfits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from lightning_cifar.data.batches import InOrder, shuffles
+from lightning_cifar.data.base import EpochLoader, SeededLoaders, shuffles
+from lightning_cifar.data.checks import check_at_least
 from lightning_cifar.data.counter_rng import permutation, uniform
+from lightning_cifar.data.split_folders import Split
 
-Split = Literal["train", "val", "test"]
-# Two streams of uniform numbers make one of normal ones; no two splits share any.
+# Two streams of uniform numbers give one stream of normal ones; no two splits share a stream.
 _FIRST_STREAM: dict[Split, int] = {"train": 0, "val": 2, "test": 4}
 
 
 class Points(NamedTuple):
-    """Places and values, float32 (N, 1) each."""
+    """Points: x and y, float32 (N, 1) each."""
 
     x: Tensor
     y: Tensor
 
 
-class NoisyLineDataModule(pl.LightningDataModule):
-    """``y = slope * x + noise`` at places evenly spread over [-1, 1].
+class NoisyLineDataModule(SeededLoaders, pl.LightningDataModule):
+    """Points ``y = slope * x + noise`` at evenly spaced x in [-1, 1].
 
-    Training, validation and test have the same places, and noise of their own. A batch is (x (N, 1), y (N, 1)),
-    float32, made on the Trainer's device.
+    Training, validation and test points have the same x and different noise. A batch is (x (N, 1), y (N, 1)), float32,
+    on the Trainer's device.
 
     Args:
-        num_points: Points of each split.
-        noise: Standard deviation of the noise, which is normal.
-        slope: Of the line.
-        batch_size: Training points in a batch, of each device; None is all of them.
-        passes: An epoch goes so many times over the points, so that what happens once an epoch (validation, checkpoint,
-            log) does not happen in every step of a full batch.
-        data_seed: Another one draws other noise.
-        seed: Orders the epochs where a batch is not all; None is the seed of the run (``seed_everything``).
+        num_points: Number of points of each split.
+        noise: Standard deviation of the normally distributed noise.
+        slope: Slope of the line.
+        batch_size: Number of training points in a batch, for each device; None for all of them.
+        passes: Number of passes over the points in an epoch, so that what happens once in an epoch (validation,
+            checkpoint, log) does not happen after every step of a full batch.
+        data_seed: Seed of the noise.
+        seed: Seed of the orders, where a batch is not all points; None for the seed of the run (``seed_everything``).
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: A value is out of range.
+
+    Example:
+        >>> data = NoisyLineDataModule(num_points=4, noise=0.0, slope=2.0)
+        >>> data.points("train").y[:, 0].tolist() == [2 * x for x in data.points("test").x[:, 0].tolist()]
+        True
     """
 
     def __init__(
@@ -58,43 +64,35 @@ class NoisyLineDataModule(pl.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if num_points < 2:
-            raise ValueError(f"num_points (={num_points}) must be at least 2.")
+        check_at_least(2, num_points=num_points)
+        check_at_least(1, batch_size=batch_size, passes=passes)
         if not (math.isfinite(noise) and noise >= 0):
             raise ValueError(f"noise (={noise}) must be 0 or a positive number.")
         if not math.isfinite(slope):
             raise ValueError(f"slope (={slope}) must be a number.")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size (={batch_size}) must be at least 1, or null for all points.")
-        if passes < 1:
-            raise ValueError(f"passes (={passes}) must be at least 1.")
         self.num_points, self.noise, self.slope = num_points, noise, slope
         self.batch_size, self.passes = batch_size, passes
         self.data_seed, self.seed = data_seed, seed
-        self._run_seed: int | None = None
 
     def __str__(self) -> str:
-        # Lightning's own asks each loader for its data set, and the command line for this text.
+        # Lightning's version needs a data set in each loader; the command line prints this text.
         return f"{type(self).__name__}(num_points={self.num_points}, noise={self.noise}, slope={self.slope})"
 
     def points(self, split: Split) -> Points:
-        """All points of a split, in order of their places."""
+        """Return all points of a split, in the order of x."""
         indices = torch.arange(self.num_points)
         x = torch.linspace(-1, 1, self.num_points)
         first = _FIRST_STREAM[split]
         u, v = uniform(self.data_seed, 0, range(first, first + 2), indices).double()
-        # Box and Muller, doi:10.1214/aoms/1177706645; u is below 1, so that the logarithm is finite.
+        # Box and Muller, doi:10.1214/aoms/1177706645. u is below 1, so that the logarithm is finite.
         normal = (-2 * (1 - u).log()).sqrt() * (2 * math.pi * v).cos()
         y = self.slope * x + self.noise * normal.float()
         return Points(x[:, None], y[:, None])
 
     def loader(self, split: Split, *, train: bool = False) -> PointLoader:
-        """Batches of a split: in order, or for training ``passes`` times, shuffled where there is more than one."""
-        device, rank, world_size = torch.device("cpu"), 0, 1
-        if self.trainer is not None:
-            strategy = self.trainer.strategy
-            device, rank, world_size = strategy.root_device, self.trainer.global_rank, self.trainer.world_size
-        # When shuffling, all ranks get as many points; otherwise each point goes to one rank, once.
+        """Return the batches of a split: in order, or for training ``passes`` times, shuffled if a pass has several."""
+        device, rank, world_size = self.placement()
+        # For training, all ranks have the same number of points; otherwise each point is in exactly one rank.
         end = self.num_points - self.num_points % world_size if train else self.num_points
         x, y = (values[rank:end:world_size].to(device) for values in self.points(split))
         return PointLoader(
@@ -105,63 +103,28 @@ class NoisyLineDataModule(pl.LightningDataModule):
             shuffle=train and shuffles(self.trainer),
         )
 
-    def train_dataloader(self) -> PointLoader:
-        return self.loader("train", train=True)
 
-    def val_dataloader(self) -> PointLoader:
-        return self.loader("val")
-
-    def test_dataloader(self) -> PointLoader:
-        return self.loader("test")
-
-    def predict_dataloader(self) -> PointLoader:
-        return self.loader("test")
-
-    def resolved_seed(self) -> int:
-        """``seed``, or the seed of the run, fixed at its first use."""
-        if self.seed is not None:
-            return self.seed
-        if self._run_seed is None:
-            self._run_seed = torch.initial_seed()
-        return self._run_seed
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to see the same batches."""
-        return {"seed": self.resolved_seed()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._run_seed = int(state_dict["seed"])  # a seed that was given goes before it
-
-
-class PointLoader:
-    """Iterates over (x, y); takes the place of a DataLoader in a Trainer, which sets the epoch through ``sampler``.
+class PointLoader(EpochLoader):
+    """Iterates over (x, y).
 
     Args:
-        points: On the device where the batches are wanted.
-        batch_size: Points in a batch.
-        passes: Times over all points in an epoch.
-        seed: Orders the passes.
-        shuffle: A new order each pass, where a batch is not all points.
+        points: All points, on the device of the batches.
+        batch_size: Number of points in a batch.
+        passes: Number of passes over all points in an epoch.
+        seed: Seed of the orders.
+        shuffle: Whether each pass has a new order; a batch of all points is not shuffled.
     """
 
     def __init__(
         self, points: Points, *, batch_size: int, passes: int = 1, seed: int = 0, shuffle: bool = False
     ) -> None:
+        super().__init__(TensorDataset(*points), seed=seed, shuffle=shuffle)
         self.points, self.batch_size, self.passes = points, batch_size, passes
-        self.seed, self.shuffle = seed, shuffle
-        self.epoch = 0
-        self.dataset = TensorDataset(*points)
-        self.sampler = self if shuffle else InOrder(self)  # the Trainer calls loader.sampler.set_epoch ...
-        self.batch_sampler = None  # ... and asks for this one beside it
 
     @property
     def num_samples(self) -> int:
-        """Points that a pass gives to this rank."""
+        """Number of points of this rank in a pass."""
         return len(self.points.x)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.passes * math.ceil(len(self.points.x) / self.batch_size)

@@ -1,8 +1,8 @@
-"""Reads the pickles of a published data set without trusting them.
+"""Reads pickled arrays of numbers without executing anything.
 
-`pickle` runs whatever callable a file names. Here the file never reaches NumPy or any other real callable:
-each global that an array of numbers needs is answered by a stand-in of our own, which only records values;
-every other global is refused. The arrays are made afterwards, from bytes whose length was checked.
+`pickle` calls any callable that a file names. This reader replaces each global that an array of numbers needs by a
+stand-in that only records values, and refuses every other global. The arrays are made afterwards, from bytes of checked
+length.
 """
 
 import io
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# Numbers only: `O` would hold pickled objects, `V` and `M` carry structure that nobody here needs.
+# Numbers only: `O` contains pickled objects, `V` and `M` structures that are not needed.
 _NUMBER_CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 
 
 def read_pickle(content: bytes, *, name: str) -> object:
-    """Unpickle plain values and arrays of numbers, as Python 2 and 3 write them (protocols 0 to 4).
+    """Unpickle plain values and arrays of numbers, as written by Python 2 and 3 (protocols 0 to 4).
 
     Args:
-        content: the bytes of the whole pickle.
-        name: what to call the file in an error message.
+        content: Bytes of the whole pickle.
+        name: Name of the file for error messages.
 
     Returns:
-        Numbers, bytes, strings, lists, tuples and dicts; strings of Python 2 come as bytes. Arrays may be
-        the value itself or the values of the outermost dict, and are read-only views of the file's bytes.
+        Numbers, bytes, strings, lists, tuples and dicts; strings of Python 2 become bytes. An array may be the value
+        itself or a value of the outermost dict, and is a read-only view of the bytes.
 
     Raises:
-        ValueError: the pickle is damaged, or names anything but an array of numbers. Nothing was executed.
+        ValueError: The pickle is damaged, or contains other objects than arrays of numbers. Nothing was executed.
     """
     unpickler = _Unpickler(content)
     try:
         _scan(content)
         return unpickler.finish(unpickler.load())
     except _RefusedError as error:
-        reason = f"{name} holds {error}: this file is not an official CIFAR-10 batch; delete it and download again"
-    except Exception as error:  # on damaged bytes pickle raises nearly any type
-        # The type only: the text of, say, a KeyError prints a value that the file made, of any size.
+        reason = f"{name} contains {error}: it is not an official CIFAR-10 batch; delete it and download again"
+    except Exception as error:  # pickle raises many types on damaged bytes
+        # Only the type: the text of a KeyError, for example, contains a value from the file, of any size.
         reason = f"{name} is damaged or truncated ({type(error).__name__}): delete it and download again"
     raise ValueError(reason)
 
 
 class _RefusedError(Exception):
-    """The pickle asks for something that a file of plain data has no use for."""
+    """The pickle contains something that plain data do not need."""
 
 
 def _scan(content: bytes) -> None:
-    """Refuse what the unpickler would act on before any stand-in is asked.
+    """Refuse opcodes that act before any stand-in is called.
 
-    A memo index allocates a table of that length at once (a 6-byte opcode can claim 64 GB); a declared
-    length beyond the end of the file fails here, unallocated; extension codes bypass `find_class`.
+    A memo index allocates a table of that length at once (a 6-byte opcode can claim 64 GB); a declared length beyond
+    the end of the file fails here without allocation; extension codes bypass `find_class`.
     """
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > len(content):
@@ -66,16 +66,16 @@ def _scan(content: bytes) -> None:
 
 
 class _StandIn:
-    """The file's BUILD opcode sets attributes of an object, unless it defines `__setstate__`: so all do."""
+    """Base of the stand-ins. It defines `__setstate__`, because the BUILD opcode sets attributes otherwise."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        raise _RefusedError("a state for an object that has none")
+        raise _RefusedError("a state for an object without one")
 
 
 class _Call(_StandIn):
-    """One admitted global."""
+    """One allowed global."""
 
     __slots__ = ("_function",)
 
@@ -106,7 +106,7 @@ class _DType(_StandIn):
 
 
 class _Array(_StandIn):
-    """Records shape, element type and bytes of an array, and checks that they fit."""
+    """Records shape, element type and bytes of an array, and checks that they match."""
 
     __slots__ = ("value",)
 
@@ -131,26 +131,26 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._arrays = 0
-        # Each character of an honest file is encoded once; a hostile one would encode a long string again and again.
+        # A normal file encodes each character once; a malicious one can encode a long string many times.
         self._encodable = len(content)
         self._ndarray = _Call(_not_callable)
         reconstruct = _Call(self._reconstruct)
-        self._admitted = {
+        self._allowed = {
             ("numpy.core.multiarray", "_reconstruct"): reconstruct,  # NumPy 1, and the official files
             ("numpy._core.multiarray", "_reconstruct"): reconstruct,  # NumPy 2
             ("numpy", "ndarray"): self._ndarray,
             ("numpy", "dtype"): _Call(lambda code, *_: _DType(code)),
-            ("_codecs", "encode"): _Call(self._encode),  # how Python 3 writes bytes for Python 2
+            ("_codecs", "encode"): _Call(self._encode),  # bytes that Python 3 writes for Python 2
         }
 
     def find_class(self, module_name: str, global_name: str) -> object:
-        admitted = self._admitted.get((module_name, global_name))
-        if admitted is None:
+        allowed = self._allowed.get((module_name, global_name))
+        if allowed is None:
             raise _RefusedError(f"the global {f'{module_name}.{global_name}'[:80]!r}")
-        return admitted
+        return allowed
 
     def finish(self, value: object) -> object:
-        """The value with arrays in place of their stand-ins."""
+        """Replace the stand-ins in a value by arrays."""
         if isinstance(value, dict):
             made = [key for key, item in value.items() if isinstance(item, _Array)]
             value |= {key: value[key].value for key in made}
@@ -184,9 +184,9 @@ def _not_callable(*arguments: object) -> NoReturn:
 
 
 def _text(value: object) -> str:
-    """A short name that Python 2 wrote as bytes or as text."""
+    """Return a short name, which Python 2 writes as bytes or as text."""
     if isinstance(value, bytes):
         return value.decode("ascii")
     if isinstance(value, str):
         return value
-    raise _RefusedError("a value that is no text where a name belongs")
+    raise _RefusedError("a value that is not text as a name")

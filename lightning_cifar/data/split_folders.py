@@ -1,4 +1,4 @@
-"""Which folders of a data set are its training, validation and test images, by their customary names."""
+"""Finds the folders of training, validation and test images by their usual names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_cifar.files.text import plain_text
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-# train, Training, valid, test_set, TestImages; with words of their own before or after: seg_train and seg_test
+# train, Training, valid, test_set, TestImages; with further words before or after: seg_train and seg_test
 _NAME = re.compile(
     r"(?P<before>(?:.*[ _.-])?)"
     r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev)|(?P<test>test|testing))"
@@ -26,23 +26,23 @@ class Parts(NamedTuple):
     """Folders of a data set."""
 
     folders: dict[Split, Path]
-    """Of the splits; without any, ``train`` is the folder of the whole data set."""
+    """Folders of the splits; without any, ``train`` is the folder of the whole data set."""
     unused: list[Path]
-    """Folders beside them that hold images."""
+    """Folders beside them that contain images."""
 
 
 def inner_folders(folder: Path) -> list[Path]:
-    """The folders inside, by name, without hidden ones and those of systems; none where there is no such folder."""
+    """Return the sorted folders inside, without hidden and system folders; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name))
 
 
 def named_splits(folders: Iterable[Path]) -> dict[Split, list[Path]]:
-    """The folders whose names are those of splits, in small letters or large ones.
+    """Return the folders that are named after splits, in upper or lower case.
 
-    A name with further words, such as ``seg_train``, counts where the same words name another split beside it, so that
-    a class ``model train`` does not.
+    A name with further words, such as ``seg_train``, counts if a folder with the same words names another split, so
+    that a class ``model train`` does not count.
     """
     groups: dict[tuple[str, str], dict[Split, list[Path]]] = {}
     for folder in folders:
@@ -61,13 +61,13 @@ def named_splits(folders: Iterable[Path]) -> dict[Split, list[Path]]:
 
 
 def find_parts(root: Path) -> Parts:
-    """The folders of the splits as far as they are there, or else ``root`` itself as ``train``.
+    """Return the existing folders of the splits, or else ``root`` as ``train``.
 
-    One folder that has the name of a split and holds images alone is a class where other folders are beside it: one of
-    trains, say.
+    A single folder with the name of a split that contains only images and has other folders beside it is a class, such
+    as one of trains.
 
     Raises:
-        ValueError: Two folders name the same split, or folders could be classes as well as splits.
+        ValueError: Two folders name the same split, or folders can be both classes and splits.
     """
     folders = inner_folders(root)
     named = named_splits(folders)
@@ -77,28 +77,28 @@ def find_parts(root: Path) -> Parts:
         return Parts({"train": root}, [])
     for split, paths in named.items():
         if len(paths) > 1:
-            raise ValueError(f"{_names(paths)} in {plain_text(root)} both name the {split} images: keep one of them.")
+            raise ValueError(f"{_names(paths)} in {plain_text(root)} are both {split} images: keep one of them.")
     parts = {split: named[split][0] for split in SPLITS if split in named}
     inside = {path.name for part in parts.values() for path in inner_folders(part)}
     unused = [path for path in folders if path not in parts.values() and find_images(path).images]
     if unused and (len(parts) == 1 or inside & {path.name for path in unused}):
         raise ValueError(
-            f"{plain_text(root)} has folders of splits ({_names(parts.values())}) beside folders of classes "
+            f"{plain_text(root)} contains folders of splits ({_names(parts.values())}) and of classes "
             f"({_names(unused)}): move one kind away."
         )
     return Parts(parts, unused)
 
 
 def _check_classes(folders: Iterable[Path]) -> None:
-    """Raises ValueError where a class has the folders of splits inside."""
+    """Raise ValueError if a class contains folders of splits."""
     for folder in folders:
         inside = named_splits(inner_folders(folder))
         if len(inside) > 1:
             shown, name = plain_text(folder), plain_text(folder.name)
             names = _names(inside[split][0] for split in SPLITS if split in inside)
             raise ValueError(
-                f"{shown} has folders of splits inside ({names}): pass "
-                f"--data.root {shown}, or, if {name} is a class, put its images into train/{name}, test/{name}, ..."
+                f"{shown} contains folders of splits ({names}): pass --data.root {shown}, or, if {name} is a class, "
+                f"move its images to train/{name}, test/{name}, ..."
             )
 
 

@@ -1,4 +1,4 @@
-"""Drawn shapes and textures in CIFAR-10's form: a data set that needs no file and no network."""
+"""Synthetic images in the format of CIFAR-10, without files or network."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ MAX_TRAIN = 50_000
 
 
 class SyntheticDataModule(ImageDataModule):
-    """Ten classes of drawn shapes and textures with random colour, place, size, rotation and noise.
+    """Ten classes of drawn shapes and textures with random colour, position, size, rotation and noise.
 
     Args:
-        num_train: Training images to draw, up to 45,000 with the default ``num_val``.
-        num_val: Validation images to draw.
-        num_test: Test images to draw.
-        data_seed: Another one draws other images.
+        num_train: Number of training images, up to 49,000 with the default ``num_val``.
+        num_val: Number of validation images.
+        num_test: Number of test images.
+        data_seed: Seed of the images.
         **loading: See :class:`~lightning_cifar.data.image_datamodule.ImageDataModule`.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> data = SyntheticDataModule(num_train=20, num_val=10, num_test=10, batch_size=8)
+        >>> images, labels = next(iter(data.train_dataloader()))
+        >>> images.shape, labels.shape
+        (torch.Size([8, 3, 32, 32]), torch.Size([8]))
     """
 
     class_names = CLASS_NAMES
@@ -47,5 +56,5 @@ class SyntheticDataModule(ImageDataModule):
         if part == "train":
             assert self.num_train is not None
             return LabelledImages(*draw_shapes(self.num_train + self.num_val, seed=self.data_seed))
-        # test images come after all that training could ever draw
+        # test images follow all possible training images
         return LabelledImages(*draw_shapes(self.num_test, seed=self.data_seed, first=MAX_TRAIN))

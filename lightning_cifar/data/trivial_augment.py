@@ -1,4 +1,4 @@
-"""TrivialAugment: one random operation of random strength on each image (Müller & Hutter, 2103.10158)."""
+"""TrivialAugment: one random operation of random strength on each image (Müller & Hutter, arXiv:2103.10158)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Callable
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from lightning_cifar.data.geometry import Samples, check_whole
+from lightning_cifar.data.checks import check_whole
+from lightning_cifar.data.geometry import Samples
 
-# Images (N, C, H, W) and a strength in [-1, 1], or in [0, 1] where a sign means nothing.
+# Images (N, C, H, W) and a strength in [-1, 1], or in [0, 1] for an unsigned operation.
 Operation = Callable[[Tensor, float], Tensor]
 
-# The ranges are those of the paper's wide space.
+# The ranges of the paper's wide space.
 _MAX_SHEAR, _MAX_SHIFT, _MAX_ANGLE, _MAX_CHANGE = 0.99, 32, 135.0, 0.99
 
 
 def _tensor(value: Tensor) -> Tensor:
-    """Gives the result of an untyped kernel its type."""
+    """Give the result of an untyped kernel its type."""
     return value
 
 
@@ -53,10 +54,10 @@ OPERATIONS: dict[str, Operation] = {**SIGNED, **UNSIGNED}
 
 
 class TrivialAugment:
-    """One of 14 operations on each image, of a random strength.
+    """Apply one of 14 operations of a random strength to each image.
 
-    Slower than the others by far: the images of a batch are taken in groups of the same operation and strength, which
-    are many and small.
+    It is much slower than the other augmentations: it processes the images of a batch in groups of the same operation
+    and strength, and these groups are many and small.
 
     Args:
         num_strengths: Number of different strengths of an operation.
@@ -65,8 +66,7 @@ class TrivialAugment:
     num_draws = 3
 
     def __init__(self, num_strengths: int = 31) -> None:
-        if check_whole("trivial_augment", "num_strengths", num_strengths) < 2:
-            raise ValueError(f"trivial_augment: num_strengths (={num_strengths}) must be at least 2.")
+        check_whole("trivial_augment", 2, num_strengths=num_strengths)
         self.num_strengths = num_strengths
 
     def __call__(self, images: Tensor, draws: Tensor, samples: Samples) -> Tensor:
@@ -74,7 +74,7 @@ class TrivialAugment:
         kind = (draws[0] * len(operations)).long()
         level = (draws[1] * self.num_strengths).long()
         signed = kind < len(SIGNED)
-        # One number for each group: what is not signed has no negative strengths.
+        # One number for each group; unsigned operations have no negative strengths.
         group = (kind * self.num_strengths + level) * 2 + (signed & (draws[2] < 0.5))
         result = images.clone()
         for number in sorted(set(group.tolist())):

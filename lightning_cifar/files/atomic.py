@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new content, never a part of it."""
+"""Atomic writes: a reader sees the old content or the new content of a file, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
+    """Write a file atomically.
 
     Args:
-        path: of the file; its folder is made.
-        content: of the file.
-        durable: wait until it is on the disk, so that a power cut leaves the old content or the new one too.
+        path: Path of the file; its folder is created.
+        content: Content of the file.
+        durable: Whether to wait until it is on the disk, so that a power cut also leaves the old or the new content.
 
     Raises:
-        OSError: of the kind that the system gave (such as PermissionError), with one line that names the path.
+        OSError: The write failed. The class is that of the system error, and the message names the path in one line.
     """
     with appearing(path) as file:
         file.write(content)
@@ -29,16 +29,16 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
 
 @contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file under another name; afterwards it takes its own name, or, on any error, is removed.
+    """Open a new file under a temporary name; it is renamed afterwards, or removed on any error.
 
-    A link with either name is replaced, and what it points to is unchanged. The file's folder may be a link: see
+    A link with either name is replaced, and its target is unchanged. The folder of the file may be a link, see
     :mod:`lightning_cifar.files.links`.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.unlink(missing_ok=True)  # of a process that was killed
+            part.unlink(missing_ok=True)  # left by a killed process
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -48,5 +48,5 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
             raise
     except OSError as error:
         if (error.strerror or "").startswith("could not write"):
-            raise  # another file's, which was open at the same time
+            raise  # from another file that was open at the same time
         raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from None

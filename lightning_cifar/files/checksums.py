@@ -1,4 +1,4 @@
-"""Whether a file is what was written: its SHA-256 stands in a file beside it, as ``sha256sum --check`` reads it."""
+"""Files with checksums: the SHA-256 is in a file beside it, in the format of ``sha256sum --check``."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes
 
 SUFFIX = ".sha256"
-
-
-_LARGEST = 1 << 16  # bytes of a digest's file, which holds two lines at most
+_LARGEST = 1 << 16  # bytes of a checksum file, which has two lines at most
 
 
 class DamagedError(UsageError):
-    """A file is not what was written."""
+    """The content of a file differs from what was written."""
 
 
 def beside(path: Path) -> Path:
-    """Where the digest of a file stands."""
+    """Return the path of the checksum file."""
     return path.with_name(path.name + SUFFIX)
 
 
 def write_verified(path: Path, content: bytes) -> None:
-    """Write a file with its digest beside, to the disk, so that whoever reads at any moment finds the two agreeing.
+    """Write a file and its checksum to the disk, so that the two agree for a reader at any moment.
 
-    While one content takes the place of another, both digests stand there.
+    While the content is replaced, the checksum file contains both checksums.
 
     Raises:
-        OSError: It cannot be written; the message names the file. The former content is untouched.
+        OSError: The file cannot be written; the message names it. The old content is unchanged.
     """
     line = _line(path, content)
     before = (_lines(path) if path.is_file() else None) or []
@@ -50,13 +48,13 @@ def write_verified(path: Path, content: bytes) -> None:
 
 
 def read_verified(path: Path) -> bytes:
-    """The content of a file, once it was found undamaged.
+    """Return the content of a file after comparing it with its checksum.
 
-    Without a digest beside it, a zip archive (which a checkpoint is) is held against its own check sums.
+    Without a checksum file, a zip archive (such as a checkpoint) is compared with the checksums in the archive.
 
     Raises:
-        DamagedError: With the file and the reason.
-        UnreadableFileError: It is not a regular file, or cannot be read.
+        DamagedError: The file is damaged; the message names it and the reason.
+        UnreadableFileError: The file is not a regular file, or cannot be read.
     """
     content = read_bytes(path, limit=None, follow=True)
     _refuse_packed(path, content)
@@ -64,33 +62,33 @@ def read_verified(path: Path) -> bytes:
     if lines is not None:
         digest = hashlib.sha256(content).hexdigest().encode()
         if digest not in [line.split(b" ")[0] for line in lines]:
-            raise DamagedError(f"{path} is damaged: its SHA-256 is not the one in {beside(path).name}.")
+            raise DamagedError(f"{path} is damaged: its SHA-256 differs from {beside(path).name}.")
         return content
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        return content  # it has no check sums; its reader will say more
+        return content  # it has no checksums
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             broken = archive.testzip()
-    except Exception as error:  # the zip reader raises many kinds on damaged bytes
+    except Exception as error:  # the zip reader raises many types on damaged bytes
         raise DamagedError(f"{path} is damaged: {error}.") from error
     if broken is not None:
-        raise DamagedError(f"{path} is damaged: the check sum of {broken} in it is wrong.")
+        raise DamagedError(f"{path} is damaged: the checksum of {broken} in it is wrong.")
     return content
 
 
 def _refuse_packed(path: Path, content: bytes) -> None:
-    """torch packs nothing in its archives: one whose content is larger than itself is there to fill the memory."""
+    """Refuse a compressed archive, which could fill the memory; torch does not compress its archives."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             total = sum(member.file_size for member in archive.infolist())
-    except Exception:  # no archive, or a damaged one: the next who reads it says so
+    except Exception:  # not an archive, or a damaged one: its reader reports that
         return
     if total > len(content):
-        raise DamagedError(f"{path} is refused: it is packed, {len(content):,} bytes that swell to {total:,}.")
+        raise DamagedError(f"{path} is refused: it is compressed, {len(content):,} bytes that expand to {total:,}.")
 
 
 def move_verified(path: Path, to: Path) -> None:
-    """Give a file and its digest another name, in place of what had it."""
+    """Rename a file and its checksum file, and replace existing ones."""
     lines = _lines(path)
     if lines is not None:
         moved = [line.split(b" ")[0].strip() + f"  {to.name}\n".encode() for line in lines]
@@ -105,7 +103,7 @@ def move_verified(path: Path, to: Path) -> None:
 
 
 def remove_verified(path: Path) -> None:
-    """Remove a file and its digest."""
+    """Remove a file and its checksum file."""
     path.unlink(missing_ok=True)
     beside(path).unlink(missing_ok=True)
 
@@ -115,10 +113,10 @@ def _line(path: Path, content: bytes) -> bytes:
 
 
 def _lines(path: Path) -> list[bytes] | None:
-    """Return the lines beside a file, damaged ones too: they are digests of nothing. None where it has no digest.
+    """Return the lines of the checksum file, including damaged ones; None if it does not exist.
 
     Raises:
-        DamagedError: The digest's file is not a regular file, or cannot be read.
+        DamagedError: The checksum file is not a regular file, or cannot be read.
     """
     try:
         return read_bytes(beside(path), limit=_LARGEST).splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Image files in folders: which there are, without those that systems put beside them. Without torch."""
+"""Lists image files in folders, without hidden and system files. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif")
-"""Of files that must be images; written in small letters or large ones."""
-# Of Synology, QNAP, macOS, Windows and Linux; hidden ones begin with a dot. In small letters.
+"""Suffixes of image files, in lower case; upper case is found too."""
+# Files and folders of Synology, QNAP, macOS, Windows and Linux, in lower case; hidden ones begin with a dot.
 _SYSTEM = {
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),
     *("__macosx", "icon\r", "network trash folder", "temporary items"),
@@ -20,18 +20,18 @@ _SYSTEM = {
 
 
 def list_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Files that are named, and those in folders that are named, by name, without hidden ones and those of systems.
+    """List the given files, and the files in the given folders by name, without hidden and system files.
 
     Returns:
-        The files, and how many folders inside the folders were not looked into.
+        The files, and the number of folders inside the folders, which are skipped.
 
     Raises:
-        OSError: There is no such file or folder, or it cannot be read.
+        OSError: A file or folder does not exist, or cannot be read.
     """
     files, folders = [], 0
     for path in paths:
         if not path.is_dir():
-            path.stat()  # raises where there is nothing
+            path.stat()  # raises if it does not exist
             files.append(path)
             continue
         inside = sorted(entry for entry in path.iterdir() if not is_system(entry.name))
@@ -41,17 +41,17 @@ def list_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
 
 
 class FoundFiles(NamedTuple):
-    """Files in a folder and in all folders inside it, in the order of their names."""
+    """Files in a folder and in all folders inside it, sorted by name."""
 
     images: list[Path]
-    """Those with an image's suffix."""
+    """Files with the suffix of an image."""
     others: list[Path]
     skipped: Counter[str]
-    """Numbers of files that are hidden or that systems made, by the name of the file or of the folder around them."""
+    """Numbers of hidden and system files, by the name of the file or of the hidden or system folder."""
 
 
 def is_system(name: str) -> bool:
-    """Whether a file or folder is hidden, or is one that systems make, such as thumbnails and recycle bins."""
+    """Return whether a file or folder is hidden, or belongs to the system, such as thumbnails and recycle bins."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
@@ -59,14 +59,14 @@ def find_images(folder: Path) -> FoundFiles:
     """Find the files in a folder and in all folders inside it; links are followed.
 
     Raises:
-        OSError: There is no such folder, or one inside cannot be read.
+        OSError: The folder does not exist, or a folder inside it cannot be read.
     """
     found = FoundFiles([], [], Counter())
     pending, seen = [folder], set()
     while pending:
         here = pending.pop()
         if (real := here.resolve()) in seen:
-            continue  # a link that leads to a folder above it
+            continue  # a link to a folder above it
         seen.add(real)
         for path in here.iterdir():
             if is_system(path.name):
@@ -81,7 +81,7 @@ def find_images(folder: Path) -> FoundFiles:
 
 
 def count_files(path: Path) -> int:
-    """Number of files in a folder and in all folders inside it, as far as they can be read; 1 for a file."""
+    """Return the number of files in a folder and all readable folders inside it; 1 for a file."""
     if path.is_symlink() or not path.is_dir():
         return 1
     return sum(len(names) for _, _, names in os.walk(path))

@@ -1,4 +1,4 @@
-"""Metadata of image files: the orientation is used, and nothing in them makes an image unreadable. Without torch."""
+"""Metadata of image files: reads the orientation and removes the rest if it is damaged. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_LARGEST = 1 << 30  # bytes of a file that is read again
-_ADOBE = 0xEE  # the segment that says how colours are coded
+_LARGEST = 1 << 30  # bytes of a file that is read a second time
+_ADOBE = 0xEE  # the segment with the coding of colours
 _SCAN = 0xDA
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,17 +27,17 @@ _TURNED = {
 
 
 def find_orientation(image: Image.Image) -> Image.Transpose | None:
-    """How to turn an image upright, as its camera noted; None where it is, or where the metadata cannot be read."""
+    """Return the rotation that turns an image upright; None if it is upright or its metadata cannot be read."""
     try:
         return _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises many kinds on damaged metadata
+    except Exception:  # Pillow raises many types on damaged metadata
         return None
 
 
 def without_metadata(path: Path) -> io.BytesIO | None:
-    """A PNG or JPEG file without what its pixels do not depend on, or None where nothing can be left out.
+    """Return a PNG or JPEG file without its metadata; None if nothing can be removed.
 
-    The orientation of a PNG stays if its checksum is right, that of a JPEG always.
+    The orientation of a PNG is kept if its checksum is correct, that of a JPEG always.
     """
     with path.open("rb") as file:
         content = file.read(_LARGEST + 1)

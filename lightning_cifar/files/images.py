@@ -1,4 +1,4 @@
-"""Image files of users: read whatever their kind, and cut to what a network takes. Without torch."""
+"""Reads image files of any pixel format, cropped and scaled for a network. Does not import torch."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ Fit = Literal["crop", "squash"]
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-# Named, so that no stranger reader runs, such as the one that hands PostScript to another program.
+# Explicit, so that no other reader runs, such as the PostScript one, which calls another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-_SHOWN = 480  # longer side of an image that is shown, pixels
+_SHOWN = 480  # longer side of a displayed image, pixels
 
 
 class UnreadableImageError(Exception):
-    """Why a file is not an image that can be read, in one line."""
+    """An image file cannot be read; the message is the reason, in one line."""
 
 
 class ImageFile(NamedTuple):
-    """An image as it was given, and as the network sees it."""
+    """An image for display, and as the network sees it."""
 
     shown: Pixels
-    """(h, w, 3), the whole image, its longer side 480 pixels at most."""
+    """The whole image (h, w, 3), its longer side at most 480 pixels."""
     size: tuple[int, int]
     """Width and height of the whole image, pixels."""
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom of what the network sees, in pixels of ``shown``."""
+    """Left, top, right, bottom of the part that the network sees, in pixels of ``shown``."""
     view: Pixels
-    """(S, S, C)."""
+    """Input of the network (S, S, C)."""
 
 
 def check_image(path: Path) -> None:
-    """Look whether the file begins as an image does; its pixels are not read.
+    """Check that a file begins like an image; its pixels are not read.
 
     Raises:
         UnreadableImageError: It does not.
@@ -56,32 +56,32 @@ def check_image(path: Path) -> None:
 
 
 def use_image(path: Path, use: Callable[[OpenImage], T]) -> T:
-    """Open a png, jpeg, webp, bmp or gif, by its content whatever its name, and return what ``use`` makes of it.
+    """Open a png, jpeg, webp, bmp or gif, detected by its content, and return the result of ``use``.
 
-    Metadata that cannot be read are left out.
+    Unreadable metadata are ignored.
 
     Raises:
-        UnreadableImageError: The file is no such image, damaged or too large.
+        UnreadableImageError: The file is not such an image, damaged or too large.
     """
     with _quiet():
         return _with_image(path, use)
 
 
 def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
-    """Read a png, jpeg, webp, bmp or gif (its first frame) of any kind of pixel.
+    """Read a png, jpeg, webp, bmp or gif (its first frame) of any pixel format.
 
-    Palettes become colours, 16 bits 8, what is transparent lies on white, and a rotation that a camera noted is carried
-    out. An image that is larger than Pillow's guard against decompression bombs (89 million pixels) is not read.
+    Palettes are converted to colours and 16 bits to 8; transparent pixels are on white; the orientation of the camera
+    is applied. An image above Pillow's limit against decompression bombs (89 million pixels) is refused.
 
     Args:
-        path: Of the file.
-        size: Height and width that the network takes, pixels.
+        path: File to read.
+        size: Height and width of the input of the network, pixels.
         channels: 3, or 1 for grey.
-        fit: ``crop`` takes the largest square in the middle, ``squash`` the whole image, its sides scaled differently.
-            Both are then scaled bicubically, with antialiasing; an image of just that size stays as it is.
+        fit: ``crop`` takes the largest square in the centre, ``squash`` the whole image with a changed aspect ratio.
+            Both are then scaled bicubically, with antialiasing; an image of this size is unchanged.
 
     Raises:
-        UnreadableImageError: The file is no image, damaged or too large.
+        UnreadableImageError: The file is not an image, damaged or too large.
     """
     with _quiet():
         image = _decode(path)
@@ -108,18 +108,16 @@ def read_views(
     threads: int | None = None,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> tuple[Pixels, dict[int, str]]:
-    """What the network sees of many files, (N, S, S, C), as :func:`read_image` has it.
-
-    Threads do it: Pillow's readers leave the interpreter to others while they work.
+    """Read many files in threads as inputs of the network, (N, S, S, C), see :func:`read_image`.
 
     Args:
-        paths: N of them.
-        size, channels, fit: see :func:`read_image`.
-        threads: at work; None is one for each processor core.
-        on_done: called with the number of files done so far, whenever that grows.
+        paths: Files to read.
+        size, channels, fit: See :func:`read_image`.
+        threads: Number of threads; None is one for each processor core.
+        on_done: Function that is called with the number of files done after each file.
 
     Returns:
-        The images, black where a file cannot be read, and the reason for each such position.
+        The images, black for unreadable files, and the reason for each index of such a file.
     """
     views = np.zeros((len(paths), size, size, channels), np.uint8)
     reasons: dict[int, str] = {}
@@ -135,14 +133,14 @@ def read_views(
             for done, future in enumerate(as_completed([pool.submit(read, i) for i in range(len(paths))]), start=1):
                 future.result()
                 on_done(done)
-        except BaseException:  # an interrupt does not wait for thousands of files
+        except BaseException:  # do not wait for thousands of files after an interrupt
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return views, dict(sorted(reasons.items()))
 
 
 def _box(image: Image.Image, fit: Fit) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of what the network sees."""
+    """Return left, top, right, bottom of the part that the network sees."""
     width, height = image.size
     if fit == "squash":
         return 0, 0, width, height
@@ -152,7 +150,7 @@ def _box(image: Image.Image, fit: Fit) -> tuple[int, int, int, int]:
 
 
 def _view(image: Image.Image, size: int, channels: int, fit: Fit) -> Pixels:
-    # Cropped first: with resize's own box, pixels next to it would be blended in.
+    # Crop first: the box argument of resize blends in pixels outside the box.
     view = image.crop(_box(image, fit)).convert("RGB" if channels == 3 else "L")
     view = view.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(view, np.uint8).reshape(size, size, channels)
@@ -160,14 +158,14 @@ def _view(image: Image.Image, size: int, channels: int, fit: Fit) -> Pixels:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings. Not for single threads among many: the filters belong to the process."""
+    """Ignore the warnings of Pillow. Not to be used in threads: the filters belong to the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _with_image(path: Path, use: Callable[[OpenImage], T]) -> T:
-    """Do as :func:`use_image`, with Pillow's warnings."""
+    """Implement :func:`use_image`, with the warnings of Pillow."""
     if not path.is_file():
         raise UnreadableImageError("it is not a regular file")
     try:
@@ -190,13 +188,15 @@ def _use(source: Path | BytesIO, use: Callable[[OpenImage], T]) -> T:
     except Image.DecompressionBombError as error:  # twice the limit; below that Pillow only warns
         raise UnreadableImageError(_too_large()) from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"no image ({', '.join(name.lower() for name in FORMATS)}), or damaged") from error
-    except Exception as error:  # the readers of damaged files raise whatever comes
+        raise UnreadableImageError(
+            f"not an image ({', '.join(name.lower() for name in FORMATS)}), or damaged"
+        ) from error
+    except Exception as error:  # Pillow raises many types on damaged files
         raise UnreadableImageError(_reason(error)) from error
 
 
 def _decode(path: Path) -> Image.Image:
-    """The first frame in 8 bits, turned upright, on white where it was transparent: mode ``L`` or ``RGB``."""
+    """Return the first frame in 8 bits, upright, on white if transparent: mode ``L`` or ``RGB``."""
 
     def decode(image: OpenImage) -> Image.Image:
         plain, turn = _on_white(image), find_orientation(image)
@@ -207,7 +207,7 @@ def _decode(path: Path) -> Image.Image:
 
 def _on_white(image: OpenImage) -> Image.Image:
     opaque = load_opaque_mask(image)
-    if image.mode.startswith(("I", "F")):  # 16 bits; Pillow's own conversion would cut them off at 255
+    if image.mode.startswith(("I", "F")):  # 16 bits; Pillow's conversion clips them at 255
         deep = np.asarray(image).astype(np.float32)
         plain = Image.fromarray(np.round(deep / 257).clip(0, 255).astype(np.uint8))
     elif opaque is None and image.has_transparency_data:
@@ -223,7 +223,7 @@ def _on_white(image: OpenImage) -> Image.Image:
 
 def _too_large() -> str:
     limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-    return f"it has more than {limit} million pixels: make it smaller first"
+    return f"it has more than {limit} million pixels: reduce its size first"
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Folders that were received from others: nothing in them leads a write or a removal to a place outside."""
+"""Protection against links in received folders: writes and removals never affect files outside the folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning_cifar.errors import UsageError
 
 
 def inside(folder: Path, relative: str | Path) -> Path:
-    """Return the path of something in a folder, if neither a symbolic link nor ``..`` leads out of the folder.
+    """Return a path in a folder if neither a symbolic link nor ``..`` leads out of the folder.
 
     Args:
-        folder: May itself be a link, or be reached by one: the user named it.
+        folder: Folder that the user named; it may be a link.
         relative: Path from the folder; it need not exist.
 
     Raises:
@@ -28,13 +28,13 @@ def inside(folder: Path, relative: str | Path) -> Path:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder in which a write could change files elsewhere: call this before writing into an existing one.
+    """Refuse a folder in which a write could change files elsewhere. Call this before writing to an existing folder.
 
     Symbolic links that stay in the folder are allowed, such as Lightning's ``last.ckpt``.
 
     Raises:
-        UsageError: The folder holds a symbolic link that leads out of it, a file with several hard links, a FIFO, a
-            socket or a device; the message names the first and gives the fix.
+        UsageError: The folder contains a symbolic link that leads out of it, a file with several hard links, a FIFO, a
+            socket or a device. The message names the first one.
     """
     root = os.path.realpath(folder)
 
@@ -51,19 +51,19 @@ def refuse_links(folder: Path) -> None:
             elif stat.S_ISREG(found.st_mode):
                 if found.st_nlink > 1:
                     raise UsageError(
-                        f"{path} has {found.st_nlink} hard links, so that writing to it could change another file: "
-                        f"copy the folder with cp -r, and go on in the copy."
+                        f"{path} has {found.st_nlink} hard links, and writing to it could change another file: "
+                        f"copy the folder with cp -r, and continue in the copy."
                     )
             elif not stat.S_ISDIR(found.st_mode):
                 raise UsageError(f"{path} is neither a regular file nor a folder: remove it.")
 
 
 def remove_tree(folder: Path, *, inside: Path) -> None:
-    """Remove a folder with all that it holds; links in it are removed, and what they point to is unchanged.
+    """Remove a folder with its content; links in it are removed, and their targets are unchanged.
 
     Args:
-        folder: To remove.
-        inside: Folder in which it must be; neither it nor a folder between the two may be a symbolic link.
+        folder: Folder to remove.
+        inside: Folder that must contain it, without symbolic links between the two.
 
     Raises:
         UsageError: A link leads elsewhere; nothing is removed.
@@ -76,14 +76,14 @@ def remove_tree(folder: Path, *, inside: Path) -> None:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file of a run for writing in place and return the file descriptor; it is made where it is missing.
+    """Open a file for writing in place and return the file descriptor; a missing file is created.
 
     Args:
         path: File to open.
-        flags: Such as ``os.O_RDWR``; a file is never emptied by opening it.
+        flags: Flags such as ``os.O_RDWR``; the content is kept.
 
     Raises:
-        UsageError: It is a symbolic link, has several hard links, or is not a regular file.
+        UsageError: The file is a symbolic link, has several hard links, or is not a regular file.
     """
     try:
         handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)

@@ -1,4 +1,4 @@
-"""A lock that keeps two processes from writing into one folder."""
+"""A lock against two processes that write to one folder."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lightning_cifar.files.links import open_own
 
 
 class FolderLock:
-    """Hold a folder for this process, until it ends however it ends.
+    """Lock a folder until the end of this process, also if it is killed.
 
     Args:
         folder: Folder of a run or of a study.
-        busy: Error message where another process holds it.
+        busy: Error message if another process holds the lock.
 
     Raises:
-        UsageError: Another process holds it, or ``.lock`` in it is not a file of its own.
+        UsageError: Another process holds the lock, or ``.lock`` is a link or not a regular file.
     """
 
     _handle: int | None = None
 
     def __init__(self, folder: Path, busy: str = "") -> None:
-        self._handle = open_own(folder / ".lock", os.O_RDWR)  # which NFS needs for an exclusive lock
+        self._handle = open_own(folder / ".lock", os.O_RDWR)  # NFS needs write access for an exclusive lock
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
-            message = busy or f"a run is going on in {folder}: wait for its end, or pass another --run_dir."
+            message = busy or f"another run is using {folder}: wait until it ends, or pass another --run_dir."
             raise UsageError(message) from None
         _held.add(self)
 
@@ -51,10 +51,10 @@ class FolderLock:
 _held: WeakSet[FolderLock] = WeakSet()
 
 
-def _let_go() -> None:
-    """The workers of a loader outlive a killed run by some seconds, and would hold its folder for so long."""
+def _release_all() -> None:
+    """Release the locks in child processes: the workers of a loader outlive a killed run by some seconds."""
     for lock in list(_held):
         lock.release()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_all)

@@ -1,4 +1,4 @@
-"""Where a command writes: one rule for ``--out`` in all commands."""
+"""The output path of a command: one rule for ``--out`` in all commands."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,11}")
 
 
 def choose_output(out: Path, name: str | None, *suffixes: str, option: str = "--out") -> Path:
-    """Return the file, or the folder, that a path given by the user means.
+    """Return the file or folder for a path given by the user.
 
-    A path is a folder if there is such a folder, or if it has no suffix such as ``.html``; otherwise it is a file.
-    What is missing is made when something is written.
+    A path is a folder if that folder exists, or if it has no suffix such as ``.html``; otherwise it is a file. Nothing
+    is created.
 
     Args:
-        out: The given path.
-        name: Of the file in a folder; None where a command writes several files, and takes a folder alone.
-        suffixes: Of the file; that of ``name`` if none is given.
-        option: For messages.
+        out: Path given by the user.
+        name: Name of the file in a folder; None if a command writes several files and needs a folder.
+        suffixes: Allowed suffixes of the file; that of ``name`` by default.
+        option: Option for messages.
 
     Raises:
-        UsageError: The path is the wrong kind, or nothing can be written there.
+        UsageError: The path is a file instead of a folder or the reverse, or is not writable.
 
     Example:
         >>> [choose_output(Path(out), "report.html").as_posix() for out in ("new", "a.html")]
@@ -35,7 +35,7 @@ def choose_output(out: Path, name: str | None, *suffixes: str, option: str = "--
     suffixes = suffixes or (Path(name or "").suffix,)
     is_file = not out.is_dir() and (out.is_file() or _FILE.fullmatch(out.suffix) is not None)
     if is_file and name is None:
-        raise UsageError(f"{given} must be a folder, which several files go to: pass a new name, without a suffix.")
+        raise UsageError(f"{given} must be a folder for several files: pass a new name, without a suffix.")
     if is_file and out.suffix.lower() not in suffixes:
         raise UsageError(f"{given} must end in {' or '.join(suffixes)}, or be a folder.")
     path = out if is_file or name is None else out / name

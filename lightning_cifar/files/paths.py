@@ -1,4 +1,4 @@
-"""Paths as users write them. Knows neither torch nor Lightning."""
+"""Expands ``~`` in paths. Does not import torch or Lightning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """Replace a leading ``~`` or ``~user`` by that user's home folder.
+    """Replace a leading ``~`` or ``~user`` by the home folder of that user.
 
     A shell expands ``~`` only at the beginning of a word: neither in a YAML file nor in ``--option=~/folder``. The name
-    of a user who does not exist is unchanged, as it is in a shell.
+    of an unknown user is unchanged, as in a shell.
 
     Example:
         >>> expand_user("~/data") == Path.home() / "data"
@@ -24,7 +24,7 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 
 
 def expand_users(settings: Any) -> Any:
-    """Replace ``~`` at the beginning of every path in nested settings, in place; other texts do not begin with it.
+    """Replace ``~`` at the beginning of every path in nested settings, in place.
 
     Example:
         >>> expand_users({"a": ["~/data", "relu"]}) == {"a": [f"{Path.home()}/data", "relu"]}

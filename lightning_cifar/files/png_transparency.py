@@ -1,4 +1,4 @@
-"""Transparent colours of PNG files, in every depth that the format allows. Without torch.
+"""Transparent colours of PNG files, in every bit depth. Does not import torch.
 
 The format: https://www.w3.org/TR/png-3, chunk tRNS.
 """
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-_GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "I;16B": 16}  # by Pillow's name for the samples in the file
+_GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "I;16B": 16}  # bits by Pillow's name of the raw samples
 
 
 def load_opaque_mask(image: ImageFile.ImageFile) -> NDArray[np.bool_] | None:
-    """Load a PNG image of which one colour is transparent (its tRNS chunk), and tell which pixels have another colour.
+    """Load a PNG image with one transparent colour (its tRNS chunk), and return the mask of all other pixels.
 
-    Pillow compares that colour with the samples of 8 bits, although the chunk holds it as the file holds its samples.
-    Palettes, and images with an alpha channel, are left to Pillow.
+    Pillow compares that colour with samples of 8 bits, although the chunk has the bit depth of the file. Palettes and
+    images with an alpha channel are left to Pillow.
 
     Returns:
-        (H, W), or None where the image has no such colour.
+        The mask (H, W), or None if the image has no such colour.
     """
     colour = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("1", "L", "I;16", "RGB") or colour is None or not image.tile:
@@ -40,16 +40,16 @@ def load_opaque_mask(image: ImageFile.ImageFile) -> NDArray[np.bool_] | None:
     image.load()
     values = np.asarray(image).astype(np.int32)
     highest = (1 << depth) - 1
-    if image.mode == "1":  # Pillow has scaled the colour too, to 0 or 255
+    if image.mode == "1":  # Pillow scales the colour too, to 0 or 255
         return np.asarray(values != (colour > 0))
     scale = 255 // highest if depth < 8 else 1
     return np.asarray(values != (int(colour) & highest) * scale)
 
 
 def _low_bytes(image: ImageFile.ImageFile) -> NDArray[np.int32]:
-    """The lower bytes of colours of 16 bits: read as if the two bytes of a sample were in the other order.
+    """Return the lower bytes of 16-bit colours, by reading the samples in the other byte order.
 
-    Pillow keeps the higher byte only.
+    Pillow keeps only the higher byte.
     """
     assert image.fp is not None
     position = image.fp.tell()

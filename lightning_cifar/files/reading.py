@@ -1,4 +1,4 @@
-"""Guarded readers: a file that was received from others is data of a known format and size, or is refused in one line.
+"""Guarded readers of untrusted files: the content has a known format and size, or is refused in one line.
 
 Every reader opens regular files only, so that a FIFO or a device never blocks, reads a limited number of bytes, and
 raises :class:`UnreadableFileError` with the name of the file and the reason.
@@ -25,25 +25,25 @@ from lightning_cifar.files.shapes import mismatch
 T = TypeVar("T")
 
 LARGEST = 64 << 20
-"""Bytes of a text file: a hundred times as many as the largest that a run writes. Tables may be larger."""
+"""Largest text file in bytes: a hundred times the largest that a run writes. Tables may be larger."""
 LARGEST_TABLE = 2 << 30
 DEEPEST = 100
-"""Levels of lists and mappings inside each other. The parsers' own limit is the stack, which ends the process."""
+"""Largest depth of nested lists and mappings. Beyond the stack size, the parsers crash the process."""
 MOST_VALUES = 1_000_000
-"""Values in a YAML file, where an alias counts as what it stands for."""
+"""Largest number of values in a YAML file; an alias counts as all values that it repeats."""
 _LONGEST_NUMBER = 400  # characters
 
 
 class UnreadableFileError(UsageError):
-    """A file cannot be read as what it must be; the message is one line with its name and the reason."""
+    """A file cannot be read as its format; the message is one line with its name and the reason."""
 
 
 class MissingFileError(UnreadableFileError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class BrokenFileError(UnreadableFileError):
-    """The file is empty, cut off, or not text of its format: what a crash or a full disk can leave."""
+    """The file is empty, truncated, or has a syntax error, as after a crash or on a full disk."""
 
 
 def open_regular(path: Path, *, follow: bool = False) -> int:
@@ -51,17 +51,17 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
 
     Args:
         path: File to open.
-        follow: Whether the file itself may be a symbolic link: for paths that the user names. Files found inside a
-            received folder are opened without.
+        follow: Whether the file may be a symbolic link. Use True only for paths that the user names, not for files
+            inside a received folder.
 
     Raises:
-        UnreadableFileError: There is no such file, or it is a link, a folder, a FIFO or a device.
+        UnreadableFileError: The file does not exist, or is a link, a folder, a FIFO or a device.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         handle = os.open(path, flags)
     except FileNotFoundError as error:
-        raise MissingFileError(f"there is no file {path}.") from error
+        raise MissingFileError(f"the file {path} does not exist.") from error
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise UnreadableFileError(f"{path} cannot be read: {reason}.") from error
@@ -76,7 +76,7 @@ def read_bytes(path: Path, *, limit: int | None = LARGEST, follow: bool = False)
 
     Args:
         path: File to read.
-        limit: Largest size in bytes; None for a file of any size.
+        limit: Largest size in bytes; None for no limit.
         follow: See :func:`open_regular`.
 
     Raises:
@@ -96,7 +96,7 @@ def read_text(path: Path, *, limit: int | None = LARGEST, follow: bool = False) 
     """Return the text of a UTF-8 file; the line ends are unchanged.
 
     Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the bytes are not UTF-8.
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the bytes are not UTF-8.
     """
     try:
         return read_bytes(path, limit=limit, follow=follow).decode()
@@ -109,13 +109,13 @@ def read_json(path: Path, shape: type[T], *, follow: bool = False) -> T:
 
     Args:
         path: File to read.
-        shape: Type of the content, usually a TypedDict: see :mod:`lightning_cifar.files.shapes`. Further keys are
+        shape: Type of the content, usually a TypedDict: see :mod:`lightning_cifar.files.shapes`. Additional keys are
             allowed and kept.
         follow: See :func:`open_regular`.
 
     Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the text is not JSON; also where a value has
-            another type or a key is missing, with the name of the key.
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the text is not JSON; also if a value has
+            another type or a key is missing.
     """
     text = read_text(path, follow=follow)
     try:
@@ -134,7 +134,7 @@ def check_shape(path: Path, content: object, shape: type[T]) -> T:
     """Return the content of a file if it has the shape.
 
     Raises:
-        UnreadableFileError: It has not; the message names the file, the key and the value.
+        UnreadableFileError: It has another shape; the message names the file, the key and the value.
     """
     found = mismatch(content, shape)
     if found is not None:
@@ -147,19 +147,19 @@ def read_yaml(path: Path, *, follow: bool = False) -> Any:
     """Return the content of a YAML file of plain values.
 
     Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where the text is not YAML; also where it is nested
-            too deeply, stands for too many values, or holds a tag of Python.
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the text is not YAML; also if it is nested too
+            deeply, has too many values, or contains a Python tag.
     """
     return parse_yaml(path, read_text(path, follow=follow))
 
 
 def parse_yaml(path: object, text: str) -> Any:
-    """Return the content of a YAML text; ``path`` is for the messages.
+    """Return the content of a YAML text; ``path`` is used in messages.
 
     Raises:
         UnreadableFileError: See :func:`read_yaml`.
     """
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster; optional in PyYAML
     try:
         _check_yaml(path, yaml.parse(text, Loader=loader))
         return yaml.load(text, Loader=loader)
@@ -172,8 +172,8 @@ def parse_yaml(path: object, text: str) -> Any:
 
 
 def _check_yaml(path: object, events: Iterator[yaml.Event]) -> None:
-    """Refuse a text by its events, which are parsed without recursion, before values are made of it."""
-    sizes: dict[str, int] = {}  # of what has an anchor; while it is open, it has no end
+    """Check a text by its events, which are parsed without recursion, before values are built."""
+    sizes: dict[str, int] = {}  # numbers of values by anchor; too large while the anchor is open
     opened: list[tuple[str | None, int]] = []
     total = 0
 
@@ -203,14 +203,14 @@ def _check_yaml(path: object, events: Iterator[yaml.Event]) -> None:
             if anchor is not None:
                 sizes[anchor] = total - before
         if total > MOST_VALUES:
-            refuse(f"with its aliases (*) it stands for more than {MOST_VALUES:,} values.")
+            refuse(f"with its aliases (*) it has more than {MOST_VALUES:,} values.")
         tag = getattr(event, "tag", None) or ""
         if tag not in ("", "!") and (not tag.startswith("tag:yaml.org,2002:") or "python" in tag):
-            refuse(f"the tag {one_line(tag)[:80]} is refused: only plain values are read.")
+            refuse(f"the tag {one_line(tag)[:80]} is refused: only plain values are allowed.")
 
 
 def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[str, Any]:
-    """Return the arrays of an ``.npz`` file by name; no Python objects are read from it.
+    """Return the arrays of an ``.npz`` file by name; Python objects are refused.
 
     Args:
         path: File to read.
@@ -218,8 +218,8 @@ def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[
         follow: See :func:`open_regular`.
 
     Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError where a checksum in the file is wrong, an array is
-            not as large as it claims, or holds Python objects.
+        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if a checksum in the file is wrong, or an array
+            has another size than its header states or contains Python objects.
     """
     import numpy as np
 
@@ -232,12 +232,12 @@ def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[
                 _check_array(archive.read(member))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
-    except Exception as error:  # the zip reader and NumPy's raise many kinds on damaged bytes
+    except Exception as error:  # the readers raise many types on damaged bytes
         raise BrokenFileError(f"{path} is damaged: {one_line(error)[:160] or type(error).__name__}.") from error
 
 
 def _check_array(content: bytes) -> None:
-    """Compare the size that an array's header claims with what follows: NumPy reserves the memory first."""
+    """Compare the size in the header of an array with its data, because NumPy allocates the memory first."""
     from numpy.lib import format as npy
 
     file = io.BytesIO(content)
@@ -245,9 +245,9 @@ def _check_array(content: bytes) -> None:
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects")
+        raise ValueError("it contains Python objects")
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"an array of shape {shape} is not as large as it claims")
+        raise ValueError(f"an array of shape {shape} has another size than its header states")
 
 
 def _small_int(text: str) -> int:
@@ -261,7 +261,7 @@ def _too_deep(path: Path) -> UnreadableFileError:
 
 
 def _depth(value: object) -> int:
-    """Levels of lists and mappings inside each other; without recursion."""
+    """Return the depth of nested lists and mappings, without recursion."""
     deepest, pending = 0, [(value, 1)]
     while pending:
         here, depth = pending.pop()

@@ -1,27 +1,27 @@
-"""Comparing plain values with types, for files whose content is not to be trusted."""
+"""Compares plain values with types, for files with untrusted content."""
 
 from __future__ import annotations
 
 import types
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+_WORDS = {str: "text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
 
-_HUGE = 1 << 63  # whole numbers that float() or NumPy may refuse
+_HUGE = 1 << 63  # float() or NumPy may refuse larger integers
 
 
 def mismatch(value: object, shape: Any, key: str = "") -> str | None:
-    """Return what is wrong with a value, with its key and the type that it must have; None where nothing is wrong.
+    """Return an error with the key, the value and the required type; None if the value has the type.
 
     Args:
-        value: Plain value, as a JSON or YAML reader gives it.
-        shape: ``str``, ``int`` (of 64 bits), ``float`` (which takes whole numbers too), ``bool``, ``None``, ``Any``,
-            ``list[X]``, ``dict[str, X]``, unions, literals, and TypedDicts, where ``NotRequired`` keys may be missing.
-        key: Where the value stands, such as ``metrics.val/loss``.
+        value: Plain value from a JSON or YAML reader.
+        shape: ``str``, ``int`` (of 64 bits), ``float`` (integers are allowed too), ``bool``, ``None``, ``Any``,
+            ``list[X]``, ``dict[str, X]``, unions, literals, and TypedDicts, whose ``NotRequired`` keys are optional.
+        key: Key of the value, such as ``metrics.val/loss``.
 
     Example:
         >>> mismatch({"seeds": [0, "1"]}, dict[str, list[int]])
-        "seeds.1 (='1') must be a whole number"
+        "seeds.1 (='1') must be an integer"
         >>> mismatch({"seeds": [0, 1]}, dict[str, list[int]])
     """
     origin, parts = get_origin(shape), get_args(shape)
@@ -47,7 +47,7 @@ def mismatch(value: object, shape: Any, key: str = "") -> str | None:
 
 
 def _mismatch_of_keys(value: dict[Any, Any], shape: Any, key: str) -> str | None:
-    # Not by __required_keys__, which postponed annotations make wrong.
+    # Not by __required_keys__, which is wrong with postponed annotations.
     for name, part in get_type_hints(shape, include_extras=True).items():
         optional = get_origin(part) is NotRequired
         if name not in value:

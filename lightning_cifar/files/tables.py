@@ -1,4 +1,4 @@
-"""Tables for people: CSV files that a spreadsheet shows as they are."""
+"""CSV files that a spreadsheet shows unchanged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    r"""Return a CSV file with a line of names first.
+    r"""Return a CSV file with a header line.
 
-    A spreadsheet takes text that starts with one of ``= + - @``, a tab or a carriage return for a formula, and
-    calculates it. Such text gets an apostrophe in front; numbers are unchanged.
+    A spreadsheet evaluates text that starts with one of ``= + - @``, a tab or a carriage return as a formula. Such text
+    gets an apostrophe in front; numbers are unchanged.
 
     Example:
         >>> to_csv(["class", "change"], [["=1+1", -0.5], ["-0.25", "-1+2"]])

@@ -1,19 +1,20 @@
-"""Names from file systems and from received files as text that can be shown. Knows neither torch nor Lightning."""
+"""Printable text from file names and received files. Does not import torch or Lightning."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
-_JOINERS = "\u200c\u200d"  # inside words of Persian and Indian scripts, and inside emoji
+_JOINERS = "\u200c\u200d"  # in Persian and Indian scripts and in emoji
 
 
 def plain_text(text: object) -> str:
-    r"""Replace control characters and bytes that are not text by escapes such as ``\x1b``.
+    r"""Replace control characters and undecodable bytes by escapes such as ``\x1b``.
 
-    A file's name may hold anything except ``/`` and a zero byte: line breaks, which move the columns of a table, escape
-    sequences, which a terminal obeys, marks that reverse the direction of writing, and bytes of another encoding. The
-    result is in Unicode's composed form (NFC), so that names from different file systems are equal, and is unchanged by
-    a second call.
+    The name of a file may contain anything except ``/`` and a zero byte: line breaks, which shift the columns of a
+    table, terminal escape sequences, marks that reverse the writing direction, and bytes of another encoding. The
+    result is in Unicode's composed form (NFC), so that names from different file systems are equal; a second call does
+    not change it.
 
     Example:
         >>> plain_text("caf\udce9\n")
@@ -24,11 +25,16 @@ def plain_text(text: object) -> str:
     return "".join(map(_shown, unicodedata.normalize("NFC", str(text))))
 
 
+def join_some(names: Sequence[str], most: int) -> str:
+    """Join at most ``most`` names by commas, followed by ``...`` if there are more."""
+    return ", ".join([*names[:most], *["..."] * (len(names) > most)])
+
+
 def _shown(letter: str) -> str:
     if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
         return letter
     code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that could not be decoded
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte
         code -= 0xDC00
     if code < 0x100:
         return f"\\x{code:02x}"

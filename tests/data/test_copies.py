@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_cifar.data.copies import find_copies
 
 
-def test_copies_are_those_of_another_split(tmp_path: Path) -> None:
+def test_copies_across_splits(tmp_path: Path) -> None:
     contents = {
         "a": b"one",
         "b": b"two",

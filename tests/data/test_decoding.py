@@ -1,4 +1,4 @@
-"""Files become pixels, and damaged ones are told."""
+"""Reading image files, and reports of damaged ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_cifar.data.decoding import Damaged, FileBatches, Reader, mean_and
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Five of different sizes, each of one grey level; the third is no image."""
+    """Five of different sizes, each of one grey level; the third is not an image."""
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for i, path in enumerate(paths):
         Image.new("RGB", (9 + i, 7), (10 * i, 10 * i, 10 * i)).save(path)
@@ -35,8 +35,10 @@ def test_images_keep_their_order_and_damaged_ones_are_named(
     assert kept == [0, 1, 3, 4]
     assert views.shape == (4, 4, 4, 3)
     assert views[:, 0, 0, 0].tolist() == [0, 10, 30, 40]
-    assert "left out: 2.png (no image (png, jpeg, webp, bmp, gif), or damaged)" in caplog.text
-    with pytest.raises(ValueError, match=r"1 of 5 files in .* cannot be read, 2.png \(no image .*--data.damaged skip"):
+    assert "left out: 2.png (not an image (png, jpeg, webp, bmp, gif), or damaged)" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"1 of 5 files in .* cannot be read, 2.png \(not an image .*--data.damaged skip"
+    ):
         reader(tmp_path, "refuse").read(files)
 
 
@@ -54,7 +56,7 @@ def test_many_damaged_files_are_counted(tmp_path: Path, caplog: pytest.LogCaptur
     assert (len(views), kept) == (0, [])
     assert len(caplog.messages) == 21
     assert caplog.messages[-1] == "left out: 5 more files that cannot be read"
-    with pytest.raises(ValueError, match=r"25 of 25 files .*02.png \([^)]*\), or damaged\) and 22 more: mend"):
+    with pytest.raises(ValueError, match=r"25 of 25 files .*02.png \([^)]*\), or damaged\) and 22 more: repair"):
         reader(tmp_path, "refuse").read(files)
 
 

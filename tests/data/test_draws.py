@@ -1,18 +1,18 @@
-"""Draws are a pure function of their address, and look random."""
+"""Random numbers are a pure function of their address and pass simple tests of randomness."""
 
 import torch
 
 from lightning_cifar.data.counter_rng import bits, key, permutation, uniform
 
 
-def test_a_draw_depends_on_its_address_alone() -> None:
+def test_a_draw_depends_only_on_its_address() -> None:
     everything = uniform(7, 3, range(4), torch.arange(1000))
     some = torch.tensor([900, 5, 77])
     assert torch.equal(uniform(7, 3, range(4), some), everything[:, some])
     assert torch.equal(uniform(7, 3, range(2, 3), some), everything[2:3, some])
 
 
-def test_each_word_of_the_address_matters() -> None:
+def test_each_part_of_the_address_matters() -> None:
     indices = torch.arange(100)
     base = uniform(0, 0, range(1), indices)
     others = [uniform(1, 0, range(1), indices), uniform(0, 1, range(1), indices), uniform(0, 0, range(1, 2), indices)]

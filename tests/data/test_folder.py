@@ -1,4 +1,4 @@
-"""One's own folder of images as training, validation and test sets, and as what is predicted."""
+"""An image folder as training, validation and test set, and for predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = ("cat", "dog")
 
 
 def fill(folder: Path, count: int, level: int) -> None:
-    """Images whose red channel tells the class, and the green one their number."""
+    """Write images whose red channel is the class and whose green channel is their number."""
     folder.mkdir(parents=True)
     for i in range(count):
         Image.new("RGB", (12 + i, 10), (level, i, i)).save(folder / f"{i:02d}.png")
@@ -43,7 +43,7 @@ def content(loader: Any) -> list[tuple[int, int, int]]:
     return sorted(rows)
 
 
-def test_splits_are_apart_complete_and_rightly_labelled(root: Path) -> None:
+def test_splits_are_disjoint_complete_and_correctly_labelled(root: Path) -> None:
     data = make(root)
     splits = [content(loader()) for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader)]
     assert [len(split) for split in splits] == [12, 4, 4]
@@ -73,7 +73,7 @@ def test_only_what_a_stage_needs_is_read(root: Path, monkeypatch: pytest.MonkeyP
     assert read == ["val", "test", "train"]
 
 
-def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_existing_split_folders_are_used(tmp_path: Path) -> None:
     for split, count in (("train", 6), ("val", 3), ("test", 2)):
         for level, name in enumerate(CLASSES):
             fill(tmp_path / split / name, count, 100 * level)
@@ -91,7 +91,7 @@ def test_folders_of_the_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     assert len(content(data.test_dataloader())) == 4
 
 
-def test_which_folder_is_which_split_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sources_of_the_splits_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for split, count in (("Training", 6), ("valid", 3), ("@eaDir", 2)):
         for level, name in enumerate(CLASSES):
             fill(tmp_path / split / name, count, 100 * level)
@@ -112,7 +112,7 @@ def test_an_empty_folder_of_a_split_is_named(tmp_path: Path, split: str) -> None
     (tmp_path / split).mkdir()
     stage = "fit" if split == "val" else "test"
     with pytest.raises(
-        ValueError, match=f"{split} has no images in class folders: put class .*, or delete it to split"
+        ValueError, match=f"{split} has no images in class folders: add class .*, or delete it to split"
     ):
         make(tmp_path, val_share=0.25, test_share=0.25).setup(stage)
     (tmp_path / split).rmdir()
@@ -146,7 +146,7 @@ def test_one_class_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> Non
     assert len(content(given.test_dataloader())) == 4
 
 
-def test_files_with_the_same_content_in_two_splits_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_with_the_same_content_in_two_splits_are_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(root).setup("fit")
     assert "same content" not in caplog.text
     files = {split: each.files for split, each in make(root)._split().items()}
@@ -157,7 +157,7 @@ def test_files_with_the_same_content_in_two_splits_are_told(root: Path, caplog: 
     assert f"1 images have the same content as images of another split ({pair})" in caplog.text
 
 
-def test_the_loader_and_augmentations_are_those_of_cifar10(root: Path) -> None:
+def test_loader_and_augmentations_are_the_same_as_for_cifar10(root: Path) -> None:
     data = make(root, augment=["flip", {"crop": 2}], batch_size=5)
     loader = data.train_dataloader()
     assert isinstance(loader, BatchLoader)
@@ -167,7 +167,7 @@ def test_the_loader_and_augmentations_are_those_of_cifar10(root: Path) -> None:
     assert data._arrays["train"].images.dtype == np.uint8
 
 
-def test_every_kind_of_image_is_the_same_image(root: Path) -> None:
+def test_pixel_formats_give_the_same_image(root: Path) -> None:
     grey = Image.new("L", (30, 40), 120)
     deep = Image.fromarray(np.full((40, 30), 120 * 257, np.uint16))
     clear = Image.new("RGBA", (30, 40), (120, 120, 120, 255))
@@ -201,7 +201,7 @@ def test_images_are_cropped_or_squashed(tmp_path: Path) -> None:
         assert data._arrays["train"].images[0, 4, 0].tolist() == left
 
 
-def test_statistics_of_imagenet_or_the_own_training_images(root: Path) -> None:
+def test_statistics_of_imagenet_or_of_the_training_images(root: Path) -> None:
     plain = make(root, mean=None, std=None)
     assert plain.mean == (0.485, 0.456, 0.406)
     own = make(root, mean=None, std=None, statistics="own", in_channels=1, test_share=0)
@@ -215,7 +215,7 @@ def test_statistics_of_imagenet_or_the_own_training_images(root: Path) -> None:
     values = torch.cat([x for x, _ in own.train_dataloader()])
     assert float(values.mean()) == pytest.approx(0, abs=1e-5)
     assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match=r"statistics \(=own\) are those of training images, .* --ckpt_path"):
+    with pytest.raises(ValueError, match=r"statistics \(=own\) need training images, .* --ckpt_path"):
         make(root, mean=None, statistics="own").predict_dataloader()
 
 
@@ -242,22 +242,22 @@ def test_a_folder_of_loose_images_can_be_predicted_but_not_trained_on(tmp_path: 
     data.setup("predict")
     assert (data.class_names, data.file_names) == ((), ["a.jpg"])
     for attempt in (lambda: data.setup("fit"), lambda: data.num_classes):
-        with pytest.raises(ValueError, match="but no class folders: put them into one folder a class"):
+        with pytest.raises(ValueError, match="but no class folders: put them into one folder for each class"):
             attempt()
 
 
-def test_given_classes_number_the_outputs(root: Path) -> None:
+def test_given_classes_define_the_labels(root: Path) -> None:
     data = make(root, class_names=["fox", "dog", "cat"], test_share=1, val_share=0)
     data.setup("test")
     assert set(content(data.test_dataloader())) == {(100, i, 1) for i in range(10)} | {(0, i, 2) for i in range(10)}
-    with pytest.raises(ValueError, match=r"there is no training image of the class fox in .*: add some"):
+    with pytest.raises(ValueError, match=r"the class fox in .* has no training images: add some"):
         make(root, class_names=["fox", "dog", "cat"]).setup("fit")
-    with pytest.raises(ValueError, match=r"cat is the folder of no class \(dog, fox\)"):
+    with pytest.raises(ValueError, match=r"cat is not the folder of a class \(dog, fox\)"):
         make(root, class_names=["dog", "fox"]).setup("fit")
     assert make(root, class_names="imagenet").num_classes == 1000
 
 
-def test_a_checkpoint_brings_classes_and_statistics(root: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_restores_classes_and_statistics(root: Path, tmp_path: Path) -> None:
     data = make(root, mean=None, std=None, statistics="own")
     data.setup("fit")
     state = data.state_dict()
@@ -267,7 +267,7 @@ def test_a_checkpoint_brings_classes_and_statistics(root: Path, tmp_path: Path) 
     (root / "cat").rename(root / "zebra")
     other = make(root)
     assert other.num_classes == 2
-    with pytest.raises(ValueError, match=r"has 2 classes \(dog, zebra\), and .* with 2 classes \(cat, dog\)"):
+    with pytest.raises(ValueError, match=r"has 2 classes \(dog, zebra\), but .* with 2 classes \(cat, dog\)"):
         other.load_state_dict(state)
 
 
@@ -277,7 +277,7 @@ def test_damaged_files_are_refused_or_left_out(root: Path, caplog: pytest.LogCap
     (root / "dog/x.jpg").write_bytes(b"hello")
     everything = {"val_share": 0, "test_share": 0}
     with pytest.raises(
-        ValueError, match=r"2 of 21 files in .* cannot be read, cat/03.png \(damaged.*dog/x.jpg \(no im"
+        ValueError, match=r"2 of 21 files in .* cannot be read, cat/03.png \(damaged.*dog/x.jpg \(not an im"
     ):
         make(root, **everything).setup("fit")
     data = make(root, damaged="skip", **everything)
@@ -288,7 +288,7 @@ def test_damaged_files_are_refused_or_left_out(root: Path, caplog: pytest.LogCap
     }
     for path in (root / "cat").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="there is no training image of the class cat"):
+    with pytest.raises(ValueError, match=r"the class cat in .* has no training images"):
         make(root, damaged="skip", **everything).setup("fit")
     for path in (root / "dog").iterdir():
         path.write_bytes(b"")
@@ -296,7 +296,7 @@ def test_damaged_files_are_refused_or_left_out(root: Path, caplog: pytest.LogCap
         make(root, damaged="skip").setup("predict")
 
 
-def test_damaged_files_of_all_splits_are_told_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_of_all_splits_are_reported_together(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_cifar.data.decoding._PORTION", 3)
     data = make(root)
     files = {split: each.files for split, each in data._split().items()}
@@ -315,13 +315,13 @@ def test_damaged_files_of_all_splits_are_told_at_once(root: Path, monkeypatch: p
     make(root).setup("fit")  # which needs no test image
 
 
-def test_too_large_an_image_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_is_too_large_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    with pytest.raises(ValueError, match=r"cannot be read, cat/04.png \(it has more than 0 million pixels: make it"):
+    with pytest.raises(ValueError, match=r"cannot be read, cat/04.png \(it has more than 0 million pixels: reduce"):
         make(root, val_share=0, test_share=0).setup("fit")
 
 
-def test_images_that_would_not_fit_into_memory_are_refused(root: Path) -> None:
+def test_images_that_do_not_fit_into_memory_are_refused(root: Path) -> None:
     needed = (12 * 3 + 4) * 8 * 8 * 3 / 1e9  # mirrored and padded copies of the training images
     make(root, augment=["flip"], max_memory=1.01 * needed).setup("fit")
     with pytest.raises(
@@ -336,7 +336,7 @@ def test_images_that_would_not_fit_into_memory_are_refused(root: Path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"val_share": -0.1}, r"val_share \(=-0.1\) must lie between 0 and 1"),
+        ({"val_share": -0.1}, r"val_share \(=-0.1\) must be between 0 and 1"),
         ({"test_share": 0.6, "val_share": 0.6}, r"val_share \(=0.6\) \+ test_share \(=0.6\) must not exceed 1"),
         ({"image_size": 0}, r"image_size \(=0\) must be at least 1"),
         ({"threads": 0}, r"threads \(=0\)"),
@@ -354,11 +354,11 @@ def test_bad_settings(root: Path, kwargs: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "kwargs", "message"),
     [
-        ("fit", {"num_train": 13}, r"num_train \(=13\) must lie within the 12 training images"),
-        ("fit", {"val_share": 0.01}, r"val_share \(=0.01\) leaves no val image in .*: raise it, or add images"),
-        ("test", {"test_share": 0}, r"test_share \(=0\) leaves no test image"),
-        ("fit", {"val_share": 0.5, "test_share": 0.5}, "there is no training image of the class cat"),
-        ("fit", {"class_names": None}, r"class_names \(=None\) leaves no classes to train or test"),
+        ("fit", {"num_train": 13}, r"num_train \(=13\) must not exceed the 12 training images"),
+        ("fit", {"val_share": 0.01}, r"val_share \(=0.01\) gives no val images in .*: raise it, or add images"),
+        ("test", {"test_share": 0}, r"test_share \(=0\) gives no test images"),
+        ("fit", {"val_share": 0.5, "test_share": 0.5}, "the class cat in .* has no training images"),
+        ("fit", {"class_names": None}, r"class_names \(=None\) is for predictions only"),
     ],
 )
 def test_bad_splits(root: Path, stage: str, kwargs: dict[str, Any], message: str) -> None:
@@ -370,9 +370,7 @@ def test_images_of_one_colour_have_no_statistics(tmp_path: Path) -> None:
     for name in CLASSES:
         (tmp_path / name).mkdir()
         Image.new("RGB", (9, 9), "red").save(tmp_path / name / "a.png")
-    with pytest.raises(
-        ValueError, match=r"statistics \(=own\): the images in .* have a channel that is the same everywhere"
-    ):
+    with pytest.raises(ValueError, match=r"statistics \(=own\): a channel of the images in .* is constant"):
         make(tmp_path, std=None, statistics="own", val_share=0, test_share=0).setup("fit")
 
 

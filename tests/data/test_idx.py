@@ -1,4 +1,4 @@
-"""idx files: the right bytes, or one line that names the file. And the way they are fetched, on the loopback."""
+"""idx files give the correct bytes or a one-line error; their download, from a local server."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
 
 
 def pixels(part: str) -> npt.NDArray[np.uint8]:
-    """Noise, so that no wrong axis order goes unseen."""
+    """Return noise, which detects a wrong order of the axes."""
     count = NUM_TRAIN if part == "train" else NUM_TEST
     return np.random.default_rng(count).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
 
@@ -67,7 +67,7 @@ def tiny_source(*mirrors: str) -> IdxSource:
 
 
 def write(root: Path, changed: dict[str, bytes] | None = None, *, packed: bool = False) -> Path:
-    """The tiny files in their folder, some of them with other content."""
+    """Write the tiny files, some of them with other content."""
     folder = root / "Tiny" / "raw"
     folder.mkdir(parents=True)
     for name, content in (tiny_files() | (changed or {})).items():
@@ -80,7 +80,7 @@ def write(root: Path, changed: dict[str, bytes] | None = None, *, packed: bool =
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_images_and_labels_come_as_they_were_written(part: str, packed: bool, tmp_path: Path) -> None:
+def test_images_and_labels_are_read_unchanged(part: str, packed: bool, tmp_path: Path) -> None:
     write(tmp_path, packed=packed)
     found, numbers = read_labelled(tmp_path, tiny_source(), part)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found, pixels(part)[..., None], strict=True)
@@ -97,7 +97,7 @@ def test_a_pixel_is_at_its_row_and_column(tmp_path: Path) -> None:
     assert np.count_nonzero(found) == 1
 
 
-def test_an_unpacked_file_goes_before_the_packed_one(tmp_path: Path) -> None:
+def test_unpacked_files_have_priority(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(b"never read")
     _, found = read_labelled(tmp_path, tiny_source(), "train")
@@ -107,7 +107,7 @@ def test_an_unpacked_file_goes_before_the_packed_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("layout", ["Tiny/raw", "Tiny", "raw", "."])
 @pytest.mark.parametrize("names", ["official", "kaggle"])
-def test_customary_folders_and_names_are_read(names: str, layout: str, packed: bool, tmp_path: Path) -> None:
+def test_usual_folders_and_names_are_read(names: str, layout: str, packed: bool, tmp_path: Path) -> None:
     folder = tmp_path / layout
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in tiny_files().items():
@@ -127,7 +127,7 @@ def test_a_folder_around_each_file_is_read(tmp_path: Path) -> None:
     assert read_labelled(tmp_path, tiny_source(), "train")[1].tolist() == labels("train").tolist()
 
 
-def test_a_missing_file_names_the_cure(tmp_path: Path) -> None:
+def test_a_missing_file_names_the_fix(tmp_path: Path) -> None:
     cure = f"pass --data.download true, or put train-images-idx3-ubyte.gz into {tmp_path}/Tiny/raw"
     with pytest.raises(FileNotFoundError, match=f"Tiny was not found in {tmp_path}: {cure}"):
         read_labelled(tmp_path, tiny_source(), "train")
@@ -145,19 +145,23 @@ LABELS = "train-labels-idx1-ubyte"
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        (IMAGES, b"", r"is no idx file of images \(it begins nowhere, not 00000803\)"),
-        (IMAGES, b"<html>log in</html>", "it begins 3c68746d"),
-        (IMAGES, idx_bytes(labels("train")), r"is no idx file of images \(it begins 00000801, not 00000803\)"),
-        (LABELS, GOOD, r"is no idx file of labels \(it begins 00000803, not 00000801\)"),
-        (IMAGES, b"\0\0\x0d\x03" + GOOD[4:], "it begins 00000d03"),  # floats
+        (IMAGES, b"", r"is not an idx file of images \(it begins with nothing instead of 00000803\)"),
+        (IMAGES, b"<html>log in</html>", "it begins with 3c68746d"),
+        (
+            IMAGES,
+            idx_bytes(labels("train")),
+            r"is not an idx file of images \(it begins with 00000801 instead of 00000803\)",
+        ),
+        (LABELS, GOOD, r"is not an idx file of labels \(it begins with 00000803 instead of 00000801\)"),
+        (IMAGES, b"\0\0\x0d\x03" + GOOD[4:], "it begins with 00000d03"),  # floats
         (IMAGES, GOOD[:9], "ends within its header"),
-        (IMAGES, idx_bytes(pixels("train")[:6]), "holds 6 x 4 x 4 bytes instead of 7 x 4 x 4"),
-        (IMAGES, idx_bytes(pixels("train")[:, :3]), "holds 7 x 3 x 4 bytes instead of 7 x 4 x 4"),
-        (IMAGES, struct.pack(">4sIII", GOOD[:4], 2**32 - 1, 4, 4), "holds 4,294,967,295 x 4 x 4 bytes instead"),
+        (IMAGES, idx_bytes(pixels("train")[:6]), "contains 6 x 4 x 4 bytes instead of 7 x 4 x 4"),
+        (IMAGES, idx_bytes(pixels("train")[:, :3]), "contains 7 x 3 x 4 bytes instead of 7 x 4 x 4"),
+        (IMAGES, struct.pack(">4sIII", GOOD[:4], 2**32 - 1, 4, 4), "contains 4,294,967,295 x 4 x 4 bytes instead"),
         (IMAGES, GOOD[:-1], "has 127 bytes instead of 128"),
         (IMAGES, GOOD + b"\0", "has more bytes instead of 128"),
         (IMAGES, GOOD + bytes(10_000_000), "has more bytes"),
-        (LABELS, idx_bytes(labels("train")[:6]), "holds 6 bytes instead of 7"),
+        (LABELS, idx_bytes(labels("train")[:6]), "contains 6 bytes instead of 7"),
         (LABELS, idx_bytes(np.array([9, 0, 3, 4, 1, 1, 10], np.uint8)), r"has the label 10, outside 0\.\.9"),
         (LABELS, idx_bytes(np.array([255, 0, 3, 4, 1, 1, 1], np.uint8)), r"has the label 255, outside 0\.\.9"),
     ],
@@ -171,17 +175,17 @@ def test_contents_are_checked(packed: bool, name: str, content: bytes, reason: s
     assert "\n" not in str(info.value)
 
 
-def test_a_packed_file_cut_off_anywhere_is_one_line(tmp_path: Path) -> None:
+def test_every_truncated_packed_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write(tmp_path, packed=True) / f"{IMAGES}.gz"
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=f"{path} (is damaged or truncated|is no idx file).*: {CURE}"):
+        with pytest.raises(ValueError, match=f"{path} (is damaged or truncated|is not an idx file).*: {CURE}"):
             read_labelled(tmp_path, tiny_source(), "train", verify=False)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_flipped_bit_gives_the_right_arrays_or_one_line(packed: bool, tmp_path: Path) -> None:
+def test_a_flipped_bit_gives_the_same_arrays_or_one_line(packed: bool, tmp_path: Path) -> None:
     name = f"{IMAGES}.gz" if packed else IMAGES
     path = write(tmp_path, packed=packed) / name
     whole = path.read_bytes()
@@ -200,7 +204,7 @@ def test_a_flipped_bit_gives_the_right_arrays_or_one_line(packed: bool, tmp_path
     assert all(CURE in refusal and "\n" not in refusal for refusal in refusals)
 
 
-def test_the_checksum_finds_an_altered_pixel_and_can_be_waived(
+def test_the_checksum_detects_an_altered_pixel_and_can_be_disabled(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     altered = GOOD[:-1] + bytes([GOOD[-1] ^ 1])
@@ -214,7 +218,7 @@ def test_the_checksum_finds_an_altered_pixel_and_can_be_waived(
     assert "unofficial copy, checksums not verified" in message
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / f"{IMAGES}.gz"
     with path.open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
         packed.write(GOOD)
@@ -227,7 +231,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(MNIST, torchvision.datasets.MNIST), (FASHION_MNIST, torchvision.datasets.FashionMNIST)]
 )
-def test_the_official_checksums_are_those_that_torchvision_lists(ours: IdxSource, theirs: type) -> None:
+def test_official_checksums_equal_those_of_torchvision(ours: IdxSource, theirs: type) -> None:
     assert [(f"{file.name}.gz", file.md5) for file in ours.files] == theirs.resources  # type: ignore[attr-defined]
     assert ours.name == theirs.__name__  # the name of the folder, too
 
@@ -278,7 +282,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def test_what_was_fetched_is_read(tmp_path: Path) -> None:
+def test_downloaded_files_are_read(tmp_path: Path) -> None:
     with serve(write(tmp_path / "there", packed=True)) as (address, asked):
         root = tmp_path / "here"
         download_idx(root, tiny_source(address), progress=False)
@@ -290,7 +294,7 @@ def test_what_was_fetched_is_read(tmp_path: Path) -> None:
         assert names - {".lock"} == {f"{name}.gz" for name in tiny_files()}
 
 
-def test_only_what_is_missing_is_fetched_packed_or_not(tmp_path: Path) -> None:
+def test_only_missing_files_are_downloaded(tmp_path: Path) -> None:
     folder = write(tmp_path / "here")  # unpacked
     (folder / LABELS).unlink()
     write(tmp_path / "there", packed=True)
@@ -300,7 +304,7 @@ def test_only_what_is_missing_is_fetched_packed_or_not(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labelled(tmp_path / "here", tiny_source(), "train")[1], labels("train"))
 
 
-def test_an_altered_copy_loses_its_turn_to_the_next_mirror(tmp_path: Path) -> None:
+def test_the_next_mirror_replaces_an_altered_copy(tmp_path: Path) -> None:
     bad = write(tmp_path / "bad", {LABELS: idx_bytes(labels("train")[::-1])}, packed=True)
     good = write(tmp_path / "good", packed=True)
     with serve(bad) as (first, _), serve(good) as (second, asked):
@@ -309,7 +313,7 @@ def test_an_altered_copy_loses_its_turn_to_the_next_mirror(tmp_path: Path) -> No
     np.testing.assert_array_equal(read_labelled(tmp_path / "here", tiny_source(), "train")[1], labels("train"))
 
 
-def test_no_mirror_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_no_working_mirror_gives_one_line_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     files = rf"{IMAGES}\.gz \(md5 \w+\) and {LABELS}\.gz, .*\.gz"
     cure = rf"put {files} into {tmp_path}/here/Tiny/raw/, or try --data SyntheticDataModule"

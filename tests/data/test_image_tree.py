@@ -1,4 +1,4 @@
-"""Which files belong to which class and split."""
+"""Assignment of files to classes and splits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SPLITS = ("train", "val", "test")
         (None, None, "Test"),
     ],
 )
-def test_customary_names_of_splits(tmp_path: Path, names: tuple[str | None, ...]) -> None:
+def test_usual_names_of_splits(tmp_path: Path, names: tuple[str | None, ...]) -> None:
     expected = {split: tmp_path / name for split, name in zip(SPLITS, names, strict=False) if name}
     for folder in expected.values():
         touch(folder, "cat/a.jpg", "dog/a.jpg")
@@ -90,14 +90,14 @@ def test_classes_may_be_named_like_splits(tmp_path: Path, names: tuple[str, ...]
     [
         (
             ("train/cat/a.jpg", "val/cat/a.jpg", "valid/cat/a.jpg"),
-            "val, valid in .* both name the val images: keep one",
+            "val, valid in .* are both val images: keep one",
         ),
-        (("Train/cat/a.jpg", "train/cat/a.jpg"), "Train, train in .* both name the train images"),
-        (("training/", "train/cat/a.jpg"), "train, training in .* both name the train images"),
-        (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) beside folders of classes \(plane\): move one kind"),
+        (("Train/cat/a.jpg", "train/cat/a.jpg"), "Train, train in .* are both train images"),
+        (("training/", "train/cat/a.jpg"), "train, training in .* are both train images"),
+        (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) and of classes \(plane\): move one kind"),
         (("test/cat/a.jpg", "cat/a.jpg", "dog/a.jpg"), r"splits \(test\) beside folders of classes \(cat, dog\)"),
         (("train/cat/a.jpg", "test/cat/a.jpg", "cat/a.jpg"), r"splits \(train, test\) beside .* classes \(cat\)"),
-        (("cat/train/a.jpg", "cat/test/a.jpg", "dog/train/a.jpg"), r"cat has folders of splits inside \(train, test\)"),
+        (("cat/train/a.jpg", "cat/test/a.jpg", "dog/train/a.jpg"), r"cat contains folders of splits \(train, test\)"),
         (
             ("archive/train/cat/a.jpg", "archive/val/cat/a.jpg"),
             r"pass --data.root .*/archive, or, if archive is a class",
@@ -122,21 +122,21 @@ def test_names_of_classes_are_composed_and_printable(tmp_path: Path) -> None:
     assert found == ("Café", r"a\u2028b", r"a\x0ab", r"a\x1b[1m", r"a\x85b", r"caf\xe9", "犬")
     assert list_labelled(tmp_path, found).labels == list(range(len(names)))
     touch(tmp_path / "Café", "a.jpg")
-    with pytest.raises(ValueError, match="has two folders that read Café: rename one"):
+    with pytest.raises(ValueError, match="has two folders whose names read Café: rename one"):
         find_class_names(tmp_path)
 
 
-def test_links_are_followed_and_never_for_ever(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     touch(tmp_path, "else/a.jpg", "root/cat/b.jpg")
     (tmp_path / "root/dog").symlink_to(tmp_path / "else")
     (tmp_path / "root/dog/loop").symlink_to(tmp_path / "root/dog")
     assert list_labelled(tmp_path / "root", ("cat", "dog")).labels == [0, 1]
 
 
-def test_what_is_no_image_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_are_left_out_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "cat/a.jpg", "cat/a.heic", "dog/a.jpg", "labels.csv", "README")
     assert list_labelled(tmp_path, ("cat", "dog")).labels == [0, 1]
-    assert f"left out: 3 of the files in {tmp_path}" in caplog.text
+    assert f"left out: 3 files in {tmp_path}" in caplog.text
     assert "(.csv, .heic, README)" in caplog.text
 
 
@@ -150,20 +150,20 @@ def test_hidden_and_system_files_are_skipped_and_counted(tmp_path: Path, caplog:
 
 
 def test_a_missing_folder_names_the_fix(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere: pass --data.root"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*nowhere does not exist: pass --data.root"):
         check_root(tmp_path / "nowhere")
     touch(tmp_path, "a.jpg")
-    with pytest.raises(NotADirectoryError, match=r"a.jpg is no folder: pass --data.root"):
+    with pytest.raises(NotADirectoryError, match=r"a.jpg is not a folder: pass --data.root"):
         check_root(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "there is no image in .*: put images .png, jpg"),
-        (("notes.txt",), "there is no image in"),
+        ((), "contains no images: add images .png, jpg"),
+        (("notes.txt",), "contains no images"),
         (("a.jpg", "b.jpg"), r"has images \(a.jpg, ...\) but no class folders: put them into one folder a class"),
-        (("cat/a.jpg",), r"has the images of one class \(cat\): at least two class folders"),
+        (("cat/a.jpg",), r"has only one class folder \(cat\): add at least one more"),
     ],
 )
 def test_fewer_than_two_classes(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
@@ -175,9 +175,9 @@ def test_fewer_than_two_classes(tmp_path: Path, names: tuple[str, ...], message:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("cat/a.jpg", "dog/"), r"the class folder .*dog holds no image: put images .* into it, or delete it"),
-        (("cat/a.jpg", "dog/a.tif", "dog/b.heic"), r"dog holds no image \(only .heic, .tif\)"),
-        (("cat/a.jpg", "dog/a.jpg", "fox/a.jpg"), r"fox is the folder of no class \(cat, dog\): rename it"),
+        (("cat/a.jpg", "dog/"), r"the class folder .*dog contains no images: add images .*, or delete it"),
+        (("cat/a.jpg", "dog/a.tif", "dog/b.heic"), r"dog contains no images \(only .heic, .tif\)"),
+        (("cat/a.jpg", "dog/a.jpg", "fox/a.jpg"), r"fox is not the folder of a class \(cat, dog\): rename it"),
     ],
 )
 def test_folders_that_cannot_be_classes(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

@@ -15,7 +15,7 @@ SIZE = 300
 
 
 class Numbered(ImageDataModule):
-    """Each image tells its own number."""
+    """Each image encodes its number."""
 
     class_names = ("a", "b", "c")
     own_mean = (0.0, 0.0, 0.0)
@@ -37,7 +37,7 @@ def make(**kwargs: Any) -> Numbered:
     return Numbered(**{"num_val": 100, "batch_size": 32, "seed": 0, **kwargs})
 
 
-def test_train_validation_and_test_are_apart_and_complete() -> None:
+def test_splits_are_disjoint_and_complete() -> None:
     data = make()
     train, val, test = (
         numbers(loader) for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
@@ -55,7 +55,7 @@ def test_validation_does_not_depend_on_the_number_of_training_images_or_the_seed
     assert set(numbers(make(num_train=20).train_dataloader())) < set(numbers(make().train_dataloader()))
 
 
-def test_the_seed_of_the_run_orders_the_epoch_and_survives_a_checkpoint() -> None:
+def test_the_seed_of_the_run_orders_the_epoch_and_is_in_the_checkpoint() -> None:
     torch.manual_seed(5)
     data = make(seed=None)
     order = numbers(data.train_dataloader())
@@ -84,7 +84,7 @@ def test_mean_and_std_can_be_replaced() -> None:
         ({"num_val": -1}, r"num_val \(=-1\)"),
         ({"mean": [0.5]}, r"mean \(=\(0.5,\)\) must have 3 values"),
         ({"std": [0.5, 0.0, 0.5]}, r"std .* must be above 0"),
-        ({"augment": ["flipp"]}, "there is no 'flipp'; did you mean flip"),
+        ({"augment": ["flipp"]}, "unknown augmentation 'flipp'. Did you mean flip"),
         ({"augment": [{"crop": {"pading": 4}}]}, "crop cannot be made from .*; its settings are padding, mode"),
         ({"augment": [{"crop": -1}]}, r"crop: padding \(=-1\)"),
         ({"augment": [{"flip": 1.5}]}, r"flip: p \(=1.5\)"),
@@ -151,7 +151,7 @@ class Collect(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.0)
 
 
-def test_a_plain_trainer_shuffles_each_epoch_anew(tmp_path: Path) -> None:
+def test_a_plain_trainer_shuffles_each_epoch(tmp_path: Path) -> None:
     model = Collect()
     trainer = pl.Trainer(
         max_epochs=3,

@@ -17,13 +17,13 @@ NUM_TRAIN, NUM_TEST = 60, 20
 
 
 class SmallMNIST(MNISTDataModule):
-    """As MNIST, with fewer images."""
+    """MNIST with fewer images."""
 
     source: ClassVar[IdxSource] = MNIST._replace(num_train=NUM_TRAIN, num_test=NUM_TEST)
 
 
 def blobs(count: int) -> Any:
-    """Images that are smooth, so that interpolated ones can be compared."""
+    """Return smooth images, so that interpolated ones can be compared."""
     y, x = np.mgrid[:28, :28]
     place = np.random.default_rng(0).uniform(8, 20, (count, 2))
     distance = (x - place[:, :1, None]) ** 2 + (y - place[:, 1:, None]) ** 2
@@ -59,20 +59,20 @@ def test_batches_are_grey_normalised_and_complete(root: Path) -> None:
     torch.testing.assert_close(test_images[:, 0], expected)
 
 
-def test_nothing_is_augmented_unless_asked_for(root: Path) -> None:
+def test_no_augmentation_by_default(root: Path) -> None:
     pixels = {image.tobytes() for image in blobs(NUM_TRAIN)}
     images = torch.cat([x for x, _ in make(root, mean=[0.0], std=[1 / 255]).train_dataloader()])
     assert {image.numpy().round().astype(np.uint8).tobytes() for image in images} < pixels
 
 
-def test_what_the_model_is_told() -> None:
+def test_attributes_for_the_model() -> None:
     for kind in (MNISTDataModule, FashionMNISTDataModule):
         data = kind()
         assert (data.num_classes, data.in_channels, data.image_size, data.num_val) == (10, 1, 28, 5000)
         assert not any("/" in name for name in data.class_names)  # a level in the name of a metric
 
 
-def test_the_two_have_folders_of_their_own(root: Path) -> None:
+def test_the_two_data_sets_have_different_folders(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"FashionMNIST was not found .*FashionMNIST/raw"):
         FashionMNISTDataModule(root).setup("test")
 
@@ -83,7 +83,7 @@ def test_a_split_larger_than_the_data_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_a_grey_image_is_augmented_as_its_three_equal_channels_are(name: str) -> None:
+def test_a_grey_image_is_augmented_like_three_equal_channels(name: str) -> None:
     grey = torch.from_numpy(blobs(64))[..., None]
     results = []
     for images, channels in ((grey, 1), (grey.expand(-1, -1, -1, 3).contiguous(), 3)):

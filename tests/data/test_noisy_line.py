@@ -1,4 +1,4 @@
-"""The toy data: a line, noise of the stated size, and independent splits."""
+"""The noisy line: slope, noise of the given size, and independent splits."""
 
 from itertools import chain
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from lightning_cifar.data import NoisyLineDataModule
 
 
-def test_points_lie_about_the_line() -> None:
+def test_points_are_around_the_line() -> None:
     data = NoisyLineDataModule(num_points=4000)
     for split in ("train", "val", "test"):
         x, y = data.points(split)  # type: ignore[arg-type]
@@ -22,14 +22,14 @@ def test_points_lie_about_the_line() -> None:
         assert ((noise**4).mean() - 3).abs() < 0.93
 
 
-def test_splits_have_noise_of_their_own() -> None:
+def test_splits_have_different_noise() -> None:
     data = NoisyLineDataModule(num_points=4000)
     noises = [data.points(split).y - data.points(split).x for split in ("train", "val", "test")]  # type: ignore[arg-type]
     correlation = torch.corrcoef(torch.cat(noises, dim=1).T)
     assert (correlation - torch.eye(3)).abs().max() < 0.1
 
 
-def test_the_default_is_the_published_toy() -> None:
+def test_the_default_is_the_published_data() -> None:
     data = NoisyLineDataModule()
     (x, y), *rest = data.train_dataloader()
     assert x.shape == y.shape == (50, 1)
@@ -40,7 +40,7 @@ def test_the_default_is_the_published_toy() -> None:
     assert len(data.val_dataloader()) == len(data.test_dataloader()) == 1
 
 
-def test_noise_is_addressed_by_the_data_seed_alone() -> None:
+def test_noise_depends_only_on_the_data_seed() -> None:
     torch.manual_seed(1)
     first = NoisyLineDataModule(seed=1).points("train").y
     torch.manual_seed(2)
@@ -51,7 +51,7 @@ def test_noise_is_addressed_by_the_data_seed_alone() -> None:
     assert torch.equal(NoisyLineDataModule(noise=0.0, slope=2.0).points("val").y[:, 0], 2 * torch.linspace(-1, 1, 50))
 
 
-def test_small_batches_cover_each_pass_in_an_order_of_its_own() -> None:
+def test_small_batches_cover_each_pass_in_a_new_order() -> None:
     data = NoisyLineDataModule(num_points=10, batch_size=4, passes=3, seed=5)
     loader = data.train_dataloader()
 
@@ -118,5 +118,5 @@ def test_ranks_share_the_points() -> None:
     )  # and each point evaluated once
 
 
-def test_it_is_printed_without_a_loader() -> None:
+def test_str_makes_no_loader() -> None:
     assert str(NoisyLineDataModule()) == "NoisyLineDataModule(num_points=50, noise=0.3, slope=1.0)"

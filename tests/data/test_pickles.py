@@ -20,7 +20,7 @@ PYTHON2 = (
 
 
 class Calls:
-    """Pickles as the call of any function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function: object, *arguments: object) -> None:
         self.reduced = (function, arguments)
@@ -56,7 +56,7 @@ def test_python2_pickle_gives_bytes_keys_and_the_array() -> None:
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "int64", ">i4", "float32", "bool"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_of_todays_numpy(protocol: int, dtype: str, order: str) -> None:
+def test_arrays_of_the_current_numpy(protocol: int, dtype: str, order: str) -> None:
     array = np.array(np.arange(6).reshape(2, 3), dtype=dtype, order="F" if order == "F" else "C")
     value = read_pickle(pickle.dumps(array, protocol), name="batch")
     assert isinstance(value, np.ndarray)
@@ -87,7 +87,9 @@ def test_other_globals_are_named_and_not_executed(
 ) -> None:
     sentinel = tmp_path / "executed"
     content = pickle.dumps({"data": call(sentinel)}, protocol)
-    with pytest.raises(ValueError, match=rf"batch holds the global '.*{named}.*delete it and download again") as info:
+    with pytest.raises(
+        ValueError, match=rf"batch contains the global '.*{named}.*delete it and download again"
+    ) as info:
         read_pickle(content, name="batch")
     assert "\n" not in str(info.value)
     assert not sentinel.exists()
@@ -136,7 +138,7 @@ def test_a_name_with_control_characters_stays_on_one_line() -> None:
         (b"\x80\x02\x82\x01.", "extension code"),
     ],
 )
-def test_abuse_of_what_is_admitted(content: bytes, reason: str) -> None:
+def test_misuse_of_allowed_globals(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=f"batch holds .*{reason}.*not an official CIFAR-10 batch"):
         read_pickle(content, name="batch")
 
@@ -155,7 +157,7 @@ def test_a_declared_length_beyond_the_file_is_not_allocated(opcode: bytes) -> No
         read_pickle(b"\x80\x05" + opcode + struct.pack("<Q", 1 << 40) + b"abc.", name="batch")
 
 
-def test_every_truncation_is_one_line() -> None:
+def test_every_truncation_is_refused_in_one_line() -> None:
     for length in range(len(PYTHON2)):
         with pytest.raises(ValueError, match=r"batch is damaged or truncated .*delete it and download again") as info:
             read_pickle(PYTHON2[:length], name="batch")

@@ -63,7 +63,7 @@ def python2_meta(names: tuple[str, ...]) -> bytes:
 
 
 def pixels() -> npt.NDArray[np.uint8]:
-    """What the tiny copy shows, (18, 32, 32, 3): noise, so that no wrong axis order goes unseen."""
+    """Return the images of the tiny copy, (18, 32, 32, 3): noise, which detects a wrong order of the axes."""
     return np.random.default_rng(0).integers(0, 256, (6 * ROWS, 32, 32, 3), dtype=np.uint8)
 
 
@@ -103,7 +103,7 @@ def official_members(files: dict[str, bytes]) -> list[tuple[tarfile.TarInfo, byt
 
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The tiny files, for once the official ones."""
+    """Make the tiny files the official ones."""
     files = tiny_files()
     monkeypatch.setattr(sources, "OFFICIAL_MD5", {name: hashlib.md5(files[name]).hexdigest() for name in files})
     return files
@@ -135,7 +135,7 @@ def test_every_layout_gives_the_images_in_height_width_colour(
         assert list(tmp_path.iterdir()) == [expected]  # nothing was unpacked
 
 
-def test_a_first_pixel_is_made_of_the_three_planes(tmp_path: Path) -> None:
+def test_the_order_of_the_colour_planes(tmp_path: Path) -> None:
     row = np.zeros((ROWS, 3072), np.uint8)
     row[0, [0, 1024, 2048]] = 10, 20, 30  # red, green, blue of the top left pixel
     row[0, [1, 1025, 2049]] = 11, 21, 31  # of its right neighbour
@@ -145,7 +145,7 @@ def test_a_first_pixel_is_made_of_the_three_planes(tmp_path: Path) -> None:
     assert image[:2, :2].tolist() == [[[10, 20, 30], [11, 21, 31]], [[12, 22, 32], [0, 0, 0]]]
 
 
-def test_a_complete_folder_goes_before_the_archive_and_the_archive_before_a_partial_folder(tmp_path: Path) -> None:
+def test_priority_of_complete_folder_archive_and_partial_folder(tmp_path: Path) -> None:
     files = tiny_files()
     archive = write_archive(tmp_path, official_members(files))
     folder = tmp_path / sources.FOLDER
@@ -155,7 +155,7 @@ def test_a_complete_folder_goes_before_the_archive_and_the_archive_before_a_part
     assert find_cifar10(tmp_path) == archive
 
 
-def test_nothing_there_names_the_folder_and_the_cure(tmp_path: Path) -> None:
+def test_missing_data_names_the_folder_and_the_fix(tmp_path: Path) -> None:
     assert find_cifar10(tmp_path / "none") is None
     cure = f"pass --data.download true, or put {sources.ARCHIVE} there"
     with pytest.raises(FileNotFoundError, match=f"CIFAR-10 was not found in {tmp_path}: {cure}"):
@@ -169,7 +169,7 @@ def test_nothing_there_names_the_folder_and_the_cure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["folder", "archive"])
-def test_one_altered_byte_is_found_by_the_checksum(layout: str, official: dict[str, bytes], tmp_path: Path) -> None:
+def test_the_checksum_detects_one_altered_byte(layout: str, official: dict[str, bytes], tmp_path: Path) -> None:
     altered = bytearray(official["data_batch_2"])
     altered[2000] ^= 1  # a pixel
     files = official | {"data_batch_2": bytes(altered)}
@@ -183,7 +183,7 @@ def test_one_altered_byte_is_found_by_the_checksum(layout: str, official: dict[s
     assert read_cifar10(tmp_path, verify=False, rows=ROWS).train_labels.shape == (5 * ROWS,)
 
 
-def test_the_official_checksums_guard_by_default(tmp_path: Path) -> None:
+def test_official_checksums_are_verified_by_default(tmp_path: Path) -> None:
     write_folder(tmp_path, tiny_files())
     with pytest.raises(ValueError, match="data_batch_1 differs from the official file"):
         read_cifar10(tmp_path, rows=ROWS)
@@ -203,22 +203,22 @@ BLACK = np.zeros((ROWS, 3072), np.uint8)
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("data_batch_1", python2_batch(BLACK, [0, 0, 10]), r"label that is no integer in 0\.\.9"),
-        ("data_batch_1", python2_batch(BLACK, [0, 0, -1]), r"label that is no integer in 0\.\.9"),
-        ("data_batch_1", pickle.dumps({b"data": BLACK, b"labels": [0, 0, 1.0]}, 2), "label that is no integer"),
-        ("data_batch_1", python2_batch(BLACK, [0, 0]), "does not hold 3 labels"),
-        ("data_batch_1", pickle.dumps({b"data": BLACK}, 2), "does not hold 3 labels"),
-        ("test_batch", python2_batch(BLACK[:2], [0, 0, 0]), "does not hold 3 rows of 3,072 uint8 pixels"),
-        ("test_batch", python2_batch(BLACK[:, :-1], [0, 0, 0]), "does not hold 3 rows of 3,072 uint8 pixels"),
-        ("test_batch", pickle.dumps({b"data": BLACK.view(np.int8)}, 2), "does not hold 3 rows of 3,072 uint8"),
-        ("test_batch", pickle.dumps({b"data": [1, 2]}, 2), "does not hold 3 rows of 3,072 uint8 pixels"),
-        ("test_batch", pickle.dumps(BLACK, 2), "does not hold 3 rows of 3,072 uint8 pixels"),
+        ("data_batch_1", python2_batch(BLACK, [0, 0, 10]), r"label that is not an integer in 0\.\.9"),
+        ("data_batch_1", python2_batch(BLACK, [0, 0, -1]), r"label that is not an integer in 0\.\.9"),
+        ("data_batch_1", pickle.dumps({b"data": BLACK, b"labels": [0, 0, 1.0]}, 2), "label that is not an integer"),
+        ("data_batch_1", python2_batch(BLACK, [0, 0]), "does not contain 3 labels"),
+        ("data_batch_1", pickle.dumps({b"data": BLACK}, 2), "does not contain 3 labels"),
+        ("test_batch", python2_batch(BLACK[:2], [0, 0, 0]), "does not contain 3 rows of 3,072 uint8 pixels"),
+        ("test_batch", python2_batch(BLACK[:, :-1], [0, 0, 0]), "does not contain 3 rows of 3,072 uint8 pixels"),
+        ("test_batch", pickle.dumps({b"data": BLACK.view(np.int8)}, 2), "does not contain 3 rows of 3,072 uint8"),
+        ("test_batch", pickle.dumps({b"data": [1, 2]}, 2), "does not contain 3 rows of 3,072 uint8 pixels"),
+        ("test_batch", pickle.dumps(BLACK, 2), "does not contain 3 rows of 3,072 uint8 pixels"),
         ("test_batch", python2_batch(BLACK, [0, 0, 0])[:-100], "is damaged or truncated"),
         ("test_batch", b"", "is damaged or truncated"),
-        ("test_batch", bytes(100_000), "more than a batch can hold"),
-        ("batches.meta", python2_meta(NAMES[:9]), "does not hold 10 class names"),
-        ("batches.meta", python2_meta((*NAMES[:9], "é")), "does not hold 10 class names"),
-        ("batches.meta", pickle.dumps([1, 2], 2), "does not hold 10 class names"),
+        ("test_batch", bytes(100_000), "more than the file of a batch can have"),
+        ("batches.meta", python2_meta(NAMES[:9]), "does not contain 10 class names"),
+        ("batches.meta", python2_meta((*NAMES[:9], "é")), "does not contain 10 class names"),
+        ("batches.meta", pickle.dumps([1, 2], 2), "does not contain 10 class names"),
     ],
 )
 @pytest.mark.parametrize("layout", ["folder", "archive"])
@@ -242,13 +242,13 @@ def test_a_hostile_batch_executes_nothing(verify: bool, tmp_path: Path) -> None:
             return os.system, (f"touch {sentinel}",)
 
     write_folder(tmp_path, tiny_files() | {"data_batch_1": pickle.dumps(Hostile(), 2)})
-    with pytest.raises(ValueError, match=r"data_batch_1 (differs from|holds the global 'posix\.system')"):
+    with pytest.raises(ValueError, match=r"data_batch_1 (differs from|contains the global 'posix\.system')"):
         read_cifar10(tmp_path, verify=verify, rows=ROWS)
     assert not sentinel.exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
-def test_an_archive_member_that_is_no_regular_file(kind: bytes, tmp_path: Path) -> None:
+def test_an_archive_member_that_is_not_a_regular_file(kind: bytes, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(python2_batch(BLACK, [0, 0, 0]))
     members = official_members(tiny_files())
@@ -268,7 +268,7 @@ def test_members_may_begin_with_the_current_folder(official: dict[str, bytes], t
 
 
 @pytest.mark.parametrize("name", [f"../{sources.FOLDER}/data_batch_4", "/data_batch_4", "data_batch_4"])
-def test_an_archive_member_of_another_path_is_not_taken(name: str, tmp_path: Path) -> None:
+def test_an_archive_member_with_another_path_is_ignored(name: str, tmp_path: Path) -> None:
     files = tiny_files()
     moved = regular(name, files.pop("data_batch_4"))
     write_archive(tmp_path, [*official_members(files), moved])
@@ -277,7 +277,7 @@ def test_an_archive_member_of_another_path_is_not_taken(name: str, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [sources.ARCHIVE]
 
 
-def test_a_damaged_archive_is_one_line(official: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_damaged_archive_is_refused_in_one_line(official: dict[str, bytes], tmp_path: Path) -> None:
     path = write_archive(tmp_path, official_members(official))
     whole = path.read_bytes()
     damaged = [b"", b"no archive", gzip.compress(b"no archive"), whole[:5]]
@@ -289,7 +289,7 @@ def test_a_damaged_archive_is_one_line(official: dict[str, bytes], tmp_path: Pat
         assert "\n" not in str(info.value)
 
 
-def test_a_flipped_bit_in_the_archive_gives_the_right_arrays_or_one_line(
+def test_a_flipped_bit_in_the_archive_gives_the_same_arrays_or_one_line(
     official: dict[str, bytes], tmp_path: Path
 ) -> None:
     path = write_archive(tmp_path, official_members(official))
@@ -334,7 +334,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 @dataclass
 class Mirror:
-    """A server on the loopback. The path says how it behaves."""
+    """A local server whose path selects its behaviour."""
 
     address: str
     ranges: list[str | None] = field(default_factory=list)  # the Range header of each request
@@ -439,7 +439,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 class Clock:
-    """A time that goes on by a step whenever it is asked for."""
+    """A clock that advances by a step at each call."""
 
     def __init__(self, step: float) -> None:
         self.now, self.step = 0.0, step
@@ -458,7 +458,7 @@ def begin(dest: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 @pytest.mark.parametrize("md5", [MD5, None])
-def test_fetch_gives_the_file_alone(size: int | None, md5: str | None, mirror: Mirror, dest: Path) -> None:
+def test_fetch_leaves_only_the_file(size: int | None, md5: str | None, mirror: Mirror, dest: Path) -> None:
     assert fetch_quietly([mirror.url("good")], dest, md5=md5, size=size) == dest
     assert dest.read_bytes() == CONTENT
     assert visible(dest.parent) == [dest]
@@ -508,7 +508,7 @@ def test_fetch_recovers_from_a_wrong_beginning(size: int | None, beginning: byte
     assert fetch_quietly([mirror.url("good")], dest, size=size).read_bytes() == CONTENT
 
 
-def test_fetch_goes_on_where_a_mirror_broke_off(mirror: Mirror, dest: Path) -> None:
+def test_fetch_resumes_after_a_mirror_breaks_off(mirror: Mirror, dest: Path) -> None:
     assert fetch_quietly([mirror.url("breaking"), mirror.url("good")], dest).read_bytes() == CONTENT
     assert mirror.ranges == [None, "bytes=150000-"]
     assert mirror.sent == [150_000, 150_000]
@@ -522,13 +522,13 @@ def test_fetch_takes_the_next_mirror(bad: str, mirror: Mirror, dest: Path) -> No
 
 
 @pytest.mark.parametrize("bad", ["page", "shifted", "missing"])
-def test_a_mirror_with_something_else_does_not_cost_the_beginning(bad: str, mirror: Mirror, dest: Path) -> None:
+def test_a_mirror_with_other_content_keeps_the_partial_file(bad: str, mirror: Mirror, dest: Path) -> None:
     begin(dest, CONTENT[:1000])
     assert fetch_quietly([mirror.url(bad), mirror.url("good")], dest).read_bytes() == CONTENT
     assert mirror.ranges == ["bytes=1000-"] * 2
 
 
-def test_a_slow_mirror_loses_its_turn_but_not_its_bytes(mirror: Mirror, dest: Path) -> None:
+def test_a_slow_mirror_is_replaced_but_its_bytes_are_kept(mirror: Mirror, dest: Path) -> None:
     urls = [mirror.url("slow"), mirror.url("good")]
     assert fetch_quietly(urls, dest, clock=Clock(step=100.0), lowest_rate=1e-3).read_bytes() == CONTENT
     first, *others = mirror.ranges
@@ -538,21 +538,21 @@ def test_a_slow_mirror_loses_its_turn_but_not_its_bytes(mirror: Mirror, dest: Pa
     assert kept == sorted(kept)
 
 
-def test_a_slow_mirror_is_taken_where_no_other_delivers(mirror: Mirror, dest: Path) -> None:
+def test_a_slow_mirror_is_used_if_no_other_delivers(mirror: Mirror, dest: Path) -> None:
     urls = [mirror.url("slow"), mirror.url("missing")]
     assert fetch_quietly(urls, dest, clock=Clock(step=100.0), lowest_rate=1e-3).read_bytes() == CONTENT
     assert len(mirror.ranges) == 3
 
 
 @pytest.mark.parametrize("behaviour", ["drip", "headers"])
-def test_a_mirror_that_drips_is_given_up_even_if_it_is_the_last(behaviour: str, mirror: Mirror, dest: Path) -> None:
+def test_a_mirror_that_sends_byte_by_byte_is_given_up(behaviour: str, mirror: Mirror, dest: Path) -> None:
     options: dict[str, object] = {"clock": Clock(step=10.0), "timeout": 0.1, "lowest_rate": 5.0}
     with pytest.raises(ConnectionError, match=r"slow \(.* kB/s\)\]|no complete answer within 0.3 s\]"):
         fetch_quietly([mirror.url(behaviour)], dest, **options)
     assert fetch_quietly([mirror.url(behaviour), mirror.url("good")], dest, **options).read_bytes() == CONTENT
 
 
-def test_the_rate_is_judged_again_and_again() -> None:
+def test_the_rate_is_checked_in_each_period() -> None:
     times = iter([0.0, 9.0, 10.0, 15.0, 20.0])
     rate = _Rate(100.0, 10.0, lambda: next(times))
     rate.check(1)  # not yet
@@ -563,7 +563,7 @@ def test_the_rate_is_judged_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("length", ["huge", "odd", "negative"])
-def test_a_length_that_is_not_a_number_of_bytes_costs_the_turn(length: str, mirror: Mirror, dest: Path) -> None:
+def test_an_invalid_content_length_is_refused(length: str, mirror: Mirror, dest: Path) -> None:
     for size in (len(CONTENT), None):
         assert fetch_quietly([mirror.url(length), mirror.url("good")], dest, size=size).read_bytes() == CONTENT
         dest.unlink()
@@ -573,7 +573,7 @@ def test_a_length_that_is_not_a_number_of_bytes_costs_the_turn(length: str, mirr
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard", "pipe", "folder"])
 @pytest.mark.parametrize("md5", [MD5, None])
-def test_a_beginning_that_is_not_a_file_of_its_own_is_refused(
+def test_a_partial_file_that_is_not_a_regular_file_is_refused(
     kind: str, md5: str | None, mirror: Mirror, dest: Path, tmp_path: Path
 ) -> None:
     canary = tmp_path / "canary"
@@ -595,10 +595,10 @@ def test_a_beginning_that_is_not_a_file_of_its_own_is_refused(
     assert not dest.exists()
 
 
-def test_a_second_download_into_the_same_folder_says_so(mirror: Mirror, dest: Path) -> None:
+def test_a_second_download_into_the_same_folder_is_refused(mirror: Mirror, dest: Path) -> None:
     part = begin(dest, CONTENT[:1000])
     lock = FolderLock(dest.parent)
-    with pytest.raises(UsageError, match=f"another download into {dest.parent} is going on: wait for its end"):
+    with pytest.raises(UsageError, match=f"another download into {dest.parent} is running: wait until it ends"):
         fetch_quietly([mirror.url("good")], dest)
     assert part.read_bytes() == CONTENT[:1000]
     assert mirror.ranges == []
@@ -608,7 +608,7 @@ def test_a_second_download_into_the_same_folder_says_so(mirror: Mirror, dest: Pa
     assert fetch_quietly([mirror.url("good")], dest) == dest
 
 
-def test_all_failing_is_one_line_with_the_fix_and_notes_with_every_reason(
+def test_failure_gives_one_line_with_the_fix_and_notes_with_all_reasons(
     mirror: Mirror, dest: Path, tmp_path: Path
 ) -> None:
     closed = "http://127.0.0.1:9/nobody"
@@ -628,7 +628,7 @@ def test_all_failing_is_one_line_with_the_fix_and_notes_with_every_reason(
     assert visible(dest.parent) == []
 
 
-def test_without_any_answer_the_network_is_suspected(mirror: Mirror, tmp_path: Path) -> None:
+def test_no_answer_suggests_that_there_is_no_network(mirror: Mirror, tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9"
     with pytest.raises(ConnectionError) as info:
         download_cifar10(tmp_path / "data", url=f"{closed}/nobody", progress=False)
@@ -641,7 +641,7 @@ def test_without_any_answer_the_network_is_suspected(mirror: Mirror, tmp_path: P
         fetch_quietly([mirror.url("missing"), closed], tmp_path / "file.bin")
 
 
-def test_a_mirror_that_keeps_breaking_off_ends_and_leaves_what_it_sent(mirror: Mirror, dest: Path) -> None:
+def test_a_mirror_that_always_breaks_off_leaves_the_partial_file(mirror: Mirror, dest: Path) -> None:
     with pytest.raises(ConnectionError, match="ended after 262,500 of 300,000 bytes"):
         fetch_quietly([mirror.url("breaking")], dest)
     assert mirror.ranges == [None, "bytes=150000-", "bytes=225000-"]
@@ -659,7 +659,7 @@ def test_an_answer_without_length_stops_at_the_expected_size(mirror: Mirror, des
     assert fetch_quietly([mirror.url("endless")], dest).read_bytes() == CONTENT
 
 
-def test_a_file_that_is_there_is_fetched_again_only_when_wrong(mirror: Mirror, dest: Path) -> None:
+def test_an_existing_file_is_downloaded_again_only_if_it_is_wrong(mirror: Mirror, dest: Path) -> None:
     dest.parent.mkdir()
     dest.write_bytes(CONTENT)
     fetch_quietly([mirror.url("missing")], dest)
@@ -673,7 +673,7 @@ def test_a_file_that_is_there_is_fetched_again_only_when_wrong(mirror: Mirror, d
 
 @pytest.mark.parametrize("urls", [[], ["ftp://127.0.0.1/a"], ["data:,a"], ["/a"], ["http://127.0.0.1/a", "b"]])
 def test_other_addresses_are_refused(urls: list[str], dest: Path) -> None:
-    with pytest.raises(ValueError, match="needs addresses with http://, https:// or file://"):
+    with pytest.raises(ValueError, match="must start with http://, https:// or file://"):
         fetch_quietly(urls, dest)
 
 

@@ -1,4 +1,4 @@
-"""What the campaigns share: how many faults, and a server that runs command lines in processes of their own."""
+"""Fixtures of the fault campaigns: the number of faults, and a server that runs commands in new processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = os.environ.get("LIGHTNING_CIFAR_FAULTS")
 
 @pytest.fixture
 def faults() -> Callable[[int], int]:
-    """How many of a whole campaign's faults there shall be: all, or as many as LIGHTNING_CIFAR_FAULTS says."""
+    """Return a function that limits the number of faults of a campaign to LIGHTNING_CIFAR_FAULTS, if it is set."""
     return lambda whole: min(whole, int(MOST)) if MOST else whole
 
 
@@ -27,11 +27,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.jobs = 0
-        words = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+        args = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIGHTNING_CIFAR_TRACEBACK": "1"}
         with (folder / "server.log").open("w") as log:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder
+                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder
             )
         self._answer()
 
@@ -43,7 +43,7 @@ class Server:
         return answer
 
     def run(self, folder: Path, *runs: list[str], **job: Any) -> dict[str, Any]:
-        """Run command lines side by side, in ``folder`` as far as their file operations are counted."""
+        """Run commands in parallel; file operations in ``folder`` are counted."""
         assert self.process.stdin is not None
         self.jobs += 1
         log, note = self.folder / f"job-{self.jobs}.log", self.folder / "note"

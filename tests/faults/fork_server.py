@@ -1,8 +1,7 @@
-"""Runs command lines in processes forked from one that has loaded everything, and ends them by SIGKILL.
+"""Runs commands in processes forked from a warm one, and kills them with SIGKILL.
 
-A job is a line of JSON on stdin, its outcome a line on stdout. It is a program of its own, so that no thread of the
-tests is forked with it. All pictures but the GIF's are a dot: they are not compared, and drawing them takes longer than
-the training.
+A job is a line of JSON on stdin, its result a line on stdout. It is a separate program, so that no thread of the tests
+is forked. All pictures except the GIF are a dot: they are not compared, and drawing them takes longer than training.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ def kill(delay: float = 0.0) -> None:
 
 
 class Watch:
-    """Knows what a run is doing, and may end it there.
+    """Records the current phase of a run, and can kill it there.
 
     Args:
-        note: a file that holds the current phase, also after a kill.
-        folder: of the run, whose file operations are counted.
-        aim: ``{"phase": name, "nth": n, "delay": s}`` kills so long after the n-th beginning of a phase,
-            ``{"file": n, "delay": s}`` so long after the n-th file operation was asked for, with 0 s before it is done.
+        note: File with the current phase, also after a kill.
+        folder: Folder of the run, whose file operations are counted.
+        aim: ``{"phase": name, "nth": n, "delay": s}`` kills s seconds after the n-th beginning of a phase,
+            ``{"file": n, "delay": s}`` s seconds after the n-th file operation is requested, for 0 s before it is done.
     """
 
     def __init__(self, note: Path, folder: Path, aim: dict[str, Any]) -> None:
@@ -111,7 +110,7 @@ class Watch:
 
 
 def stock(folder: str) -> int:
-    """The same network, data and length with what Lightning has of its own, continued from its last checkpoint."""
+    """Train the same network on the same data with Lightning only, continued from its last checkpoint."""
     pl.seed_everything(0, verbose=False)
     model = LeNet(dropout=0.2, mixup=0.3, optimizer="adam", lr=0.003)
     data = SyntheticDataModule(num_train=96, num_val=32, batch_size=32)
@@ -133,8 +132,8 @@ def stock(folder: str) -> int:
     return 0
 
 
-def child(job: dict[str, Any], words: list[str], log: Path) -> None:
-    """What a forked process does; it does not come back."""
+def child(job: dict[str, Any], args: list[str], log: Path) -> None:
+    """Run a command in the forked process, and exit."""
     code = 1
     try:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -149,7 +148,7 @@ def child(job: dict[str, Any], words: list[str], log: Path) -> None:
         watch.wrap(weight_gif.WeightGIF, "_render", "gif")
         watch.wrap(pl.LightningModule, "optimizer_step", "step")
         sys.addaudithook(watch.audit)
-        code = stock(words[1]) if words[0] == "stock" else main(words)
+        code = stock(args[1]) if args[0] == "stock" else main(args)
         if job.get("trace"):
             trace = {"counts": watch.counts, "seconds": watch.seconds, "files": watch.num_files}
             Path(job["trace"]).write_text(json.dumps(trace))
@@ -162,13 +161,13 @@ def child(job: dict[str, Any], words: list[str], log: Path) -> None:
 
 
 def do(job: dict[str, Any]) -> dict[str, Any]:
-    """Fork one process for each command line, wait, and kill those that are left after ``kill_after`` seconds."""
+    """Fork one process for each command, wait, and kill those that still run after ``kill_after`` seconds."""
     begin = time.monotonic()
     pids = []
-    for i, words in enumerate(job["runs"]):
+    for i, args in enumerate(job["runs"]):
         pid = os.fork()
         if pid == 0:
-            child(job, words, Path(f"{job['log']}.{i}"))
+            child(job, args, Path(f"{job['log']}.{i}"))
         pids.append(pid)
     codes = []
     for pid in pids:
@@ -184,15 +183,15 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve() -> None:
-    """Warm up, then do what is asked for until stdin ends."""
+    """Warm up, then run jobs until stdin ends."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     dot = io.BytesIO()
     Image.new("RGB", (2, 2)).save(dot, "png")
     Figure.savefig = lambda self, to, **kwargs: to.write(dot.getvalue())  # type: ignore[method-assign]
-    words = [*WARM_UP.split(), "--run_dir", tempfile.mkdtemp() + "/run"]
+    args = [*WARM_UP.split(), "--run_dir", tempfile.mkdtemp() + "/run"]
     with redirect_stdout(sys.stderr):
-        assert main(words) == 0
+        assert main(args) == 0
     sys.stdout.write(json.dumps({"ready": True}) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:

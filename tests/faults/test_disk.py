@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one clear line, the last good state stays, and no part of a file is left."""
+"""A full or read-only disk: one clear line, the last state is kept, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+    args = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(args, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk, and not everywhere")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
@@ -71,7 +71,7 @@ def test_a_run_on_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.Capt
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
-def test_the_line_says_how_to_go_on(
+def test_the_message_states_how_to_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -81,7 +81,7 @@ def test_the_line_says_how_to_go_on(
     def training_step(self: LeNet, *args: object, **kwargs: object) -> object:
         if self.trainer.current_epoch < 2:
             return step(self, *args, **kwargs)
-        thread = threading.Thread(target=full)  # as TensorBoard's
+        thread = threading.Thread(target=full)  # as in TensorBoard
         thread.start()
         thread.join()
         return full()
@@ -103,9 +103,9 @@ def test_the_line_says_how_to_go_on(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_other_errors_of_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+def test_other_errors_of_threads_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: messages.append(args.exc_value))
 
     def fail(error: Exception) -> None:
         raise error
@@ -116,7 +116,7 @@ def test_other_errors_of_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> No
             thread = threading.Thread(target=fail, args=(error,))
             thread.start()
             thread.join()
-    assert told == [other]
+    assert messages == [other]
 
 
 def test_read_only(small_disk: Path) -> None:

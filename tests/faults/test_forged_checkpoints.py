@@ -1,4 +1,4 @@
-"""What a checkpoint may say: plain values from an allow-list. See docs/reliability.md, "Whom the package trusts"."""
+"""Checkpoints may contain only plain values from an allow-list, see docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder inside another one, in which nothing may appear."""
+    """Return an empty folder inside another one, in which no file may appear."""
     inside = tmp_path / "outside" / "inside"
     (inside / "images").mkdir(parents=True)
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(inside / "images/a.png")
@@ -52,7 +52,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forge(honest: Path, config: dict[str, Any] | None = None, **content: object) -> str:
-    """Another checkpoint, with other words in its configuration."""
+    """Write a checkpoint with another configuration."""
     held = torch.load(honest, weights_only=True)
     if config is not None:
         held[CONFIG_KEY] = yaml.safe_dump(yaml.safe_load(held[CONFIG_KEY]) | config)
@@ -113,7 +113,7 @@ def test_a_class_that_a_checkpoint_names_is_not_imported(
 
 
 @pytest.mark.parametrize("option", [["--run_dir", "run"], ["--run_dir", "evil.Net"]])
-def test_the_name_of_a_file_allows_no_class(honest: Path, here: Path, option: list[str]) -> None:
+def test_a_file_name_does_not_allow_a_class(honest: Path, here: Path, option: list[str]) -> None:
     (here / "evil.py").write_text(EVIL + "class ckpt(LeNet): pass\n")
     name = "evil.ckpt" if "run" in option else "evil.Net"
     path = forge(honest, {"model": {"class_path": name}}, class_path=name)
@@ -125,7 +125,7 @@ SQUEEZENET = {"class_path": "PretrainedSqueezeNet", "init_args": {"arch": "squee
 
 
 @pytest.mark.parametrize("place", ["alone", "member"])
-def test_weights_that_are_not_named_are_not_downloaded(honest: Path, here: Path, place: str) -> None:
+def test_weights_that_the_user_does_not_name_are_not_downloaded(honest: Path, here: Path, place: str) -> None:
     model: dict[str, Any] = SQUEEZENET
     if place == "member":
         model = {"class_path": "SideBySide", "init_args": {"members": {"a": SQUEEZENET}}}
@@ -136,7 +136,7 @@ def test_weights_that_are_not_named_are_not_downloaded(honest: Path, here: Path,
     assert taken == {"arch": "squeezenet1_1", "weights": None}
 
 
-def test_the_place_of_a_members_class_is_not_imported(honest: Path, here: Path) -> None:
+def test_the_module_of_a_member_class_is_not_imported(honest: Path, here: Path) -> None:
     arguments = {"members": {"a": {"class_path": "lightning_cifar.__main__.LeNet"}}}
     model = {"class_path": "SideBySide", "init_args": arguments}
     path = forge(honest, {"model": model}, class_path="SideBySide", hyper_parameters=arguments)
@@ -192,7 +192,7 @@ def test_neither_paths_nor_addresses_of_the_data_are_taken(honest: Path, here: P
     assert set(left_out) == {f"data.{name}" for name in ("root", "download", "url", "albumentations")}
 
 
-def test_the_users_word_allows_a_class_of_their_own(honest: Path, here: Path) -> None:
+def test_a_class_named_by_the_user_is_allowed(honest: Path, here: Path) -> None:
     path = forge(honest, {"model": {"class_path": "evil.Net", "init_args": {"lr": 0.1}}}, class_path="evil.Net")
     try:
         assert cli.main(["test", "--ckpt_path", path, "--model", "evil.Net", "--run_dir", "run", *QUIET]) == 0
@@ -205,7 +205,7 @@ def test_the_users_word_allows_a_class_of_their_own(honest: Path, here: Path) ->
 
 
 @pytest.mark.parametrize("command", ["test", "export", "explain"])
-def test_settings_of_lightnings_own_command_line_are_no_obstacle(honest: Path, here: Path, command: str) -> None:
+def test_settings_of_the_lightning_command_line_are_accepted(honest: Path, here: Path, command: str) -> None:
     held = torch.load(honest, weights_only=True)["hyper_parameters"]
     held |= {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": "lightning_cifar.LeNet"}
     assert run(command, forge(honest, hyper_parameters=held)) == 0
@@ -243,16 +243,16 @@ def test_a_checkpoint_is_read_once_for_a_command(
         assert read == [honest]
 
 
-def test_modules_beside_are_not_imported_by_libraries(tmp_path: Path) -> None:
-    """Pillow, for one, imports defusedxml and olefile where they exist; here they do in the current folder alone."""
+def test_libraries_do_not_import_modules_of_the_current_folder(tmp_path: Path) -> None:
+    """Pillow imports defusedxml and olefile if they exist; here they exist only in the current folder."""
     for name in ("olefile", "defusedxml", "org"):
         (tmp_path / f"{name}.py").write_text(f"open({CANARY!r}, 'w')")
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("model: {class_path: LeNet}\n")
     (tmp_path / "run/metrics.csv").write_text("epoch,step,val/accuracy\n0,1,0.5\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    words = [sys.executable, "-m", "lightning_cifar", "report", "run"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=False, text=True)
+    args = [sys.executable, "-m", "lightning_cifar", "report", "run"]
+    done = subprocess.run(args, cwd=tmp_path, env=environment, capture_output=True, check=False, text=True)
     assert not (tmp_path / CANARY).exists()
     assert (tmp_path / "run/report.html").exists(), done.stderr
 
@@ -264,7 +264,7 @@ RESUME = ["fit", "--resume", "run", "--trainer.max_epochs", "2", *QUIET]
 
 @pytest.fixture
 def run_folder(honest: Path, here: Path) -> Path:
-    """A copy of the run, which may be changed."""
+    """Return a copy of the run."""
     return Path(shutil.copytree(honest.parents[1], here / "run"))
 
 

@@ -1,4 +1,4 @@
-"""A hundred steps give the losses that they gave, on any machine."""
+"""The losses of a hundred steps do not change."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
 
-# Every tenth of a hundred steps of Adam; torch 2.14.1 on a CPU. A change of these is a change of data, draws, initial
-# weights, model or optimizer, and is said in the changelog.
+# Every tenth of a hundred steps of Adam; torch 2.14.1 on a CPU. Other values mean a change of data, random numbers,
+# initial weights, model or optimizer, which belongs in the changelog.
 GOLDEN = [2.29661, 2.29667, 2.29605, 2.26932, 2.30077, 2.24185, 2.23423, 2.16906, 2.15582, 1.71355]
 
 
@@ -34,8 +34,8 @@ def losses() -> list[float]:
 
 
 def test_golden_losses() -> None:
-    # Sums are made in another order on other processors and with other numbers of threads, and what that makes grows
-    # with the steps: 0.7 % at the end between one thread and two.
+    # The order of sums depends on the processor and the number of threads. The difference grows with the steps: between
+    # one thread and two it is 0.7 % at the end.
     found = losses()
     assert found[:4] == pytest.approx(GOLDEN[:4], rel=1e-3)
     assert found[4:] == pytest.approx(GOLDEN[4:], rel=3e-2)

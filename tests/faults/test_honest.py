@@ -1,4 +1,4 @@
-"""Honest files are accepted: no rule against hostile ones raises a false alarm."""
+"""Valid files are accepted: the rules against malicious files give no false alarms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile files: nothing in them is executed, and nothing is written where it does not belong."""
+"""Malicious files: nothing is executed, and nothing is written outside the folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DATA = {"class_path": "SyntheticDataModule", "init_args": {"num_train": 32, "num
 
 
 class Calls:
-    """Pickles as the call of any function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function: object, *arguments: object) -> None:
         self.reduced = (function, arguments)
@@ -70,9 +70,9 @@ def case(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     return add
 
 
-def refused(words: list[str]) -> None:
-    """The command line says no, in one line."""
-    assert cli.main([*words, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]) == 2
+def refused(args: list[str]) -> None:
+    """Check that the command line refuses the arguments in one line."""
+    assert cli.main([*args, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]) == 2
 
 
 # ---------------------------------------------------------------- pickles of data
@@ -97,7 +97,7 @@ CASES["data pickle: a frame without end"] = lambda: data_pickle(b"\x80\x04\x95" 
 
 
 def checkpoint(content: object = None, **more: object) -> str:
-    """A checkpoint, whole but for what is given."""
+    """Write a complete checkpoint with the given changes."""
     held = {"state_dict": LeNet().state_dict(), "global_step": 0, "epoch": 0, "pytorch-lightning_version": "2.6.6"}
     torch.save({**held, **more} if content is None else content, "evil.ckpt")
     return "evil.ckpt"
@@ -230,7 +230,7 @@ def _() -> None:
 def _() -> None:
     with zipfile.ZipFile("evil.ckpt", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("archive/data.pkl", bytes(100 << 20))
-    with pytest.raises(UsageError, match="packed"):
+    with pytest.raises(UsageError, match="compressed"):
         Checkpoint.read(Path("evil.ckpt"))
 
 
@@ -284,7 +284,7 @@ CASES["archive: a bomb"] = lambda: archive((member(BATCH), bytes(60 << 20)))
 
 
 def png(width: int, height: int) -> bytes:
-    """Claims so many pixels, of which hardly any are there."""
+    """Return a PNG that declares a size but contains few pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -346,7 +346,7 @@ def test_there_are_enough() -> None:
     assert len(NAMES) >= 50
 
 
-def test_the_canary_can_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_canary_detects_execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(CALLS["system"]()))
     assert Path(CANARY).exists()

@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment and continued end as if nothing had been."""
+"""Runs that are killed at any moment and continued end like uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ VARIANTS: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {  # cal
 
 
 class Experiment:
-    """A run of some variant, unbroken, and what is known of it."""
+    """An uninterrupted run of a variant, for comparison."""
 
     def __init__(self, server: Any, folder: Path, name: str) -> None:
         self.server, self.name = server, name
@@ -62,24 +62,24 @@ class Experiment:
         self.config.write_text(yaml.safe_dump(config))
         self.whole = folder / f"{name}-whole"
         trace = folder / "trace.json"
-        answer = server.run(self.whole, self.words(self.whole), trace=str(trace))
+        answer = server.run(self.whole, self.args(self.whole), trace=str(trace))
         assert answer["codes"] == [0], answer["said"]
         self.seconds = answer["seconds"]
         self.trace = json.loads(trace.read_text())
         self.end = outcome(self.whole)
 
     def check_against_a_fresh_process(self, folder: Path) -> None:
-        """A process forked from a warm one does what a new one does."""
-        words = [sys.executable, "-m", "lightning_cifar", *self.words(folder)]
+        """Check that a process forked from a warm one gives the result of a new one."""
+        args = [sys.executable, "-m", "lightning_cifar", *self.args(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(words, check=True, capture_output=True, env=environment)
+        subprocess.run(args, check=True, capture_output=True, env=environment)
         assert differences(self.end, outcome(folder)) == []
 
-    def words(self, folder: Path) -> list[str]:
+    def args(self, folder: Path) -> list[str]:
         return ["fit", "--config", str(self.config), "--run_dir", str(folder)]
 
     def moment(self, draw: random.Random) -> dict[str, Any]:
-        """When to kill: by the clock, at a file operation, or within a phase."""
+        """Choose when to kill: by time, at a file operation, or in a phase."""
         kind = draw.random()
         if kind < 0.3:
             return {"kill_after": draw.uniform(0.3, 1.0) * self.seconds}
@@ -92,17 +92,17 @@ class Experiment:
         return {"aim": {"phase": phase, "nth": draw.randint(1, count), "delay": delay}}
 
     def broken(self, folder: Path, draw: random.Random, kills: int) -> list[str]:
-        """Kill a run so many times, going on each time, and to the end; what each kill hit."""
+        """Kill and continue a run several times, then finish it; return the phase of each kill."""
         hit: list[str] = []
         for _ in range(kills + 1):
-            words = ["fit", "--resume", str(folder)]
+            args = ["fit", "--resume", str(folder)]
             if folder.exists() and not any((folder / "checkpoints").glob("resume*.ckpt")):
                 shutil.rmtree(folder)  # it broke before its first checkpoint
             if not folder.exists():
-                words = self.words(folder)
+                args = self.args(folder)
             if (folder / "result.json").exists():
                 break  # the last kill came too late
-            answer = self.server.run(folder, words, **(self.moment(draw) if len(hit) < kills else {}))
+            answer = self.server.run(folder, args, **(self.moment(draw) if len(hit) < kills else {}))
             if answer["codes"] == [-9]:
                 hit.append(answer["phase"])
             else:
@@ -114,7 +114,7 @@ class Experiment:
 
 
 def digests(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Of every tensor in a checkpoint, wherever it is."""
+    """Return the hash of every tensor in a checkpoint."""
     if isinstance(value, torch.Tensor):
         yield name, hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
@@ -123,7 +123,7 @@ def digests(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What must not depend on breaks."""
+    """Return everything that must not depend on interruptions."""
     found: dict[str, Any] = {}
     for name in ("last", "best"):
         path = folder / "checkpoints" / f"{name}.ckpt"
@@ -160,7 +160,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def campaign(server: Any, folder: Path, variants: list[str], kills: int, seed: int, most: int = 5) -> Counter[str]:
-    """Break runs until so many kills have hit; each must end as the unbroken one."""
+    """Kill runs until a number of kills hit; each run must end like the uninterrupted one."""
     draw = random.Random(seed)
     experiments = [Experiment(server, folder, name) for name in variants]
     if kills > 20:
@@ -186,7 +186,7 @@ def campaign(server: Any, folder: Path, variants: list[str], kills: int, seed: i
     return phases
 
 
-def test_killed_runs_end_as_unbroken_ones(server: Any, tmp_path: Path) -> None:
+def test_killed_runs_end_like_uninterrupted_ones(server: Any, tmp_path: Path) -> None:
     assert campaign(server, tmp_path, ["finder"], kills=4, seed=3, most=4).total() == 4
 
 
@@ -200,8 +200,8 @@ def test_whole_campaign(server: Any, tmp_path: Path, faults: Callable[[int], int
 
 @pytest.mark.slow
 @pytest.mark.timeout(4000)
-def test_what_lightning_alone_does(server: Any, tmp_path: Path, faults: Callable[[int], int]) -> None:
-    """Not ours to mend; the figure stands beside ours. It must not be better than ours."""
+def test_lightning_without_this_package(server: Any, tmp_path: Path, faults: Callable[[int], int]) -> None:
+    """The figure of Lightning, for comparison. It must not be better than that of this package."""
     draw = random.Random(0)
     folder = tmp_path / "whole"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""A hundred mistakes on the command line and in configurations: exit code 2, three lines at most, and the key named."""
+"""A hundred mistakes on the command line and in configurations: exit code 2, at most three lines, the key is named."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STUDY = "study good_study.yaml --out out"
 
 
 class Mistake(NamedTuple):
-    words: str
+    args: str
     named: str  # must stand in the message
     config: str | None = None  # written to bad.yaml
     late: bool = False  # cannot be known before an epoch was trained, whose folder stays
 
 
-def fit(words: str, named: str) -> Mistake:
-    return Mistake(f"{FIT} {words}", named)
+def fit(args: str, named: str) -> Mistake:
+    return Mistake(f"{FIT} {args}", named)
 
 
 def config(text: str, named: str) -> Mistake:
@@ -173,13 +173,13 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(mistake: Mistake, capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """What is wrong with the answer to a mistake."""
+    """Return the errors in the answer to a mistake."""
     if mistake.config is not None:
         Path("bad.yaml").write_text(mistake.config)
     capfd.readouterr()
     before = sorted(Path().rglob("*"))
     try:
-        code: object = cli.main(mistake.words.split())
+        code: object = cli.main(mistake.args.split())
     except SystemExit as stop:
         code = f"exit {stop.code}"
     except BaseException as error:
@@ -198,13 +198,13 @@ def check(mistake: Mistake, capfd: pytest.CaptureFixture[str]) -> list[str]:
         wrong += [] if mistake.late else [f"left {left}"]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
-    return [f"{mistake.words} {mistake.config or ''}: {'; '.join(wrong)}: {said}"] if wrong else []
+    return [f"{mistake.args} {mistake.config or ''}: {'; '.join(wrong)}: {said}"] if wrong else []
 
 
 def mistakes(table: list[Mistake], capfd: pytest.CaptureFixture[str]) -> None:
     wrong = [line for mistake in table for line in check(mistake, capfd)]
     with capfd.disabled():
-        print(f"{len(table)} mistakes, {len(wrong)} badly told", *wrong, sep="\n")  # noqa: T201
+        print(f"{len(table)} mistakes, {len(wrong)} with a bad message", *wrong, sep="\n")  # noqa: T201
     assert not wrong, wrong
 
 
@@ -221,10 +221,10 @@ def test_all_mistakes(capfd: pytest.CaptureFixture[str]) -> None:
     mistakes(TABLE, capfd)
 
 
-def test_what_needs_no_torch_is_told_at_once(tmp_path: Path) -> None:
+def test_mistakes_that_need_no_torch_do_not_import_it(tmp_path: Path) -> None:
     for i in WITHOUT_TORCH:
-        words = [sys.executable, "-X", "importtime", "-m", "lightning_cifar", *TABLE[i].words.split()]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
+        args = [sys.executable, "-X", "importtime", "-m", "lightning_cifar", *TABLE[i].args.split()]
+        done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
         said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
         assert done.returncode == 2, said
         assert len(said) == 1, said
@@ -235,13 +235,13 @@ def test_what_needs_no_torch_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_less_than_two_seconds(tmp_path: Path) -> None:
-    """Of the processor's time, since the machine may be shared."""
+    """Processor time is measured, because the machine may be shared."""
     seconds = []
     for i in WITHOUT_TORCH:
         before = os.times()
         begin = time.monotonic()
-        words = [sys.executable, "-m", "lightning_cifar", *TABLE[i].words.split()]
-        subprocess.run(words, check=False, cwd=tmp_path, capture_output=True)
+        args = [sys.executable, "-m", "lightning_cifar", *TABLE[i].args.split()]
+        subprocess.run(args, check=False, cwd=tmp_path, capture_output=True)
         after = os.times()
         used = after.children_user + after.children_system - before.children_user - before.children_system
         seconds.append((used, time.monotonic() - begin))

@@ -1,4 +1,4 @@
-"""Files with a flipped bit, a lost end or another's content are refused by the readers that the commands use."""
+"""Files with flipped bits, a missing end or the content of another file are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 4
 
 
 def cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """A copy in miniature, for once the official one."""
+    """Write a tiny copy of CIFAR-10 and make it the official one."""
     draw = np.random.default_rng(0)
     folder.mkdir()
     names = [*sources.TRAIN_BATCHES, "test_batch"]

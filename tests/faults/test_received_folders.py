@@ -172,7 +172,7 @@ for command, names in LINKED.items():
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, a study that has ended, and images."""
+    """Return a folder with a run, a finished study and images."""
     place = tmp_path_factory.mktemp("honest")
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(place, filter="data")

@@ -1,4 +1,4 @@
-"""Equal runs are equal to the bit. (Augmentation against batch size and ranks: tests/data/test_batches.py.)"""
+"""Equal runs are bit-identical. (For batch sizes and ranks see tests/data/test_batches.py.)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs that start at once into the same folder: one has it, the other says so."""
+"""Two runs start at the same time in one folder: one runs, the other reports an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORDS = """fit --model LeNet --data SyntheticDataModule --data.num_train 64 --da
 def test_one_wins(server: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     answer = server.run(folder, [*WORDS, str(folder)], [*WORDS, str(folder)])
-    assert sorted(answer["codes"]) == [0, 1], answer["said"]  # with tracebacks asked for, an error ends in 1
+    assert sorted(answer["codes"]) == [0, 1], answer["said"]  # with tracebacks, an error gives the exit code 1
     said = answer["said"][answer["codes"].index(1)].strip().splitlines()[-1]
     assert "exists" in said.lower()
     assert str(folder) in said
@@ -24,5 +24,5 @@ def test_one_wins(server: Any, tmp_path: Path) -> None:
     assert 0 in answer["codes"], answer["said"]
     if 1 in answer["codes"]:  # unless the first was over before the second began
         last = answer["said"][answer["codes"].index(1)].strip().splitlines()[-1]
-        assert "a run is going on" in last or "ended" in last
+        assert "another run is using" in last or "ended" in last
     assert (folder / "result.json").is_file()

@@ -402,7 +402,7 @@ def test_pictures_are_opened_by_their_content(
     assert picture.kind == "jpeg"
     assert len(page.picture_notes) == 2
     assert "bomb.png cannot be read as a picture (it has more than 89 million pixels" in page.picture_notes[0]
-    assert "script.png cannot be read as a picture (no image (png, jpeg, webp, bmp, gif)" in page.picture_notes[1]
+    assert "script.png cannot be read as a picture (not an image (png, jpeg, webp, bmp, gif)" in page.picture_notes[1]
     assert not any("\n" in note for note in page.picture_notes)
 
 
