@@ -54,6 +54,16 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
 
     Raises:
         ValueError: A value is out of range, or the split is larger than the data.
+
+    Example:
+        >>> class Noise(ImageDataModule):
+        ...     class_names, own_mean, own_std = ("a", "b"), (0.5,) * 3, (0.25,) * 3
+        ...     def load(self, part):
+        ...         images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+        ...         return LabelledImages(images, np.arange(60) % 2)
+        >>> images, labels = next(iter(Noise(num_val=10, batch_size=4).train_dataloader()))
+        >>> images.shape
+        torch.Size([4, 3, 32, 32])
     """
 
     class_names: tuple[str, ...]

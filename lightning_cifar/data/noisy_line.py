@@ -65,7 +65,9 @@ class NoisyLineDataModule(SeededLoaders, pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_at_least(2, num_points=num_points)
-        check_at_least(1, batch_size=batch_size, passes=passes)
+        check_at_least(1, passes=passes)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size (={batch_size}) must be at least 1, or null for all points.")
         if not (math.isfinite(noise) and noise >= 0):
             raise ValueError(f"noise (={noise}) must be 0 or a positive number.")
         if not math.isfinite(slope):
