@@ -70,7 +70,7 @@ def test_every_damaged_byte_of_the_checksum_file_is_detected(tmp_path: Path) -> 
     for place in range(64):
         for value in (0x00, 0xFF, 0x80, ord(" "), ord("\n")):
             beside(path).write_bytes(digest[:place] + bytes([value]) + digest[place + 1 :])
-            with pytest.raises(DamagedError, match=r"a\.ckpt is damaged: .* in a\.ckpt\.sha256\."):
+            with pytest.raises(DamagedError, match=r"a\.ckpt is damaged: .* differs from a\.ckpt\.sha256\."):
                 read_verified(path)
     move_verified(path, tmp_path / "b.ckpt")  # what is damaged can still be moved and replaced
     with pytest.raises(DamagedError, match=r"b\.ckpt is damaged"):

@@ -125,7 +125,7 @@ def test_without_a_training_folder_a_checkpoint_names_the_classes(tmp_path: Path
     data = make(tmp_path, class_names=list(CLASSES))
     data.setup("test")
     assert len(content(data.test_dataloader())) == 6
-    with pytest.raises(ValueError, match="has no folder train beside testing: add one, or rename one"):
+    with pytest.raises(ValueError, match="has testing but no folder train: add one, or rename one"):
         make(tmp_path).setup("test")
 
 

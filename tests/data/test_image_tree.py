@@ -95,8 +95,8 @@ def test_classes_may_be_named_like_splits(tmp_path: Path, names: tuple[str, ...]
         (("Train/cat/a.jpg", "train/cat/a.jpg"), "Train, train in .* are both train images"),
         (("training/", "train/cat/a.jpg"), "train, training in .* are both train images"),
         (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) and of classes \(plane\): move one kind"),
-        (("test/cat/a.jpg", "cat/a.jpg", "dog/a.jpg"), r"splits \(test\) beside folders of classes \(cat, dog\)"),
-        (("train/cat/a.jpg", "test/cat/a.jpg", "cat/a.jpg"), r"splits \(train, test\) beside .* classes \(cat\)"),
+        (("test/cat/a.jpg", "cat/a.jpg", "dog/a.jpg"), r"splits \(test\) and of classes \(cat, dog\)"),
+        (("train/cat/a.jpg", "test/cat/a.jpg", "cat/a.jpg"), r"splits \(train, test\) and of classes \(cat\)"),
         (("cat/train/a.jpg", "cat/test/a.jpg", "dog/train/a.jpg"), r"cat contains folders of splits \(train, test\)"),
         (
             ("archive/train/cat/a.jpg", "archive/val/cat/a.jpg"),
@@ -162,7 +162,10 @@ def test_a_missing_folder_names_the_fix(tmp_path: Path) -> None:
     [
         ((), "contains no images: add images .png, jpg"),
         (("notes.txt",), "contains no images"),
-        (("a.jpg", "b.jpg"), r"has images \(a.jpg, ...\) but no class folders: put them into one folder a class"),
+        (
+            ("a.jpg", "b.jpg"),
+            r"has images \(a.jpg, ...\) but no class folders: put them into one folder for each class",
+        ),
         (("cat/a.jpg",), r"has only one class folder \(cat\): add at least one more"),
     ],
 )

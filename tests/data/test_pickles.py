@@ -131,15 +131,15 @@ def test_a_name_with_control_characters_stays_on_one_line() -> None:
         (b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00zlib\x86R.", "other than to latin1"),
         (b"\x80\x02c_codecs\nencode\nK\x05X\x06\x00\x00\x00latin1\x86R.", "other than to latin1"),
         # Attributes of what the file may name, set by BUILD.
-        (b"\x80\x02c_codecs\nencode\n}U\x08__call__K\x01sb.", "a state for an object that has none"),
-        (b"\x80\x02c_codecs\nencode\nN}U\x09_functionK\x01s\x86b.", "a state for an object that has none"),
+        (b"\x80\x02c_codecs\nencode\n}U\x08__call__K\x01sb.", "a state for an object without one"),
+        (b"\x80\x02c_codecs\nencode\nN}U\x09_functionK\x01s\x86b.", "a state for an object without one"),
         (b"\x80\x02r\xff\xff\xff\x7f.", "memo index"),
         (b"\x80\x02]r\xff\xff\xff\xff.", "memo index"),
         (b"\x80\x02\x82\x01.", "extension code"),
     ],
 )
 def test_misuse_of_allowed_globals(content: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=f"batch holds .*{reason}.*not an official CIFAR-10 batch"):
+    with pytest.raises(ValueError, match=f"batch contains .*{reason}.*not an official CIFAR-10 batch"):
         read_pickle(content, name="batch")
 
 
