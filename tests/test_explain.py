@@ -51,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Three good files, one damaged, one that is no image, and a folder."""
+    """Three good files, one damaged, one that is not an image, and a folder."""
     folder = tmp_path / "images"
     (folder / "inside").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -314,7 +314,7 @@ def test_folders_without_an_image(
     for folder, said in (
         ("nowhere", "--images nowhere: No such file or directory"),
         ("empty", "there is no image in --images empty: it is empty"),
-        ("images/notes.txt", "notes.txt is left out: no image"),
+        ("images/notes.txt", "notes.txt is left out: not an image"),
         ("bad", "no image could be read: broken.png is left out: damaged"),
     ):
         assert said in error_of(capsys, "--ckpt_path", checkpoint, "--images", folder)

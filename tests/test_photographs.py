@@ -253,7 +253,7 @@ def test_a_resumed_run_must_have_the_same_classes(root: Path, capsys: pytest.Cap
     assert error_of(capsys, args).endswith("data.root is missing: pass --data.root with the folder of the images.")
     args += ["--data.root", "photographs"]
     message = error_of(capsys, args)
-    assert "and the checkpoint was trained with 3 classes (Disc, holiday, square): pass the folder" in message
+    assert "but the checkpoint was trained with 3 classes (Disc, holiday, square): pass the folder" in message
 
 
 def test_a_checkpoint_of_another_number_of_classes_names_the_numbers(

@@ -135,7 +135,7 @@ def test_of_two_checkpoints_the_last_good_one_is_taken(
     newest.write_bytes(content)
     (broken / ".metrics.csv.77.part").write_text("left by a kill")
     run("--resume", str(broken))
-    assert f"{newest} is damaged: its SHA-256 is not the one" in capsys.readouterr().err
+    assert f"{newest} is damaged: its SHA-256 differs from" in capsys.readouterr().err
     assert all(torch.equal(value, weights(broken)[name]) for name, value in weights(whole).items())
     assert table(whole) == table(broken)
     assert not list(broken.rglob("*.part"))
