@@ -347,9 +347,9 @@ def test_checkpoints_that_cannot_be_used(
             save(path, good | change)
         assert said in error_of(capsys, "--ckpt_path", path, "--images", images)
     path = save(tmp_path / "silent.ckpt", {"state_dict": weights})
-    assert "does not say which network" in error_of(capsys, "--ckpt_path", path, "--images", images)
+    assert "does not name the class of its network" in error_of(capsys, "--ckpt_path", path, "--images", images)
     path = save(tmp_path / "no_data.ckpt", plain)
-    assert "says nothing of its data" in error_of(capsys, "--ckpt_path", path, "--images", images)
+    assert "does not name its data" in error_of(capsys, "--ckpt_path", path, "--images", images)
 
 
 def test_grey_networks_of_another_size(tmp_path: Path, images: Path) -> None:

@@ -71,4 +71,4 @@ def test_outputs_without_a_name_get_their_number(content: Content, path: Path) -
     torch.save(content | {"state_dict": model.state_dict(), "hyper_parameters": {"num_classes": 4}}, path)
     trained = load_trained(path)
     assert trained.class_names == ("class 0", "class 1", "class 2", "class 3")
-    assert "do not go with 4 outputs" in trained.notes[0]
+    assert "and the network 4 outputs" in trained.notes[0]

@@ -1,55 +1,53 @@
-"""What is taken from the configuration in a checkpoint.
+"""Settings that are taken from the configuration in a checkpoint.
 
 A checkpoint is untrusted data. Only plain values are taken from it, by the rules in this file: a model class with its
 hyper-parameters, a data class with settings that are neither paths nor addresses, and the Trainer's numeric settings.
-Callbacks, loggers, strategies, plugins, profilers, folders and callables are never taken. Nothing that a checkpoint
-names is imported, unless the user names it too.
+Callbacks, loggers, strategies, plugins, profilers, folders and callables are never taken. A class that a checkpoint
+names is imported only if it is a public class of this package, or if the user names it too.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from inspect import signature
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_cifar import data, models
+from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.models.arguments import argument_names
 from lightning_cifar.models.transfer import Transfer
 
-if TYPE_CHECKING:
-    from lightning_cifar.checkpoints.reading import Checkpoint
-
-_TRAINER = (
+_PACKAGES = {"model": models, "data": data}
+_NUMBERS = (  # of the Trainer; of the data, all numbers but "download", which would cause a request to a network
     *("max_epochs", "min_epochs", "max_steps", "min_steps"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"),
     *("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps"),
     *("accumulate_grad_batches", "gradient_clip_val", "deterministic", "detect_anomaly", "sync_batchnorm"),
 )
-_TRAINER_TEXTS = ("precision", "gradient_clip_algorithm")
+_TEXTS = {
+    "trainer": ("precision", "gradient_clip_algorithm"),
+    "data": ("augment", "class_names", "resize", "statistics", "damaged"),
+}
 _NEVER = ("callbacks", "logger", "strategy", "plugins", "profiler")
-_DATA_TEXTS = ("augment", "class_names", "resize", "statistics", "damaged")
-_MOST = 10_000  # items in a list: names of classes, at most
-_NETWORK = ("download",)
-"""Of the data: would make the checkpoint cause a request to a network."""
+_MAX_ITEMS = 10_000  # of a list, such as the names of the classes
 
 
 def trained_settings(
     checkpoint: Checkpoint, *, of_fit: bool, allowed: Collection[str] = (), given: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a run that goes on from a checkpoint, or evaluates it.
+    """Settings for a run that continues or evaluates a checkpoint.
 
     Args:
-        checkpoint: Of any origin.
+        checkpoint: Any checkpoint; it is not trusted.
         of_fit: Whether the run trains. Only then are the Trainer's settings taken.
-        allowed: Dotted names of classes outside this package that may be imported: the user wrote them.
+        allowed: Dotted names of classes outside this package that may be imported, because the user wrote them.
         given: Sections, ``model`` or ``data``, for which the user names a class.
 
     Returns:
-        The settings: ``seed_everything``, ``model``, ``data`` and ``trainer``, as far as the checkpoint has them; and
-        the names of those that were left out although the training had them.
+        The settings ``seed_everything``, ``model``, ``data`` and ``trainer``, if the checkpoint contains them, and the
+        names of the settings of the training that are not taken.
 
     Raises:
         UsageError: If a class is not one of this package, or a setting does not exist in this version.
@@ -58,174 +56,120 @@ def trained_settings(
     settings: dict[str, Any] = {}
     if isinstance(seed := config.get("seed_everything"), int) and _is_numeric(seed):
         settings["seed_everything"] = seed
-    model = model_settings(checkpoint, allowed, is_given="model" in given)
-    if model is not None:
-        settings["model"] = model
-    source = data_settings(checkpoint, allowed, is_given="data" in given)
-    if source is not None:
-        settings["data"] = {"class_path": source[0], "init_args": source[1]}
-        left_out += [f"data.{name}" for name in source[2]]
+    for name in _PACKAGES:
+        section = read_section(checkpoint, name, allowed, is_given=name in given)
+        if section is None:
+            continue
+        kind, class_path, taken = section
+        held = _mapping(config.get(name)).get("init_args")
+        if name == "model" and held is not None:  # the data determine the others, such as num_classes
+            taken = {key: value for key, value in taken.items() if key in _mapping(held) or key == "weights"}
+        if name == "data":
+            known = signature(kind).parameters
+            others = {key: value for key, value in _mapping(held).items() if key not in taken}
+            left_out += [f"data.{key}" for key in others if key not in known or others[key] != known[key].default]
+        settings[name] = {"class_path": class_path, "init_args": taken}
     if of_fit:
         held = _mapping(config.get("trainer"))
-        taken = {name: held[name] for name in _TRAINER if name in held and _is_numeric(held[name])}
-        taken |= {name: held[name] for name in _TRAINER_TEXTS if isinstance(held.get(name), str | int)}
-        settings["trainer"] = taken
+        settings["trainer"] = {name: held[name] for name in _NUMBERS if name in held and _is_numeric(held[name])}
+        settings["trainer"] |= {name: held[name] for name in _TEXTS["trainer"] if isinstance(held.get(name), str | int)}
         left_out += [f"trainer.{name}" for name in _NEVER if held.get(name) not in (None, True, [], "auto")]
     return settings, left_out
 
 
-def model_settings(
-    checkpoint: Checkpoint, allowed: Collection[str] = (), *, is_given: bool = False, all_of_them: bool = False
-) -> dict[str, Any] | None:
-    """Class and arguments of the network in a checkpoint; None if it does not say, or the user says another.
+def read_section(
+    checkpoint: Checkpoint, name: str, allowed: Collection[str] = (), *, is_given: bool = False
+) -> tuple[type[Any], str, dict[str, Any]] | None:
+    """The class of the model or of the data in a checkpoint, its name, and its arguments.
 
-    Args:
-        checkpoint: Of any origin.
-        allowed: See :func:`trained_settings`.
-        is_given: Whether the user names a class.
-        all_of_them: With the arguments that a command line takes from the data, such as ``num_classes``.
+    The arguments of a model include those that a run takes from the data, such as ``num_classes``. The result is None
+    if the checkpoint does not contain the section ``name``, or if the user names another class (``is_given``).
 
     Raises:
         UsageError: See :func:`trained_settings`.
     """
-    section = _mapping(checkpoint.config.get("model"))
-    class_path = checkpoint.content.get("class_path") or section.get("class_path")
-    if class_path is None or (is_given and not _is_known(class_path, models, allowed)):
+    section = _mapping(checkpoint.config.get(name))
+    class_path, held = section.get("class_path"), _mapping(section.get("init_args"))
+    if name == "model":
+        class_path = checkpoint.content.get("class_path") or class_path
+    if class_path is None or (is_given and str(class_path) not in allowed and not _is_public(str(class_path), name)):
         return None
-    found = find_class(checkpoint, class_path, models, "--model", allowed)
-    # The hyper-parameters are what the model had in the end, a learning rate that was found included.
-    held = checkpoint.hyper_parameters or _mapping(section.get("init_args"))
-    settings = _with_own_weights(checkpoint, held, allowed)
-    _refuse_unknown(checkpoint, found, settings, "model")
-    if "init_args" in section and not all_of_them:  # there, the data determine the others
-        names = _mapping(section["init_args"]).keys()
-        settings = {name: value for name, value in settings.items() if name in names}
-    return {"class_path": _path_of(class_path, found), "init_args": settings | _no_weights(found)}
-
-
-def data_settings(
-    checkpoint: Checkpoint, allowed: Collection[str] = (), *, is_given: bool = False
-) -> tuple[str, dict[str, Any], list[str]] | None:
-    """Class and arguments of the data of a training, and the names of the arguments that are not taken.
-
-    Raises:
-        UsageError: See :func:`trained_settings`.
-    """
-    section = _mapping(checkpoint.config.get("data"))
-    class_path = section.get("class_path")
-    if class_path is None or (is_given and not _is_known(class_path, data, allowed)):
-        return None
-    found = find_class(checkpoint, class_path, data, "--data", allowed)
-    held = _mapping(section.get("init_args"))
-    taken = {name: value for name, value in held.items() if _is_taken(name, value)}
-    _refuse_unknown(checkpoint, found, taken, "data")
-    defaults = {name: parameter.default for name, parameter in signature(found).parameters.items()}
-    left_out = [name for name, value in held.items() if name not in taken and value != defaults.get(name)]
-    return _path_of(class_path, found), taken, left_out
+    kind, path = find_class(checkpoint, str(class_path), name, allowed)
+    if name == "model":
+        # The hyper-parameters are those at the end of the training: they include a learning rate that was found.
+        network = {"class_path": class_path, "init_args": checkpoint.hyper_parameters or held}
+        taken = _plain(checkpoint, name, network, allowed)["init_args"]
+    else:
+        taken = {key: value for key, value in held.items() if _is_taken_of_data(key, value)}
+    known = argument_names(kind) if kind.__module__.startswith("lightning_cifar.") else taken
+    unknown = next((key for key in taken if key not in known), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{checkpoint.path} was written by another version: its setting {name}.{str(unknown)[:80]} does not "
+            f"exist in {kind.__name__} here. Use the version that wrote it, or train again."
+        )
+    return kind, path, taken
 
 
 def find_class(
-    checkpoint: Checkpoint, class_path: object, module: ModuleType, option: str, allowed: Collection[str] = ()
-) -> type[Any]:
-    """A class that a checkpoint names: a public one of this package, or one that the user names too.
+    checkpoint: Checkpoint, class_path: str, section: str, allowed: Collection[str] = ()
+) -> tuple[type[Any], str]:
+    """A class that a checkpoint names, and its name: a public class of this package, or one that the user names too.
 
-    Nothing else is imported, and nothing is called.
-
-    Args:
-        checkpoint: For the message.
-        class_path: As the checkpoint has it.
-        module: ``lightning_cifar.models`` or ``lightning_cifar.data``.
-        option: With which the user can name it.
-        allowed: Names that the user wrote.
+    Nothing else is imported, and nothing is called. Of a class of this package only the last part of the name counts:
+    earlier versions had some classes in other modules.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If the class is neither, or cannot be imported.
     """
-    if not isinstance(class_path, str):
-        raise UsageError(f"{checkpoint.path} names a class by a {type(class_path).__name__}, which is not text.")
-    name = class_path.rpartition(".")[2]
-    if class_path in allowed and not class_path.startswith("lightning_cifar."):
-        try:
-            found = getattr(importlib.import_module(class_path.rpartition(".")[0]), name)
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"{option} {class_path} cannot be imported: {one_line(error)[:160]}") from error
-        if not isinstance(found, type):
-            raise UsageError(f"{option} {class_path} is not a class.")
-        return found
-    if not _is_known(class_path, module, ()):
+    place, _, name = class_path.rpartition(".")
+    if _is_public(class_path, section):
+        return getattr(_PACKAGES[section], name), f"lightning_cifar.{name}"
+    if class_path not in allowed:
         raise UsageError(
             f"{checkpoint.path} names {class_path[:100]!r}, which is not a class of this package. "
-            f"If you trust it, pass {option} {class_path[:100]}."
+            f"If you trust it, pass --{section} {class_path[:100]}, or a --config that names it."
         )
-    known: type[Any] = getattr(module, name)
-    return known
+    try:
+        found = getattr(importlib.import_module(place), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--{section} {class_path} cannot be imported: {one_line(error)[:160]}") from error
+    if not isinstance(found, type):
+        raise UsageError(f"--{section} {class_path} is not a class.")
+    return found, class_path
 
 
-def _is_known(class_path: object, module: ModuleType, allowed: Collection[str]) -> bool:
-    if not isinstance(class_path, str):
-        return False
+def _is_public(class_path: str, section: str) -> bool:
     place, _, name = class_path.rpartition(".")
-    # By its public name: where in the package an earlier version had it does not matter.
-    return class_path in allowed or (place.split(".")[0] in ("", "lightning_cifar") and name in module.__all__)
+    return place.split(".")[0] in ("", "lightning_cifar") and name in _PACKAGES[section].__all__
 
 
-def _path_of(class_path: str, found: type[Any]) -> str:
-    ours = found.__module__.startswith("lightning_cifar.")
-    return f"lightning_cifar.{found.__name__}" if ours else class_path
-
-
-def _with_own_weights(checkpoint: Checkpoint, held: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
-    """Hyper-parameters without files of weights: the checkpoint has the weights. Members' classes are checked too."""
-    settings: dict[str, Any] = {}
-    for name, value in held.items():
-        if isinstance(value, dict):
-            value = _with_own_weights(checkpoint, value, allowed)
-        if name == "class_path":
-            member = find_class(checkpoint, value, models, "--config with it, or --model", allowed)
-            value = _path_of(value, member)  # the place in the package is not imported
-        settings[name] = None if name == "weights" else _plain(checkpoint, name, value)
-    if "class_path" in held and isinstance(settings.setdefault("init_args", {}), dict):
-        settings["init_args"] |= _no_weights(member)
-    return settings
-
-
-def _no_weights(found: type[Any]) -> dict[str, None]:
-    """Say it even where the checkpoint does not: the default of a pretrained network is to download them."""
-    return {"weights": None} if issubclass(found, Transfer) else {}
-
-
-def _plain(checkpoint: Checkpoint, name: str, value: Any) -> Any:
+def _plain(checkpoint: Checkpoint, name: str, value: Any, allowed: Collection[str]) -> Any:
+    """A setting of plain values, without files of weights: the checkpoint contains the weights. Classes are checked."""
     if isinstance(value, list | tuple):
-        return [_plain(checkpoint, name, item) for item in value]
+        return [_plain(checkpoint, name, item, allowed) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(checkpoint, name, item) for key, item in value.items()}
+        items = {str(key): None if key == "weights" else item for key, item in value.items()}
+        plain = {key: _plain(checkpoint, key, item, allowed) for key, item in items.items()}
+        if "class_path" in plain:
+            kind, plain["class_path"] = find_class(checkpoint, str(plain["class_path"]), "model", allowed)
+            if issubclass(kind, Transfer):  # by default, its weights are downloaded
+                plain["init_args"] = {**_mapping(plain.get("init_args")), "weights": None}
+        return plain
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise UsageError(f"{checkpoint.path}: its setting {name[:80]} is a {type(value).__name__}, not a plain value.")
 
 
-def _refuse_unknown(checkpoint: Checkpoint, found: type[Any], settings: Mapping[str, Any], section: str) -> None:
-    """Refuse a setting that this version of a class does not have."""
-    if not found.__module__.startswith("lightning_cifar."):
-        return  # the user's own class checks its arguments
-    known = argument_names(found)
-    unknown = next((name for name in settings if name not in known), None)
-    if unknown is not None:
-        raise UsageError(
-            f"{checkpoint.path} was written by another version: its setting {section}.{str(unknown)[:80]} does not "
-            f"exist in {found.__name__} here. Use the version that wrote it, or train again."
-        )
-
-
-def _is_taken(name: str, value: object) -> bool:
-    if name in _DATA_TEXTS and not (isinstance(value, list) and len(value) > _MOST):
-        return True
-    return name not in _NETWORK and _is_numeric(value)
+def _is_taken_of_data(name: object, value: object) -> bool:
+    if name in _TEXTS["data"]:
+        return not isinstance(value, list) or len(value) <= _MAX_ITEMS
+    return name != "download" and _is_numeric(value)
 
 
 def _is_numeric(value: object) -> bool:
     if isinstance(value, list):
-        return len(value) <= _MOST and all(_is_numeric(item) for item in value)
+        return len(value) <= _MAX_ITEMS and all(_is_numeric(item) for item in value)
     return value is None or isinstance(value, float) or (isinstance(value, bool | int) and abs(value) < 2**63)
 
 

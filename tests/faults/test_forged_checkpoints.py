@@ -1,4 +1,4 @@
-"""Checkpoints may contain only plain values from an allow-list, see docs/reliability.md."""
+"""Only plain values from an allow-list are taken from a checkpoint. See "Trust model" in docs/reliability.md."""
 
 from __future__ import annotations
 
