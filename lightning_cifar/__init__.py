@@ -1,4 +1,4 @@
-"""What a training choice does to a convolutional network on CIFAR-10.
+"""Train convolutional networks on CIFAR-10 and compare training choices.
 
 The public names are listed in ``__init__.pyi``. Each is imported on first use, so that ``import lightning_cifar`` loads
 neither torch nor matplotlib.

@@ -1,7 +1,7 @@
-"""Where the pictures and tables of a run go: files under the run's folder, and every logger that takes images.
+"""Write the pictures and tables of a run to files in its folder and to the loggers that accept images.
 
-Everything here acts on global rank zero only, writes nothing in ``fast_dev_run``, and works without any logger. A file
-appears whole or not at all. Nothing here communicates between ranks, so that a caller may guard it by rank.
+The functions act only on global rank zero, write nothing in ``fast_dev_run``, and work without a logger. They write
+files atomically, and do not communicate between ranks, so that they can be called on one rank.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
-"""Dots per inch of every picture: a figure of 7 inches is 840 pixels wide."""
+"""Dots per inch of all pictures: a figure of 7 inches is 840 pixels wide."""
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run: the first logger's ``log_dir``, else its ``save_dir``, else ``default_root_dir``.
+    """Return the folder of a run: ``log_dir`` or ``save_dir`` of the first logger, else ``default_root_dir``.
 
-    Unlike ``trainer.log_dir`` it does not broadcast, so that rank zero alone may ask.
+    Unlike ``trainer.log_dir``, it does not broadcast, so that it can be called on rank zero only.
     """
     for logger in trainer.loggers[:1]:
         for attribute in ("log_dir", "save_dir"):
@@ -44,26 +44,24 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None = None) -> Path | None:
-    """Write ``pictures/<name>.png`` and give the picture to every logger that takes images.
+    """Write ``pictures/<name>.png``, and log the picture with each logger that accepts images.
 
     Args:
-        trainer: its loggers and folders are used.
-        name: may contain ``/``; it is also the tag in the loggers.
-        figure: is left open and unchanged.
-        step: on the loggers' axis; the trainer's global step if not given.
+        trainer: Trainer with the loggers and the folder.
+        name: Name of the file, which can contain ``/``, and tag in the loggers.
+        figure: The figure, which stays open and unchanged.
+        step: Step in the loggers; None means the global step.
 
     Returns:
-        The file, or None where nothing is written.
+        The file, or None if nothing is written.
 
     Raises:
-        OSError: the file cannot be written; the message names it.
+        OSError: If the file cannot be written.
     """
     if not _writes(trainer):
         return None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
     path = run_folder(trainer) / "pictures" / f"{name}.png"
-    write_atomically(path, buffer.getvalue())
+    content = write_picture(path, figure)
 
     step = trainer.global_step if step is None else step
     pixels = None
@@ -73,29 +71,37 @@ def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None
         if log_image is None and add_image is None:
             continue
         if pixels is None:
-            pixels = np.asarray(Image.open(buffer).convert("RGB"))
+            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
         if log_image is not None:
             log_image(key=name, images=[pixels], step=step)
         elif add_image is not None:
-            # Not add_figure: it imports pyplot, and closes a figure that it does not own.
+            # Not add_figure: it imports pyplot and closes the figure.
             add_image(name, pixels, step, dataformats="HWC")
     return path
 
 
+def write_picture(path: Path, figure: Figure) -> bytes:
+    """Write a figure as a PNG file, and return the content of the file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
 def save_animation(trainer: Trainer, name: str, files: Mapping[str, bytes], *, step: int | None = None) -> list[Path]:
-    """Write ``pictures/<name>.<format>`` for each format, and give a GIF to TensorBoard, whose image panel plays it.
+    """Write ``pictures/<name>.<format>`` for each format, and log a GIF with TensorBoard, which plays it.
 
     Args:
-        trainer: see :func:`save_figure`.
-        name: likewise.
-        files: contents by format, see :func:`lightning_cifar.plots.encode_animation`.
-        step: see :func:`save_figure`.
+        trainer: See :func:`save_figure`.
+        name: See :func:`save_figure`.
+        files: Contents by format, see :func:`lightning_cifar.plots.encode_animation`.
+        step: See :func:`save_figure`.
 
     Returns:
-        The files; none where nothing is written.
+        The files; empty if nothing is written.
 
     Raises:
-        OSError: a file cannot be written; the message names it.
+        OSError: If a file cannot be written.
     """
     if not _writes(trainer):
         return []
@@ -108,28 +114,28 @@ def save_animation(trainer: Trainer, name: str, files: Mapping[str, bytes], *, s
 
 
 class FrameStore:
-    """What the frames of an animation are drawn from, on disk from the moment it is known: nothing stays in memory.
+    """Store of the arrays from which the frames of an animation are drawn, one file for each frame.
 
-    Frames are numbered from 0, a file each. Like all of this module it is for global rank zero.
+    Frames are numbered from 0. Use it on global rank zero only.
 
     Args:
-        folder: made when the first frame is written.
+        folder: Folder, which is created with the first frame.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, index: int, **arrays: ArrayLike) -> None:
-        """Write a frame, or write it anew."""
+        """Write or overwrite a frame."""
         buffer = io.BytesIO()
         np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
         write_atomically(self._path(index), buffer.getvalue())
 
     def read(self, index: int) -> dict[str, NDArray[np.generic]] | None:
-        """The arrays of a frame; None if its file is gone.
+        """Read the arrays of a frame; None if its file does not exist.
 
         Raises:
-            UnreadableFileError: The file is damaged.
+            UnreadableFileError: If the file is damaged.
         """
         try:
             return read_npz(self._path(index))
@@ -137,13 +143,13 @@ class FrameStore:
             return None
 
     def keep(self, count: int) -> None:
-        """Remove the frames from number ``count`` on."""
+        """Remove all frames but the first ``count``."""
         for path in self.folder.glob("[0-9]*.npz"):
             if path.stem.isdecimal() and int(path.stem) >= count:
                 path.unlink(missing_ok=True)
 
     def copy_from(self, other: FrameStore, count: int) -> None:
-        """Copy the other's first ``count`` frames, as far as they can be read."""
+        """Copy the readable ones of the first ``count`` frames of another store."""
         for index in range(count):
             with suppress(UnreadableFileError):
                 write_atomically(self._path(index), read_bytes(other._path(index)))
@@ -153,35 +159,31 @@ class FrameStore:
 
 
 def frame_store(run: Path, name: str) -> FrameStore:
-    """The store ``pictures/.frames/<name>`` in a run's folder. It outlives the run, for runs that resume it."""
+    """Return the store ``pictures/.frames/<name>`` of a run. It is kept for runs that resume the run."""
     return FrameStore(run / "pictures" / ".frames" / name)
 
 
 def save_table(trainer: Trainer, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path | None:
-    """Write ``<name>.csv`` into the run's folder, one line of names first."""
-    if not _writes(trainer):
-        return None
-    path = run_folder(trainer) / f"{name}.csv"
-    write_atomically(path, to_csv(header, rows))
-    return path
+    """Write ``<name>.csv`` with a header into the folder of the run."""
+    return _save(trainer, f"{name}.csv", to_csv(header, rows))
 
 
 def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
-    """Write ``<name>.json`` into the run's folder. Tensors and arrays become lists; what is not finite, null."""
-    if not _writes(trainer):
-        return None
+    """Write ``<name>.json`` into the folder of the run. Tensors and arrays become lists; NaN and infinity null."""
     plain = json.loads(json.dumps(value, default=_to_plain), parse_constant=lambda _: None)
-    path = run_folder(trainer) / f"{name}.json"
-    write_atomically(path, (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
-    return path
+    return _save(trainer, f"{name}.json", (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
-    """Write ``<name>.html`` into the run's folder."""
+    """Write ``<name>.html`` into the folder of the run."""
+    return _save(trainer, f"{name}.html", html.encode())
+
+
+def _save(trainer: Trainer, name: str, content: bytes) -> Path | None:
     if not _writes(trainer):
         return None
-    path = run_folder(trainer) / f"{name}.html"
-    write_atomically(path, html.encode())
+    path = run_folder(trainer) / name
+    write_atomically(path, content)
     return path
 
 

@@ -1,6 +1,6 @@
 """The command line: ``lightning-cifar fit | validate | test | predict | lr-find | explain | study | report | ...``.
 
-What needs no torch (the version, a missing file) is answered before torch is loaded, which takes seconds.
+Errors that do not need torch, such as a missing file, are reported before torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
@@ -23,39 +23,43 @@ from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
 
-_TOLD = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
+_USAGE_ERRORS = ("conditioned on metric", "checkpoint contains only the model")  # in errors of Lightning
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"
 USAGE = f"""\
 usage: lightning-cifar [-h] [--version] {{{",".join(COMMANDS)}}} ...
 
-What a training choice does to a convolutional network on CIFAR-10.
+Train convolutional networks on CIFAR-10 and compare training choices.
 
 {usage_lines()}
 
-Every setting is an option: lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
---print_config writes the whole configuration. {TRACEBACK}=1 shows where an error comes from.
+All settings are options: see lightning-cifar fit --help, --model.help LeNet, --data.help CIFAR10DataModule.
+--print_config prints the whole configuration. {TRACEBACK}=1 shows the traceback of an error.
 """
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted, 143 if terminated.
+    """Run a command of the command line.
 
     Args:
-        args: Words of the command line; None takes those of the process.
+        args: Arguments, the command first; None means those of the process.
+
+    Returns:
+        Exit code: 0 on success, 2 for an error of the user, 130 if interrupted, 143 if terminated.
     """
-    words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help"):
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
-        return 0 if words else 2
-    if words[0] == "--version":
+        return 0 if args else 2
+    if args[0] == "--version":
         names = ("lightning-cifar", "torch", "torchvision", "lightning")
         print(", ".join(f"{name} {version(name)}" for name in names))
         return 0
     try:
-        arguments = _checked(Arguments.parse(words))
-        verb = _own_verb(arguments.command)
-        if verb is not None:
-            return verb(arguments.args) or 0
+        arguments = _checked(Arguments.parse(args))
+        if arguments.command not in ("report", "gradcheck", "bench", "regimes", "doctor"):
+            _quieten()
+        if module := COMMANDS[arguments.command].module:
+            return import_module(f"lightning_cifar.commands.{module}").main(arguments.args) or 0
         from lightning_cifar.runs.cli import RunCLI
 
         RunCLI.start(arguments)
@@ -64,46 +68,35 @@ def main(args: Sequence[str] | None = None) -> int:
         what = "terminated" if terminated else "interrupted"
         print(f"lightning-cifar: {what}{': ' if str(error) else ''}{error}", file=sys.stderr)
         return 143 if terminated else 130
-    except BrokenPipeError:
-        raise
-    except (UsageError, ValueError, TypeError, OSError) as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        return _tell(error)
     except Exception as error:
-        # Lightning's own words for what a user can mend; named here so that they need not be imported.
-        told = type(error).__name__ == "MisconfigurationException" or any(part in str(error) for part in _TOLD)
-        if not told or os.environ.get(TRACEBACK):
+        if os.environ.get(TRACEBACK) or not _is_usage_error(error):
             raise
-        return _tell(error)
+        return _report(error)
     return 0
 
 
-def _own_verb(name: str) -> Callable[[Sequence[str]], int | None] | None:
-    """One of our own commands, imported when it is called; None for those that Lightning has."""
-    if name not in ("report", "gradcheck", "bench", "regimes", "doctor"):
-        _quieten()
-    if not (module := COMMANDS[name].module):
-        return None
-    verb: Callable[[Sequence[str]], int | None] = import_module(f"lightning_cifar.commands.{module}").main
-    return verb
+def _is_usage_error(error: Exception) -> bool:
+    if isinstance(error, UsageError | ValueError | TypeError | OSError):
+        return not isinstance(error, BrokenPipeError)
+    # By name, so that Lightning is not imported.
+    return type(error).__name__ == "MisconfigurationException" or any(part in str(error) for part in _USAGE_ERRORS)
 
 
-def _tell(error: Exception) -> int:
-    # A message can quote a file from others: nothing in it may steer the terminal.
+def _report(error: Exception) -> int:
+    # A message can quote a received file, which can contain control characters.
     print(f"lightning-cifar: error: {plain_text(innermost(error))}", file=sys.stderr)
     return 2
 
 
 def _checked(arguments: Arguments) -> Arguments:
-    """Refuse what needs no torch to be refused; shipped configurations and folders stand for files."""
+    """Check the arguments as far as possible without torch, and find the files of configurations and checkpoints."""
     if arguments.command not in COMMANDS:
         hint = did_you_mean(arguments.command, COMMANDS)
         raise UsageError(f"there is no command {arguments.command!r}.{hint} There are {', '.join(COMMANDS)}.")
     if COMMANDS[arguments.command].module and arguments.command != "lr-find":
-        return arguments  # it has a parser of its own
+        return arguments  # the command has another parser
     arguments = arguments.map(("-c", "--config"), _find_configuration)
-    _ = arguments.configurations  # refuses what holds no settings
+    _ = arguments.configurations  # raises if a file does not contain settings
     path = arguments.get("--ckpt_path")
     if path is None or path == "null":
         return arguments
@@ -126,30 +119,30 @@ def _find_configuration(path: str) -> str:
 
 
 def _quieten() -> None:
-    """Keep Lightning's advertising and internals out of the log."""
+    """Filter tips and internals of Lightning out of the log."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not the user's
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they concern calls in Lightning
 
-    def is_ours_to_show(record: logging.LogRecord) -> bool:
+    def is_shown(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         return not any(part in message for part in ("Tip:", "to estimate number of stepping batches", "TPU available"))
 
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).addFilter(is_ours_to_show)
+        logging.getLogger(name).addFilter(is_shown)
 
 
 def console() -> None:
     """Entry point of the console script."""
     forget_current_folder()
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's, which `!lightning-cifar` inherits, may not be importable here
+    os.environ["MPLBACKEND"] = "agg"  # `!lightning-cifar` inherits that of the notebook, which may not be importable
     streams.protect(sys.argv[1:])
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # who read the output has gone, as `| head` does
+    except BrokenPipeError:  # the reader has ended, such as `| head`
         streams.discard(1)
         code = 141
     except OSError as error:  # from flush()
         streams.discard(1)
-        code = _tell(OSError(f"the output cannot be written: {error.strerror}"))
+        code = _report(OSError(f"the output cannot be written: {error.strerror}"))
     sys.exit(code)

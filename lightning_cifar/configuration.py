@@ -1,4 +1,4 @@
-"""Configuration files: found in ``configs/``, and checked before torch is loaded."""
+"""Find and check configuration files before torch is imported."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from lightning_cifar.files.reading import parse_yaml, read_text
 _SECTIONS = ("trainer", "model", "data")
 _EXAMPLE = "such as model: {class_path: LeNet}"
 _PACKAGE = Path(__file__).parent
-_ROOTS = (_PACKAGE, _PACKAGE.parent)  # inside an installed package, and beside it in a checkout
+_ROOTS = (_PACKAGE, _PACKAGE.parent)  # in an installed package, or beside it in a repository
 
 
 def find_config(path: str) -> str:
-    """The path itself where there is such a file, or does not begin with ``configs/``; else that of the package's."""
+    """Return the path itself if the file exists; for ``configs/...``, else the file in the package."""
     if not path.startswith("configs/") or Path(path).exists():
         return path
     return next((str(root / path) for root in _ROOTS if (root / path).is_file()), path)
 
 
 def list_configs() -> list[str]:
-    """``configs/demo.yaml`` and so on, in order."""
+    """List the configurations in the package, such as ``configs/demo.yaml``."""
     return sorted({file.relative_to(root).as_posix() for root in _ROOTS for file in (root / "configs").rglob("*.yaml")})
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Read the settings in a YAML file.
 
     Raises:
-        UsageError: If the file holds no settings, or other values than plain ones; it names the file and the place.
+        UsageError: If the file does not contain settings, or contains other values than plain ones.
     """
     return parse_configuration(path, read_text(Path(path), follow=True))
 
 
 def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
-    """The settings in a YAML text; ``path`` is for the messages.
+    """Parse the settings in a YAML text; ``path`` is for the messages.
 
     Raises:
         UsageError: See :func:`read_configuration`.
@@ -51,7 +51,7 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path} must hold settings by name, {_EXAMPLE}.")
     for name, line in _duplicates(node, ""):
-        raise UsageError(f"{path}, line {line}: {name} is given a second time, and only one would count: rename it.")
+        raise UsageError(f"{path}, line {line}: {name} is given a second time: remove one of them.")
     for key, value in node.value:
         name = str(key.value).rstrip("+")
         if name in _SECTIONS and isinstance(value, yaml.SequenceNode):
@@ -64,7 +64,7 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
 
 
 def _check_classes(path: str | Path, name: str, node: yaml.Node) -> None:
-    """A class is named by a text."""
+    """Check that each ``class_path`` is a text."""
     if not isinstance(node, yaml.MappingNode):
         for i, item in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ()):
             _check_classes(path, f"{name}.{i}", item)

@@ -1,4 +1,4 @@
-"""Mistakes on the command line, told in one line that names the thing and the fix."""
+"""Errors of the command line, as one line with the value and the fix."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-# What other programs call a setting: checked before similar spellings, of which --min_epochs is one of --epochs.
+# Names of the settings in other programs. They come before similar names, such as --min_epochs for --epochs.
 _SYNONYMS = {
     "trainer.max_epochs": ("epoch", "epochs", "num_epochs", "n_epochs", "max_epoch"),
     "trainer.max_steps": ("steps", "num_steps", "iterations", "max_iter", "max_iters"),
@@ -35,15 +35,18 @@ _SYNONYMS = {
     "test_after_fit": ("test",),
     "jobs": ("workers", "num_workers", "parallel", "n_jobs"),
 }
-_PLAIN = {"Sequence": "list", "Iterable": "list", "Mapping": "dict"}  # names that a YAML file suggests
+_PLAIN = {"Sequence": "list", "Iterable": "list", "Mapping": "dict"}  # names of the types in YAML
 
 
 class UsageError(Exception):
-    """One line for the user: what is wrong, and the fix."""
+    """An error of the user, as one line with the value and the fix."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """For the commands of our own: a mistake is a UsageError of one line, an unknown option names a near one."""
+    """Parser of a command of this package: an error is a UsageError of one line, with similar options."""
+
+    def __init__(self, command: str = "", **settings: Any) -> None:
+        super().__init__(**{"prog": f"lightning-cifar {command}", "allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
@@ -52,30 +55,30 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(one_line(message))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean x?``, or nothing where nothing is near.
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean x?``, or an empty text if no known name is similar.
 
     >>> did_you_mean("widht", ["width", "height"])
     ' Did you mean width?'
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 def one_line(message: object) -> str:
-    """The message without its line breaks."""
+    """Return a message without line breaks."""
     return " ".join(str(message).split())
 
 
 def innermost(message: object) -> str:
-    """What a setting's own class said, without the parser's list of all that it tried around it."""
+    """Return the message of the class of a setting, without the list of types that the parser tried."""
     text = one_line(message)
     found = re.search(
         r"Errors: - (?:Problem with given class_path '[^']*': )?(.*?)\s*- (?:Expected a|Not a valid)", text
     )
     if "No supported gpu backend" in text or "can not run on your system" in text:  # Lightning's
         return f"{text.rstrip('.!')}: leave --trainer.accelerator out, or pass cpu."
-    parts = found[1].split(" - ") if found else [text]  # of a list of classes, each is tried
+    parts = found[1].split(" - ") if found else [text]  # one for each class of a list
     return parts[0] if len(set(parts)) == 1 else " - ".join(parts)
 
 
@@ -86,13 +89,13 @@ def explain_parser_error(
     classes: Iterable[type],
     settings_of: Callable[[type], Iterable[str]],
 ) -> str:
-    """What a message of the argument parser means, in one line.
+    """Explain a message of the argument parser in one line.
 
     Args:
-        message: Of jsonargparse, often many lines.
-        options: Names of the options that there are, such as ``trainer.max_epochs``; read only if one is unknown.
+        message: Message of jsonargparse, often with many lines.
+        options: Names of all options, such as ``trainer.max_epochs``; read only for an unknown option.
         classes: Classes that can be named in a configuration.
-        settings_of: Names of what such a class can be given.
+        settings_of: Returns the names of the settings of such a class.
     """
     classes = list(classes)
     by_name = {known.__name__: known for known in classes}
@@ -126,41 +129,41 @@ def explain_parser_error(
 
 
 def _missing(message: str) -> str:
-    """Names such as ``test.data, test.model``."""
+    """Explain missing arguments, such as ``test.data, test.model``."""
     required = [name.strip() for name in message.split(",")]
     names = [name.split(".", 1)[-1] for name in required]
-    if names == ["root"]:  # a checkpoint names no folder, for one
+    if names == ["root"]:  # a checkpoint does not contain the folder
         return "data.root is missing: pass --data.root with the folder of the images."
     if not {"data", "model"}.intersection(names):
         return f"{' and '.join(names)} missing: there is no default."
     given = " ".join(f"--{name} {'CIFAR10DataModule' if name == 'data' else 'LeNet'}" for name in names)
-    if required[0].split(".")[0] in ("validate", "test", "predict"):  # what was trained says all of it
+    if required[0].split(".")[0] in ("validate", "test", "predict"):  # a checkpoint contains both
         given = f"--ckpt_path runs/.../checkpoints/best.ckpt, or {given}"
     return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
 
 
-def _unknown(word: str, options: Sequence[str], settings: Iterable[str] = ()) -> str:
-    """There is no such option; a near one is an option, or one of the ``settings`` of a class."""
-    name = word.lstrip("-").replace("-", "_")
+def _unknown(given: str, options: Sequence[str], settings: Iterable[str] = ()) -> str:
+    """Explain an unknown option, with a similar option or one of the ``settings`` of a class."""
+    name = given.lstrip("-").replace("-", "_")
     hint = _meant(name, options) or did_you_mean(name, settings) or _near(name, options)
-    if "." in word and not word.startswith("-"):  # of a configuration
+    if "." in given and not given.startswith("-"):  # of a configuration
         hint = hint.replace("--", "")
-    return f"there is no option {word}.{hint} (--help lists them)"
+    return f"there is no option {given}.{hint} (--help lists them)"
 
 
 def _meant(name: str, options: Sequence[str]) -> str:
-    """The option for which the name is another word, or that of the same last name."""
+    """Return a hint to the option with this synonym, or with the same last part."""
     last = name.rsplit(".", 1)[-1].lower()
-    found = [option for option, words in _SYNONYMS.items() if option in options and last in words]
+    found = [option for option, names in _SYNONYMS.items() if option in options and last in names]
     found += [option for option in options if option != name and option.rsplit(".", 1)[-1] == last]
     return f" Did you mean --{found[0]}?" if found else ""
 
 
 def _near(name: str, options: Sequence[str]) -> str:
-    """The option that is spelt most alike, as a whole or in its last name."""
+    """Return a hint to the option with the most similar name, as a whole or in its last part."""
     by_last = {option.rsplit(".", 1)[-1]: option for option in reversed(options)}
-    for word, known in ((name, {option: option for option in options}), (name.rsplit(".", 1)[-1], by_last)):
-        if near := difflib.get_close_matches(word, list(known), n=1, cutoff=0.6):
+    for part, known in ((name, {option: option for option in options}), (name.rsplit(".", 1)[-1], by_last)):
+        if near := difflib.get_close_matches(part, list(known), n=1, cutoff=0.6):
             return f" Did you mean --{known[near[0]]}?"
     return ""
 
@@ -171,7 +174,7 @@ def _wrong_value(key: str, detail: str) -> str:
     if base := re.search(r"Import path does not correspond to a subclass of (\w+)", detail):
         return f"{key} (={given}) does not name a {base[1]}."
     own = innermost(detail)
-    if own != one_line(detail) and not own.startswith("Expected a"):  # a class's own message about one of its settings
+    if own != one_line(detail) and not own.startswith("Expected a"):  # the message of a class about one of its settings
         return own
     expected = re.search(r"Subtypes: \[(.*)\]", detail) or re.search(r"Expected an? (.*)\. Got value", detail)
     values, types = _allowed(expected[1] if expected else "")
@@ -184,7 +187,7 @@ def _wrong_value(key: str, detail: str) -> str:
 
 
 def _allowed(annotation: str) -> tuple[list[str], list[str]]:
-    """The values of all Literals in a type, and the names of its other types. None goes without saying.
+    """Return the values of all Literals in a type, and the names of its other types, without None.
 
     >>> _allowed("typing.Literal['16', 32], typing.Literal[32, 'warn'], <class 'bool'>, <class 'NoneType'>")
     (['16', '32', 'warn', 'true', 'false'], [])
@@ -201,7 +204,7 @@ def _allowed(annotation: str) -> tuple[list[str], list[str]]:
 
 
 def _available(message: str, by_name: dict[str, type]) -> str:
-    """The classes that the place in question takes."""
+    """List the classes that are valid for a setting."""
     found = re.search(r"Subtypes: \[<class '([\w.]+)'>", message)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported on first use, as its stub ``__init__.pyi`` lists them."""
+"""Lazy import of the public names of a package, which its stub ``__init__.pyi`` lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def attach_stub(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """Read ``from MODULE import NAME as NAME`` in the stub beside a package's ``__init__.py``.
 
-    Type checkers and editors read the same stub, so that each name is listed once.
+    Type checkers and editors read the same stub, so that each name is listed only once.
 
     Args:
         package: ``__name__`` of the package.
@@ -28,7 +28,7 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], object], Calla
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if homes[name] == package:  # a module of the package
+        if homes[name] == package:  # the name is a module
             return import_module(f"{package}.{name}")
         return getattr(import_module(homes[name]), name)
 

@@ -1,4 +1,4 @@
-"""In a notebook: the pictures of a run below a cell."""
+"""Show the pictures of a run in a notebook."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from lightning_cifar.files.reading import read_bytes
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-_KINDS = (".png", ".gif")  # a lossless WebP of the same animation lies beside each GIF
+_KINDS = (".png", ".gif")  # each GIF has a lossless WebP of the same animation beside it
 
 
 def show(run: Trainer | str | os.PathLike[str], names: str = "*", *, width: int | None = None) -> list[Path]:
-    """Show the pictures and animations of a run below the cell of a notebook, and give their paths anywhere.
+    """Show the pictures and animations of a run below the cell of a notebook.
 
     Args:
-        run: A trainer, whose run is meant, or the folder of a run.
-        names: Which pictures, such as ``filters*``: a pattern on the names below ``pictures/``, without their endings.
-        width: In pixels; None takes the size that each was drawn in.
+        run: The trainer of a run, or its folder.
+        names: Pattern for the names in ``pictures/``, without file extensions, such as ``filters*``.
+        width: Width in pixels; None means the original size.
+
+    Returns:
+        The paths of the pictures, also outside of a notebook.
 
     Raises:
-        FileNotFoundError: There is no such picture; the message names those that there are.
-        UsageError: A picture is not a regular file.
+        FileNotFoundError: If no picture matches; the message lists the pictures of the run.
+        UsageError: If a picture is not a regular file.
+
+    Example:
+        >>> show("runs/lenet", "filters*", width=480)  # doctest: +SKIP
+        [PosixPath('runs/lenet/pictures/filters.png')]
     """
     folder = Path(run) if isinstance(run, str | os.PathLike) else run_folder(run)
     pictures = folder / "pictures"
@@ -35,15 +42,13 @@ def show(run: Trainer | str | os.PathLike[str], names: str = "*", *, width: int 
     stems = [path.relative_to(pictures).with_suffix("").as_posix() for path in there]
     found = [(stem, path) for stem, path in zip(stems, there, strict=True) if fnmatch(stem, names)]
     if not found:
-        some = ", ".join(stems[:12]) + (" ..." if len(stems) > 12 else "")
-        raise FileNotFoundError(
-            f"no picture {names!r} in {pictures}: " + (f"there are {some}." if some else "none yet.")
-        )
+        some = (", ".join(stems[:12]) + (" ..." if len(stems) > 12 else "")) or "none yet"
+        raise FileNotFoundError(f"no picture {names!r} in {pictures}: available: {some}.")
     if "IPython" in sys.modules:
         from IPython import get_ipython
         from IPython.display import Image, Markdown, display
 
-        if get_ipython() is not None:  # else it would print the names of objects
+        if get_ipython() is not None:  # otherwise display() prints the names of objects
             for stem, path in found:
                 content = read_bytes(path)
                 picture = Image(data=content, format=path.suffix[1:], width=width)  # type: ignore[no-untyped-call]

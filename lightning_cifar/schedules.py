@@ -1,6 +1,6 @@
-"""Learning-rate regimes: one pure function of training progress.
+"""Learning-rate schedules as a pure function of training progress.
 
-A regime is a shape between ``final_lr`` and 1, by which the peak learning rate of every parameter group is multiplied:
+A regime is a factor between ``final_lr`` and 1 by which the peak learning rate of each parameter group is multiplied:
 
 ============================  ==========================================================================
 name                          settings
@@ -15,7 +15,7 @@ triangular                    ``schedule="linear", warmup=0.5, cycles=4`` (Smith
 warm-restarts                 ``schedule="cosine", cycles=3, cycle_mult=2`` (1608.03983: cycles of 1, 2, 4)
 ============================  ==========================================================================
 
-The last three are combinations; their names are values of ``schedule`` too.
+The last three are combinations. Their names are also values of ``schedule``.
 
 >>> [round(lr_factor(t / 4, schedule="linear"), 2) for t in range(5)]
 [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -33,7 +33,7 @@ Schedule: TypeAlias = Shape | Literal["one-cycle", "triangular", "warm-restarts"
 
 
 class Regime(TypedDict, total=False):
-    """What :func:`lr_factor` takes, and a model under the same names."""
+    """Arguments of :func:`lr_factor`, which are also arguments of the models."""
 
     schedule: Schedule
     warmup: float | None
@@ -52,10 +52,10 @@ REGIMES: dict[Schedule, Regime] = {
     "triangular": {"schedule": "linear", "warmup": 0.5, "cycles": 4},
     "warm-restarts": {"schedule": "cosine", "cycles": 3, "cycle_mult": 2},
 }
-"""The settings behind the usual names. A name that is not a shape fixes ``warmup``, ``cycles`` and ``cycle_mult``."""
+"""Settings by name. The name of a combination fixes ``warmup``, ``cycles`` and ``cycle_mult``."""
 
 _DEFAULTS: Regime = {"warmup": 0.0, "cycles": 1, "cycle_mult": 1.0}
-# Where a regime ends by custom, as a fraction of the peak. One hundredth is two drops to a tenth.
+# Default of final_lr. For step, 0.01 means two drops by a factor of 10.
 CUSTOMARY_FINAL_LR: dict[Shape, float] = {
     "constant": 0.0,
     "linear": 0.0,
@@ -64,10 +64,10 @@ CUSTOMARY_FINAL_LR: dict[Shape, float] = {
     "step": 0.01,
 }
 STEP_DROPS = (0.5, 0.75)
-# The longest cycle may be e ** 100 times as long as the shortest, which is far beyond use and well within floats.
+# The longest cycle can be e ** 100 times as long as the shortest, which avoids overflow.
 MAX_LOG_LENGTH = 100.0
 
-# Progress that differs from the edge of a cycle by rounding alone belongs to the next cycle.
+# Progress that differs from the end of a cycle only by rounding belongs to the next cycle.
 _ROUNDING = 1e-12
 
 
@@ -79,13 +79,13 @@ def check_regime(
     cycle_mult: float | None = None,
     final_lr: float | None = None,
 ) -> tuple[Shape, float, int, float, float]:
-    """Refuse settings that are not a regime.
+    """Check the settings of a regime.
 
     Returns:
         The shape, ``warmup``, ``cycles``, ``cycle_mult`` and ``final_lr``, with the name of a combination resolved.
 
     Raises:
-        ValueError: naming the setting, its value and what it must be.
+        ValueError: If a setting is out of range, or contradicts the combination.
     """
     if schedule not in REGIMES:
         raise ValueError(f"schedule (={schedule!r}) must be one of {', '.join(REGIMES)}.")
@@ -97,8 +97,8 @@ def check_regime(
             if schedule != shape:
                 means = ", ".join(f"{key} {setting}" for key, setting in REGIMES[schedule].items())
                 raise ValueError(
-                    f"{name} (={value}) contradicts schedule={schedule!r}, which stands for {means}: "
-                    f"set {name} to null, or pass schedule {shape} with settings of your own."
+                    f"{name} (={value}) contradicts schedule={schedule!r}, which means {means}: "
+                    f"set {name} to null, or pass schedule {shape} with your own settings."
                 )
             named[name] = value
     warmup, cycles, cycle_mult = (named[name] for name in given)
@@ -115,14 +115,14 @@ def _check_ranges(shape: Shape, warmup: float, cycles: int, cycle_mult: float, f
         raise ValueError(f"cycle_mult (={cycle_mult}) must be a positive number.")
     if cycles * abs(math.log(cycle_mult)) > MAX_LOG_LENGTH:
         raise ValueError(
-            f"cycle_mult (={cycle_mult}) ** cycles (={cycles}) is out of all proportion: lower one of them."
+            f"cycle_mult (={cycle_mult}) ** cycles (={cycles}) is too large or too small: lower one of them."
         )
     if final_lr is None:
         return
     if not 0 <= final_lr <= 1:
         raise ValueError(f"final_lr (={final_lr}) must be a fraction of the peak, between 0 and 1.")
     if final_lr == 0 and shape in ("exponential", "step"):
-        raise ValueError(f"final_lr (=0) must be above 0 for schedule={shape!r}, which multiplies its way down.")
+        raise ValueError(f"final_lr (=0) must be above 0 for schedule={shape!r}, which decays by multiplication.")
 
 
 def lr_factor(
@@ -134,24 +134,29 @@ def lr_factor(
     cycle_mult: float | None = None,
     final_lr: float | None = None,
 ) -> float:
-    """Fraction of the peak learning rate at a point of training.
+    """Compute the learning rate at a point of training, as a fraction of the peak.
 
     Args:
-        progress: Done part of training, in [0, 1]. The first of ``n`` optimizer steps trains at 0, the last at
+        progress: Completed fraction of the training, in [0, 1]. Of ``n`` optimizer steps, the first has 0 and the last
             ``(n - 1) / n``.
-        schedule: Shape of the way down. The way up, if any, has the same shape for ``cosine`` and is a line otherwise.
-            Or the name of a combination: ``one-cycle``, ``triangular`` or ``warm-restarts``.
-        warmup: Part of each cycle spent on the way up, from ``final_lr`` to the peak. None is 0, or the combination's.
-        cycles: Number of cycles. Each starts anew. None is 1, or the combination's.
-        cycle_mult: Length of a cycle over the length of the one before. None is 1, or the combination's.
-        final_lr: Lowest point, as a fraction of the peak. None is the schedule's custom: 0 for ``linear`` and
-            ``cosine``, 0.01 for ``exponential`` and ``step``, and for ``constant`` the start of the way up: 0.
+        schedule: Shape of the decay. The warm-up has the same shape for ``cosine``, and is linear otherwise. Or the
+            name of a combination: ``one-cycle``, ``triangular`` or ``warm-restarts``.
+        warmup: Fraction of each cycle for the warm-up from ``final_lr`` to the peak. None means 0, or the value of the
+            combination.
+        cycles: Number of cycles. None means 1, or the value of the combination.
+        cycle_mult: Length of each cycle relative to the previous one. None means 1, or the value of the combination.
+        final_lr: Lowest learning rate, as a fraction of the peak. None means 0.01 for ``exponential`` and ``step``, and
+            0 otherwise.
 
     Returns:
         A factor in [``final_lr``, 1].
 
     Raises:
-        ValueError: If a setting is out of its range, or contradicts the combination.
+        ValueError: If a setting is out of range, or contradicts the combination.
+
+    Example:
+        >>> [round(lr_factor(t / 4, schedule="cosine"), 2) for t in range(5)]
+        [1.0, 0.85, 0.5, 0.15, 0.0]
     """
     shape, warmup, cycles, cycle_mult, low = check_regime(
         schedule=schedule, warmup=warmup, cycles=cycles, cycle_mult=cycle_mult, final_lr=final_lr
@@ -178,7 +183,7 @@ def lr_factor(
 
 
 def _position_in_cycle(progress: float, cycles: int, cycle_mult: float) -> float:
-    """Done part of the running cycle, in [0, 1]; 1 only at the very end of training."""
+    """Return the completed fraction of the current cycle, in [0, 1]; 1 only at the end of the training."""
     if cycles == 1:
         return progress
     lengths = [cycle_mult**i for i in range(cycles)]

@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end a run: closed, full, or unable to show a character."""
+"""Protect a run from output streams that are closed, full, or cannot encode a character."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-# These write their results into files; what they print is not needed.
+# These commands write their results into files, and do not need their output.
 _LONG = ("fit", "validate", "test", "predict", "lr-find", "study")
 _LOST = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE, errno.EIO)
 
 
 class _Survivor(io.FileIO):
-    """A stream of the process that continues into nothing once it cannot be written any more."""
+    """Output stream that discards its content after a write has failed."""
 
     def write(self, content: object) -> int:
         try:
@@ -29,41 +29,39 @@ class _Survivor(io.FileIO):
             return memoryview(content).nbytes  # type: ignore[arg-type]
 
 
-def protect(words: Sequence[str]) -> None:
-    """Replace the streams of this process, whose command line is ``words``.
+def protect(args: Sequence[str]) -> None:
+    """Replace the streams of this process, whose command line is ``args``.
 
-    A character that a stream cannot show is written as an escape sequence. A stream that was closed before the start
-    is ``os.devnull``. A command that takes long continues when its output is closed or full; a short one, and each
-    ``--help``, fails as other programs do.
+    A character that a stream cannot encode is written as an escape sequence. A stream that was closed before the start
+    is replaced by ``os.devnull``. A long command continues if its output is closed or full; a short command and
+    ``--help`` fail, as those of other programs do.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # or the next file that is opened would take its place
+        if getattr(sys, name) is None:  # otherwise the next file that is opened gets this number
             discard(number)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
-    survives = words[:1] and words[0] in _LONG and not any(map(_is_question, words))
+    survives = args[:1] and args[0] in _LONG and not any(map(_is_help, args))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):
-            continue  # of a program around this one
+            continue  # replaced by another program
         if survives:
-            raw = _Survivor(stream.fileno(), "wb", closefd=False)
-            buffer = io.BufferedWriter(raw)
-            stream = io.TextIOWrapper(
-                buffer, encoding=stream.encoding, line_buffering=stream.line_buffering or name == "stderr"
-            )
+            buffer = io.BufferedWriter(_Survivor(stream.fileno(), "wb", closefd=False))
+            by_line = stream.line_buffering or name == "stderr"
+            stream = io.TextIOWrapper(buffer, encoding=stream.encoding, line_buffering=by_line)
             setattr(sys, name, stream)
         stream.reconfigure(errors="backslashreplace")
 
 
 def discard(number: int) -> None:
-    """Let a file descriptor lead to ``os.devnull``."""
+    """Redirect a file descriptor to ``os.devnull``."""
     empty = os.open(os.devnull, os.O_RDWR)
     if empty != number:
         os.dup2(empty, number)
         os.close(empty)
 
 
-def _is_question(word: str) -> bool:
-    """Whether a word asks for a text instead of a run."""
-    option = word.split("=")[0]
+def _is_help(arg: str) -> bool:
+    """Return whether an argument prints a text instead of a run."""
+    option = arg.split("=")[0]
     return option in ("-h", "--help") or option.endswith(".help") or option.startswith("--print_")

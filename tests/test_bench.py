@@ -47,7 +47,7 @@ def test_shapes() -> None:
     [
         (["--shape", "1x2x3"], r"--shape (=1x2x3) must be reference, cifar, or seven numbers"),
         (["--shape", "1x2x3x4x0x3x3"], "must be reference, cifar, or seven numbers"),
-        (["--shape", "1x2x3x4x5x4x2"], "a kernel of 4 x 2 does not fit into images of 3 x 4"),
+        (["--shape", "1x2x3x4x5x4x2"], "the 4 x 2 kernel is larger than the 3 x 4 image"),
         (["--threads", "0"], "--threads (=0) must be at least 1"),
         (["--round", "3"], "there is no option --round. Did you mean --rounds?"),
     ],

@@ -192,7 +192,7 @@ def test_sigterm_ends_a_run_in_order(
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(EpochLines, "on_train_epoch_end", terminate)
     assert cli.main([*FIT, "--run_dir", "t"]) == 143
-    assert "lightning-cifar: terminated: go on with: lightning-cifar fit --resume t" in capsys.readouterr().err
+    assert "lightning-cifar: terminated: continue with: lightning-cifar fit --resume t" in capsys.readouterr().err
     assert not (tmp_path / "t/.lock.held").exists()
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.undo()
@@ -284,6 +284,7 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
         ([*FIT, "--model.lr", "fast"], "lr (=fast) must be of type float"),
         ([*FIT, "--model.lr", "-0.1"], "lr (=-0.1) must be a positive number"),
         ([*FIT, "--model.activation", "rellu"], "activation (=rellu) must be one of relu, tanh. Did you mean relu?"),
+        ([*FIT, "--model.optimizer", "null"], "model.optimizer (=null) needs a value: leave it out for sgd"),
         ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs (=x) must be of type int"),
         ([*FIT, "--data.batch_size", "0"], "batch_size (=0) must be at least 1"),
         ([*FIT, "--data.num_train", "60000"], "must not exceed the 50000 training images"),

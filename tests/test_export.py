@@ -429,7 +429,7 @@ def test_which_checkpoint_is_taken(run: Path, tmp_path: Path, capsys: pytest.Cap
     best.write_bytes(best.read_bytes()[:5000])
     said = error_of(capsys, run, "--format", "safetensors")
     assert "best.ckpt is damaged" in said
-    assert "Good ones in its folder: last.ckpt" in said
+    assert "Undamaged in its folder: last.ckpt" in said
     best.unlink()
     capsys.readouterr()
     assert cli.main(["export", str(run), "--format", "safetensors"]) == 0

@@ -97,7 +97,7 @@ def test_a_digest_that_is_not_a_regular_file_is_refused(tmp_path: Path, kind: st
 def test_a_replaced_file_is_detected(tmp_path: Path) -> None:
     a, b = checkpoint(tmp_path / "a.ckpt"), checkpoint(tmp_path / "b.ckpt", 2.0)
     a.write_bytes(b.read_bytes())
-    with pytest.raises(UsageError, match=r"a\.ckpt is damaged.* Good ones in its folder: b\.ckpt\."):
+    with pytest.raises(UsageError, match=r"a\.ckpt is damaged.* Undamaged in its folder: b\.ckpt\."):
         Checkpoint.read(a)
 
 

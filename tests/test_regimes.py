@@ -129,7 +129,7 @@ def test_settings_without_a_schedule_are_those_of_a_constant(tmp_path: Path, dra
         ("--schedule cosine --warmup 2", r"^warmup \(=2\.0\) must be a fraction of the cycle, between 0 and 1\.$"),
         ("--schedule step --final_lr 0", r"^final_lr \(=0\) must be above 0 for schedule='step'"),
         ("--cycles 0", r"^cycles \(=0\) must be at least 1"),
-        ("--cycles 101", r"^cycles \(=101\) cannot be told apart in a picture: at most 100\.$"),
+        ("--cycles 101", r"^cycles \(=101\) must be at most 100 to be visible in a picture\.$"),
         ("--cycles 99 --cycle_mult 1e9", r"^cycle_mult \(=1000000000\.0\) \*\* cycles \(=99\)"),
         ("--cycles 99 --cycle_mult 1e-9", r"^cycle_mult \(=1e-09\) \*\* cycles \(=99\)"),
         ("--lr 0", r"^lr \(=0\.0\) must be a positive number\.$"),

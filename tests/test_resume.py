@@ -144,7 +144,7 @@ def test_of_two_checkpoints_the_last_good_one_is_taken(
     for path in (broken / "checkpoints").glob("resume*.ckpt"):
         path.write_bytes(b"x")
     assert main(["fit", "--resume", str(broken)]) == 2
-    assert "Start anew with --config" in capsys.readouterr().err
+    assert "Start again with --config" in capsys.readouterr().err
 
 
 def test_a_failed_resume_of_a_run_that_ended_keeps_its_result(
@@ -178,7 +178,7 @@ def test_a_damaged_digest_is_named_and_the_checkpoint_before_is_taken(
     digest.write_bytes(b"\xff" + digest.read_bytes()[1:])
     run("--resume", str(folder))
     said = capsys.readouterr().err
-    assert "resume.ckpt is damaged: its SHA-256 differs from resume.ckpt.sha256. Going on from resume.prev" in said
+    assert "resume.ckpt is damaged: its SHA-256 differs from resume.ckpt.sha256. Continuing from resume.prev" in said
     assert (folder / "result.json").is_file()
 
 
@@ -213,6 +213,6 @@ def test_ctrl_c_says_how_to_go_on(
             LeNet, "training_step", lambda self, *args: interrupted() if self.current_epoch else step(self, *args)
         )
         assert main([*ARGS, "--run_dir", str(tmp_path / "run")]) == 130
-    hint = f"lightning-cifar: interrupted: go on with: lightning-cifar fit --resume {tmp_path / 'run'}"
+    hint = f"lightning-cifar: interrupted: continue with: lightning-cifar fit --resume {tmp_path / 'run'}"
     assert capsys.readouterr().err.splitlines()[-1] == hint
     run("--resume", str(tmp_path / "run"))

@@ -1,1 +1,1 @@
-"""Checkpoints: found, read, written, and turned into trained networks."""
+"""Find, read and write checkpoints, and load trained networks from them."""

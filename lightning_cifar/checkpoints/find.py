@@ -1,4 +1,4 @@
-"""Which checkpoint a path means: the file itself, or the best one in the folder of a run. No torch."""
+"""Find the checkpoint for a path: the file itself, or the best one in the folder of a run. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Found(NamedTuple):
     path: Path
     folder: Path
     chosen: bool
-    """Whether it was chosen among the files of a folder: tell the user which one."""
+    """Whether it was chosen among the files of a folder, so that its name is printed."""
 
     @property
     def is_best(self) -> bool:
@@ -24,16 +24,16 @@ class Found(NamedTuple):
 
 
 def find_checkpoint(path: Path) -> Found:
-    """The checkpoint of a trained network.
+    """Find the checkpoint of a trained network.
 
-    A folder of a run, or its folder ``checkpoints``, stands for ``best.ckpt``, else ``last.ckpt``, else the only other
-    checkpoint in it. Never ``resume.ckpt``: it holds the weights at the start of an epoch.
+    For the folder of a run, or its folder ``checkpoints``, this is ``best.ckpt``, else ``last.ckpt``, else the only
+    other checkpoint in it, but never ``resume.ckpt``, which contains the weights at the start of an epoch.
 
     Args:
-        path: Of a checkpoint, or of a folder.
+        path: Path of a checkpoint or of a folder.
 
     Raises:
-        UsageError: If there is no such checkpoint, or several that could be meant.
+        UsageError: If no checkpoint exists, or the choice is ambiguous.
     """
     if path.is_file():
         return Found(path, path.parent.parent if path.parent.name == "checkpoints" else path.parent, chosen=False)

@@ -1,4 +1,4 @@
-"""Checkpoints with checksums: written completely or not at all, and read only if the SHA-256 beside them agrees."""
+"""Checkpoints with SHA-256 checksums, which are written atomically and verified when they are read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from lightning_cifar.files.checksums import read_verified, remove_verified, writ
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """For ``Trainer(plugins=[VerifiedCheckpointIO()])``; runs of the command line have it.
+    """Checkpoint plugin of Lightning that writes and verifies checksums. The command line uses it for all runs.
 
-    Reading executes nothing that is in the file. Remote paths (``s3://...``) are left to Lightning.
+    Reading a file does not execute code in it. Lightning handles remote paths (``s3://...``) without checksums.
 
     Args:
-        checkpoint: One that was read already, and is not read again.
+        checkpoint: A checkpoint that is already in memory, and is not read again.
+
+    Example:
+        >>> import lightning.pytorch as pl
+        >>> trainer = pl.Trainer(plugins=[VerifiedCheckpointIO()], accelerator="cpu", logger=False)
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
@@ -40,7 +44,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if _is_remote(path):
             return super().load_checkpoint(path, map_location, weights_only)
         if self._checkpoint is not None and Path(path) == self._checkpoint.path:
-            held, self._checkpoint = dict(self._checkpoint.content), None  # once: the file may change in the run
+            held, self._checkpoint = dict(self._checkpoint.content), None  # once: the file can change during the run
             return held
         content = io.BytesIO(read_verified(Path(path)))
         loaded: dict[str, Any] = torch.load(content, map_location, weights_only=weights_only is not False)

@@ -1,4 +1,4 @@
-"""Reading checkpoints, without executing anything in them."""
+"""Read checkpoints without executing code in them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from lightning_cifar.configuration import parse_configuration
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.checksums import DamagedError, read_verified
 
-RUN_ID = "run_id"  # in checkpoints: which run wrote them
+RUN_ID = "run_id"  # in checkpoints: the ID of their run
 CONFIG_KEY = "lightning_cifar_config"  # in checkpoints: the configuration as YAML text
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, read and checked once for a whole command."""
+    """A checkpoint that is read and checked once for a command."""
 
     path: Path
     content: dict[str, Any] = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Read a checkpoint; nothing in it is executed.
+        """Read a checkpoint without executing code in it.
 
         Raises:
-            UsageError: If the file is not a checkpoint, damaged, or holds more than plain values and tensors.
+            UsageError: If the file is not a checkpoint, is damaged, or contains other objects than plain values and
+                tensors.
         """
         try:
             content = torch.load(io.BytesIO(read_verified(path)), map_location="cpu", weights_only=True)
         except DamagedError as error:
             raise UsageError(f"{error}{_good_ones(path)}") from error
-        except Exception as error:  # torch raises what its reader of the day raises
+        except Exception as error:  # the type depends on the version of torch
             detail = one_line(error).split(". ", 1)[0][:160]
             if path.is_file() and not path.stat().st_size:
                 detail = "the file is empty"
@@ -51,16 +52,16 @@ class Checkpoint:
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
-        """Of the model. Those that begin with an underscore are notes of Lightning's command line."""
+        """Hyper-parameters of the model, without those of Lightning's command line, which start with an underscore."""
         held: dict[str, Any] = self.content.get("hyper_parameters", {})
         return {name: value for name, value in held.items() if not name.startswith("_")}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The configuration of its run, plain values. Not to be trusted: see ``settings``.
+        """Configuration of the run as plain values. It is not trusted, see ``settings``.
 
         Raises:
-            UsageError: If it is not a YAML text of plain values.
+            UsageError: If it is not YAML text of plain values.
         """
         text = self.content.get(CONFIG_KEY) or ""
         if not isinstance(text, str):
@@ -69,10 +70,10 @@ class Checkpoint:
 
     @property
     def progress(self) -> dict[str, int]:
-        """How many ``epochs`` and ``steps`` were trained; what the checkpoint does not say is left out."""
+        """Numbers of trained ``epochs`` and ``steps``, if the checkpoint contains them."""
         done = {"steps": self.content.get("global_step")}
         with suppress(KeyError, TypeError):
-            # Those that count when it is loaded: the epoch in which the validation found it best is among them.
+            # Includes the epoch in which the checkpoint was written after a validation.
             epochs = self.content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             done = {"epochs": epochs, **done}
         return {unit: number for unit, number in done.items() if isinstance(number, int)}
@@ -83,7 +84,7 @@ def _is_state(value: object) -> bool:
 
 
 def _good_ones(path: Path) -> str:
-    """A hint at checkpoints in the same folder that are whole."""
+    """Return a hint that names the undamaged checkpoints in the same folder."""
     good = []
     for other in sorted(path.parent.glob("*.ckpt")):
         try:
@@ -91,4 +92,4 @@ def _good_ones(path: Path) -> str:
         except (DamagedError, OSError):
             continue
         good.append(other.name)
-    return f" Good ones in its folder: {', '.join(good)}." if good else ""
+    return f" Undamaged in its folder: {', '.join(good)}." if good else ""

@@ -1,1 +1,1 @@
-"""The commands of the package's own, one module or folder each."""
+"""Commands of this package, one module or folder each."""

@@ -1,4 +1,4 @@
-"""The command ``lightning-cifar bench conv``: the convolution ladder beside the library's, as a table and a picture."""
+"""The command ``lightning-cifar bench conv``: time the convolutions of this package and those of torch."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ CIFAR: tuple[Shape, ...] = (
     (1, 64, 16, 16, 64, 3, 3),
 )
 TORCH, TORCH_LAST = "torch NCHW", "torch channels_last"
-SLOWEST = {"loops": 2e6, "naive": math.inf, "cython_naive": 2e10}  # operations beyond which a rung is left out
+MAX_OPERATIONS = {"loops": 2e6, "cython_naive": 2e10}  # a slow implementation is left out above this number
 
 
 @dataclass
 class Row:
-    """One contestant at one shape, forward or backward.
+    """Result of one implementation for one shape, forward or backward.
 
     Attributes:
-        seconds: median of a call.
-        gflops: operations in 1e9 a second; a multiplication and an addition are two.
-        error: largest difference from torch in float64, over the largest value there.
+        seconds: Median time of a call.
+        gflops: 1e9 operations per second; a multiplication and an addition count as two.
+        error: Largest difference from torch in float64, divided by the largest value there.
     """
 
     shape: Shape
@@ -57,13 +57,13 @@ class Row:
     times: list[float] = field(repr=False, default_factory=list)
 
 
-def main(words: Sequence[str]) -> None:
+def main(args: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UsageError: An option is wrong.
+        UsageError: If an option is wrong.
     """
-    options = _parser().parse_args(list(words))
+    options = _parser().parse_args(args)
     for name in ("threads", "rounds"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} (={getattr(options, name)}) must be at least 1.")
@@ -82,40 +82,29 @@ def main(words: Sequence[str]) -> None:
         for way in ("forward", "backward"):
             rows += race(shape, way, options.rounds)
             print(format_rows([row for row in rows if row.shape == shape and row.way == way]))
-    from lightning_cifar.artifacts import DPI
-    from lightning_cifar.files.atomic import write_atomically
+    from lightning_cifar.artifacts import write_picture
     from lightning_cifar.plots import draw_conv_bench
 
-    figure = draw_conv_bench([(title(row.shape), row.way, row.name, row.gflops) for row in rows])
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_atomically(path, buffer.getvalue())
+    write_picture(path, draw_conv_bench([(title(row.shape), row.way, row.name, row.gflops) for row in rows]))
     print(f"picture: {path}")
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-cifar bench",
-        description="Race the hand-made convolutions against torch's, interleaved in one process, by medians.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("what", choices=("conv",), help="what to race")
-    parser.add_argument(
-        "--shape", default="reference", help="reference, cifar, or NxCxHxWxKxRxS such as 32x16x32x32x16x3x3"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of every contestant (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=15, help="measurements of each (default %(default)s)")
-    parser.add_argument("--out", default=".", metavar="PATH", help="picture, or folder of it (default: here)")
+    parser = CommandParser("bench", description="Time the hand-made convolutions and those of torch, interleaved.")
+    add = parser.add_argument
+    add("what", choices=("conv",), help="what to time")
+    add("--shape", default="reference", help="reference, cifar, or NxCxHxWxKxRxS such as 32x16x32x32x16x3x3")
+    add("--threads", type=int, default=1, help="threads of each implementation (default %(default)s)")
+    add("--rounds", type=int, default=15, help="measurements of each implementation (default %(default)s)")
+    add("--out", default=".", metavar="PATH", help="file or folder for the picture (default: current folder)")
     return parser
 
 
 def read_shapes(text: str) -> tuple[Shape, ...]:
-    """The shapes that ``--shape`` means.
+    """Parse the value of ``--shape``.
 
     Raises:
-        UsageError: It means none.
+        UsageError: If the value is not valid.
     """
     if text == "reference":
         return (REFERENCE,)
@@ -126,17 +115,21 @@ def read_shapes(text: str) -> tuple[Shape, ...]:
         raise UsageError(f"--shape (={text}) must be reference, cifar, or seven numbers NxCxHxWxKxRxS.")
     n, c, h, w, k, r, s = numbers
     if r > h + 2 * _padding(r) or s > w + 2 * _padding(s):
-        raise UsageError(f"--shape (={text}): a kernel of {r} x {s} does not fit into images of {h} x {w}.")
+        raise UsageError(
+            f"--shape (={text}): the {r} x {s} kernel is larger than the {h} x {w} image: use a smaller kernel."
+        )
     return ((n, c, h, w, k, r, s),)
 
 
 def _padding(kernel: int) -> int:
-    """Odd kernels keep the size of the image, as on CIFAR; the reference's even one has no padding."""
+    """Padding that keeps the size of the image for odd kernels; even kernels have no padding."""
     return kernel // 2 if kernel % 2 else 0
 
 
 def race(shape: Shape, way: str, rounds: int) -> list[Row]:
-    """Every contestant at a shape, in turns, so that what disturbs the machine disturbs all."""
+    """Time all implementations for one shape, in turns, so that a disturbance affects all of them."""
+    import torch
+
     n, c, h, w, k, r, s = shape
     padding = (_padding(r), _padding(s))
     height, width = h + 2 * padding[0] - r + 1, w + 2 * padding[1] - s + 1
@@ -146,7 +139,7 @@ def race(shape: Shape, way: str, rounds: int) -> list[Row]:
     kernel = rng.normal(size=(k, c, r, s)).astype(np.float32)
     grad = rng.normal(size=(n, k, height, width)).astype(np.float32)
     contestants = dict(_contestants(way, x, kernel, grad, padding, operations))
-    truth = _exact(way, x, kernel, grad, padding)
+    truth = _torchs(way, padding, *(torch.from_numpy(a.astype(np.float64)) for a in (x, kernel, grad)))
     rows = {
         name: Row(shape, way, name, math.nan, math.nan, _error(call(), truth)) for name, call in contestants.items()
     }
@@ -157,7 +150,7 @@ def race(shape: Shape, way: str, rounds: int) -> list[Row]:
         repeats[name] = max(1, int(2e-3 / (time.perf_counter() - start)))
     for i in range(rounds):
         for name, call in contestants.items():
-            # The slow rungs need no more rounds to be told apart.
+            # Three rounds are enough for the slow implementations.
             if i >= 3 and repeats[name] == 1 and rows[name].times[0] > 0.2:
                 continue
             begin = time.perf_counter()
@@ -174,7 +167,7 @@ def _contestants(
     way: str, x: Array, kernel: Array, grad: Array, padding: tuple[int, int], operations: float
 ) -> Iterator[tuple[str, Callable[[], Sequence[Array]]]]:
     for name in ("loops", "naive", "im2col", "cython_naive", "cython"):
-        if name in BACKENDS and operations <= SLOWEST.get(name, math.inf):
+        if name in BACKENDS and operations <= MAX_OPERATIONS.get(name, math.inf):
             yield name, partial(_ours, name, way, x, kernel, grad, padding)
     if "cython" in BACKENDS:
         last = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, grad)]
@@ -204,24 +197,18 @@ def _torchs(way: str, padding: tuple[int, int], *tensors: Tensor) -> Sequence[Ar
     return [each.numpy() for each in grads[:2]]
 
 
-def _exact(way: str, x: Array, kernel: Array, grad: Array, padding: tuple[int, int]) -> Sequence[Array]:
-    import torch
-
-    return _torchs(way, padding, *(torch.from_numpy(a.astype(np.float64)) for a in (x, kernel, grad)))
-
-
 def _error(found: Sequence[Array], truth: Sequence[Array]) -> float:
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, truth, strict=True))
 
 
 def title(shape: Shape) -> str:
-    """``128 x 3 x 32 x 32 to 32, 3 x 3``."""
+    """Return a shape as text, such as ``128 x 3 x 32 x 32 to 32, 3 x 3``."""
     n, c, h, w, k, r, s = shape
     return f"{n} x {c} x {h} x {w} to {k}, {r} x {s}"
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """The table of one shape and way."""
+    """Return the table for one shape and direction."""
     by_name = {row.name: row for row in rows}
     lines = [f"{title(rows[0].shape)}, {rows[0].way}"]
     lines.append(f"  {'':<22}{'ms':>10}{'GFLOP/s':>10}{'x naive':>10}{'x NCHW':>9}{'x c_last':>9}{'error':>10}")

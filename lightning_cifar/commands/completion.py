@@ -1,6 +1,6 @@
-"""The command ``lightning-cifar completion``: print a script with which a shell completes the command line.
+"""The command ``lightning-cifar completion``: print a script that completes the command line in a shell.
 
-shtab writes the script from one argparse parser that holds the options of all commands. Completing starts no Python.
+shtab writes the script from one argparse parser with the options of all commands. Completion does not start Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightning_cifar.commands.table import COMMANDS
 from lightning_cifar.errors import CommandParser, one_line
 from lightning_cifar.files.paths import expand_user
 
-# bash passes "--model=Le" as three words, and shtab expects two. Several files may be followed by an option.
+# bash passes "--model=Le" as three words, but shtab expects two. An option can follow a list of files.
 _BASH = """
 _lightning_cifar_files() {
     local word=${COMP_WORDS[COMP_CWORD]}
@@ -38,24 +38,23 @@ complete -o bashdefault -F _lightning_cifar lightning-cifar
 
 
 def main(args: Sequence[str]) -> None:
-    """Print the script of a shell; ``args`` are the arguments after ``lightning-cifar completion``."""
-    sys.stdout.write(write_script(_parser().parse_args(list(args)).shell))
+    """Print the script for a shell; ``args`` are the arguments after ``lightning-cifar completion``."""
+    sys.stdout.write(write_script(_parser().parse_args(args).shell))
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar completion",
-        description="Print a script with which a shell completes commands, options and values.",
+        "completion",
+        description="Print a script that completes commands, options and values in a shell.",
         epilog="Write it to ~/.local/share/bash-completion/completions/lightning-cifar, to the file _lightning-cifar "
         "in a folder of zsh's $fpath, or to ~/.config/fish/completions/lightning-cifar.fish, and start a new shell.",
-        allow_abbrev=False,
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="name of the shell")
     return parser
 
 
 def write_script(shell: str) -> str:
-    """The script of a shell, which knows all commands, their options and the values of these."""
+    """Return the script for a shell, with all commands, options and values."""
     import shtab
 
     root = argparse.ArgumentParser(prog="lightning-cifar")
@@ -70,7 +69,7 @@ def write_script(shell: str) -> str:
 
 
 def _read_actions() -> dict[str, list[argparse.Action]]:
-    """Options and positional arguments of each command, from the parsers that parse them."""
+    """Read the options and positional arguments of each command from its parser."""
     from lightning_cifar.commands.lr_find import REFUSED
     from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.runs.cli import RunCLI
@@ -101,18 +100,18 @@ def _read_actions() -> dict[str, list[argparse.Action]]:
 
 
 def _class_settings() -> Iterator[argparse.Action]:
-    """The options that take a public class, and the settings of all these classes."""
+    """Yield the options that take a public class, and the settings of all these classes."""
     from jsonargparse import ArgumentParser
     from lightning.pytorch import callbacks as lightning_callbacks
 
     from lightning_cifar import callbacks, data, models
     from lightning_cifar.runs.parser import choosable_classes
 
-    for names, modules in {
-        ("--model", "--model.help"): [models],
-        ("--data", "--data.help"): [data],
-        ("--trainer.callbacks", "--trainer.callbacks+", "--trainer.callbacks.help"): [lightning_callbacks, callbacks],
-    }.items():
+    for names, *modules in (
+        (("--model", "--model.help"), models),
+        (("--data", "--data.help"), data),
+        (("--trainer.callbacks", "--trainer.callbacks+", "--trainer.callbacks.help"), lightning_callbacks, callbacks),
+    ):
         classes = {name: value for module in modules for name, value in choosable_classes(module).items()}
         yield argparse.Action(names, names[0], choices=sorted(classes))
         for value in classes.values():
@@ -137,7 +136,7 @@ def _add(parser: argparse.ArgumentParser, action: argparse.Action, shell: str) -
 
 
 def _set_values(added: argparse.Action, action: argparse.Action) -> None:
-    """Copy the values of an option: choices, Literals and bools, or else YAML files, folders or files."""
+    """Copy the values of an option: choices, Literals and bools, or YAML files, folders or files."""
     import shtab
 
     hint = getattr(action, "_typehint", action.type)

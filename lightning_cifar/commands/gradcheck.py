@@ -1,9 +1,8 @@
-"""The command ``lightning-cifar gradcheck``: gradients by hand and by tape against central differences."""
+"""The command ``lightning-cifar gradcheck``: compare analytic gradients with central differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ LAYER_TOLERANCE = 1e-7  # central differences with h = 1e-6 are good to about 1e
 
 
 class Check(NamedTuple):
-    """One comparison: the largest difference found, and what is allowed."""
+    """One comparison: the largest difference, and the tolerance."""
 
     name: str
     difference: float
@@ -35,13 +34,13 @@ class Check(NamedTuple):
         return self.difference <= self.tolerance  # not with NaN
 
 
-def main(words: Sequence[str]) -> int:
-    """Run the command; 0 if all checks passed, 1 if one failed.
+def main(args: Sequence[str]) -> int:
+    """Run the command; return 0 if all checks passed, 1 if one failed.
 
     Raises:
-        UsageError: An option is wrong.
+        UsageError: If an option is wrong.
     """
-    options = _parser().parse_args(list(words))
+    options = _parser().parse_args(args)
     if options.num < 1:
         raise UsageError(f"--num (={options.num}) must be at least 1.")
     if options.draw and not options.function:
@@ -73,29 +72,21 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar gradcheck",
-        description="Compare gradients derived by hand and by the tape with central differences. Without options: all.",
-        allow_abbrev=False,
+        "gradcheck", description="Compare analytic gradients with central differences. Default: all."
     )
-    parser.add_argument("--function", choices=sorted(FUNCTIONS), help="one of the small functions")
-    parser.add_argument("--layers", action="store_true", help="the hand-made layers")
-    parser.add_argument("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
-    parser.add_argument("--stability", action="store_true", help="the softmax loss of scores of a thousand")
-    parser.add_argument(
-        "--draw",
-        metavar="PATH",
-        help="draw the graph of --function, with values and gradients, as this file or in this folder",
-    )
-    parser.add_argument("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
+    add = parser.add_argument
+    add("--function", choices=sorted(FUNCTIONS), help="one of the small functions")
+    add("--layers", action="store_true", help="the hand-made layers")
+    add("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
+    add("--stability", action="store_true", help="the softmax loss of scores of 1000")
+    add("--draw", metavar="PATH", help="file or folder for a picture of the graph of --function")
+    add("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
     return parser
 
 
 def draw(name: str, path: Path) -> None:
-    """Draw the graph of a function at 1, 2, 3 ..., values forward and gradients back."""
-    import io
-
-    from lightning_cifar.artifacts import DPI
-    from lightning_cifar.files.atomic import write_atomically
+    """Draw the graph of a function for the inputs 1, 2, 3 ..., with values and gradients."""
+    from lightning_cifar.artifacts import write_picture
     from lightning_cifar.plots import GraphNode, draw_graph
 
     case, function = next(iter(FUNCTIONS[name].items()))
@@ -111,15 +102,12 @@ def draw(name: str, path: Path) -> None:
         value = "" if kind == "constant" else f"{float(node.value):.4g}"
         grad = "" if kind == "constant" else f"{float(node.grad):.4g}"
         drawn.append(GraphNode(label, kind, value, grad, tuple(places[id(given)] for given in node.inputs)))
-    figure = draw_graph(drawn, f"{case}: values (black) and gradients of the result (red)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_atomically(path, buffer.getvalue())
+    write_picture(path, draw_graph(drawn, f"{case}: values (black) and gradients of the result (red)"))
     print(f"graph: {path}")
 
 
 def check_function(name: str, function: Function, num: int, h: float = 1e-4) -> Iterator[Check]:
-    """Value and gradients of a function at random inputs in [0, 1): by hand, by tape, by central differences."""
+    """Compare values and gradients of a function at random inputs in [0, 1): by hand, by tape, by differences."""
     inputs = np.random.default_rng(0).random((num, len(function.inputs)))
     nodes = [Node(column) for column in inputs.T]
     out = function.graph(*nodes)
@@ -150,7 +138,7 @@ def _worst(name: str, inputs: Array, names: Sequence[str], actual: Array, expect
 
 
 def check_layers() -> Iterator[Check]:
-    """Each layer's backward function against central differences, in float64."""
+    """Compare the backward function of each layer with central differences, in float64."""
     rng = np.random.default_rng(0)
     x, w, b = rng.normal(size=(4, 5)), rng.normal(size=(5, 3)), rng.normal(size=3)
     grad_y = rng.normal(size=(4, 3))
@@ -192,7 +180,7 @@ def check_layers() -> Iterator[Check]:
 
 
 def check_classifiers() -> Iterator[Check]:
-    """The whole loss of a linear and of a two-layer classifier, for every weight."""
+    """Compare the gradients of the whole loss of a linear and of a two-layer classifier, for each weight."""
     rng = np.random.default_rng(0)
     x, labels, reg = rng.normal(size=(5, 8)), rng.integers(0, 3, 5), 0.1
     for name, sizes in {"linear classifier": [8, 3], "two-layer net": [8, 6, 3]}.items():
@@ -204,27 +192,21 @@ def check_classifiers() -> Iterator[Check]:
             return _loss(x, labels, parameters[:half], parameters[half:], reg)
 
         for i, (parameter, grad) in enumerate(zip(parameters, loss(parameters)[1], strict=True)):
-            numeric = numeric_gradient(partial(_replaced, loss, parameters, i), parameter)
+            around = parameters[:i], parameters[i + 1 :]
+            numeric = numeric_gradient(
+                lambda w, around=around, loss=loss: loss([*around[0], w, *around[1]])[0], parameter
+            )
             yield _difference(f"{name}: {'w' if i < half else 'b'}{i % half + 1}", grad, numeric)
-
-
-def _replaced(
-    loss: Callable[[list[Array]], tuple[float, list[Array]]], parameters: list[Array], i: int, value: Array
-) -> float:
-    """The loss with one of the parameters replaced."""
-    return loss([*parameters[:i], value, *parameters[i + 1 :]])[0]
 
 
 def _loss(
     x: Array, labels: np.ndarray, weights: Sequence[Array], biases: Sequence[Array], reg: float
 ) -> tuple[float, list[Array]]:
-    """Softmax loss of fully connected layers with ReLU between them, and L2 on the weights alone."""
+    """Softmax loss of fully connected layers with ReLU between them, and L2 regularization of the weights."""
     caches: list[tuple[layers.FCCache, Array | None]] = []
     for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
         x, cache = layers.fc_forward(x, w, b)
-        kept = None
-        if i < len(weights) - 1:
-            x, kept = layers.relu_forward(x)
+        x, kept = layers.relu_forward(x) if i < len(weights) - 1 else (x, None)
         caches.append((cache, kept))
     loss, grad = layers.softmax_loss(x, labels)
     grads_w: list[Array] = []
@@ -241,7 +223,7 @@ def _loss(
 
 
 def check_stability() -> Iterator[Check]:
-    """Scores of +-1000: the loss is exactly 0, neither -0.0 nor NaN, and so is the gradient."""
+    """Check that loss and gradient are exactly 0, not -0.0 or NaN, for scores of +-1000."""
     scores = np.full((3, 3), -1000.0)
     np.fill_diagonal(scores, 1000.0)
     loss, grad = layers.softmax_loss(scores, np.arange(3))

@@ -1,4 +1,4 @@
-"""The command ``lightning-cifar lr-find``: sweep the learning rate of a configured experiment, train nothing."""
+"""The command ``lightning-cifar lr-find``: sweep the learning rate of an experiment without training it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.files.output import choose_output
 
 REFUSED = ("--ckpt_path", "--trainer.fast_dev_run")
-"""Options of ``fit`` that make no sense here."""
+"""Options of ``fit`` that are not valid here."""
 
 
-def main(words: Sequence[str]) -> None:
-    """Run the command: our options are taken out, the rest is a ``fit`` command line.
+def main(args: Sequence[str]) -> None:
+    """Run the command. Arguments that are not options of ``lr-find`` are options of ``fit``.
 
     Raises:
         UsageError: If an option or a value is wrong.
     """
-    options, rest = _parser().parse_known_args(list(words))
-    for word in rest:
-        if word.split("=")[0] in REFUSED:
-            raise UsageError(f"lr-find sweeps from fresh weights: leave {word.split('=')[0]} out.")
+    options, rest = _parser().parse_known_args(args)
+    for option in (arg.split("=")[0] for arg in rest):
+        if option in REFUSED:
+            raise UsageError(f"lr-find starts from new weights: leave {option} out.")
 
     # From here on torch is needed, which takes seconds to load.
     from lightning_cifar.callbacks import LRRangeFinder
@@ -29,12 +29,7 @@ def main(words: Sequence[str]) -> None:
     from lightning_cifar.runs.lr_find_cli import LRFindCLI
 
     finder = LRRangeFinder(
-        options.min_lr,
-        options.max_lr,
-        options.num_steps,
-        options.seeds,
-        options.spacing,
-        zoom=options.zoom,
+        options.min_lr, options.max_lr, options.num_steps, options.seeds, options.spacing, zoom=options.zoom
     )
     out = [] if options.out is None else ["--run_dir", str(choose_output(Path(options.out), None))]
     LRFindCLI.start(Arguments("fit", (*rest, *out)), option="--out", finder=finder)
@@ -42,15 +37,14 @@ def main(words: Sequence[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar lr-find",
-        description="Sweep the learning rate of an experiment and suggest one. All options of fit work too.",
-        allow_abbrev=False,
+        "lr-find", description="Suggest a learning rate by sweeps. All options of fit are valid too."
     )
-    parser.add_argument("--min_lr", type=float, default=1e-4, help="first learning rate (default %(default)g)")
-    parser.add_argument("--max_lr", type=float, default=10.0, help="last learning rate (default %(default)g)")
-    parser.add_argument("--num_steps", type=int, default=200, help="optimizer steps of a sweep (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="sweeps, on other batches each (default %(default)s)")
-    parser.add_argument("--spacing", choices=("geometric", "linear"), default="geometric", help="of the learning rates")
-    parser.add_argument("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"), help="window of a second picture")
-    parser.add_argument("--out", help="folder for the results; must not exist (default: one in runs/)")
+    add = parser.add_argument
+    add("--min_lr", type=float, default=1e-4, help="first learning rate (default %(default)g)")
+    add("--max_lr", type=float, default=10.0, help="last learning rate (default %(default)g)")
+    add("--num_steps", type=int, default=200, help="optimizer steps of a sweep (default %(default)s)")
+    add("--seeds", type=int, default=3, help="number of sweeps, each with different batches (default %(default)s)")
+    add("--spacing", choices=("geometric", "linear"), default="geometric", help="spacing (default %(default)s)")
+    add("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of learning rates for a second picture")
+    add("--out", help="folder for the results; must not exist (default: one in runs/)")
     return parser

@@ -1,9 +1,8 @@
-"""The command ``lightning-cifar regimes``: learning-rate regimes to look at, without any training and without torch."""
+"""The command ``lightning-cifar regimes``: draw learning-rate schedules without training and without torch."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,8 @@ import yaml
 from numpy.typing import NDArray
 
 from lightning_cifar import plots
-from lightning_cifar.artifacts import DPI
+from lightning_cifar.artifacts import write_picture
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean
-from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.output import choose_output
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.schedules import REGIMES, Regime, lr_factor
@@ -30,26 +28,26 @@ PAPERS = {
     "triangular": "Smith 2015, arXiv:1506.01186",
     "warm-restarts": "Loshchilov & Hutter 2016, arXiv:1608.03983",
 }
-"""Where a regime comes from; exponential decay and the constant are older than any of these."""
+"""Sources of the regimes. Constant and exponential schedules have no single source."""
 
-# 5 times the least common multiple of 1 to 8: the turns of every preset are hit exactly.
+# 5 times the least common multiple of 1 to 8, so that the turning points of all presets are drawn exactly.
 _STEPS = 4200
-_MOST_CYCLES = 100
+_MAX_CYCLES = 100
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def main(words: Sequence[str]) -> None:
-    """Draw regimes into a file, and say how they are written in a configuration.
+def main(args: Sequence[str]) -> None:
+    """Draw regimes into a file, and print their settings for a configuration.
 
     Args:
-        words: Of the command line, after ``lightning-cifar regimes``.
+        args: Arguments after ``lightning-cifar regimes``.
 
     Raises:
         UsageError: If an option is unknown or out of range.
         OSError: If the picture cannot be written.
     """
-    options = _parser().parse_args(words)
+    options = _parser().parse_args(args)
     settings = _settings(options)
     if options.lr is not None and not (math.isfinite(options.lr) and options.lr > 0):
         raise UsageError(f"lr (={options.lr}) must be a positive number.")
@@ -70,21 +68,22 @@ def main(words: Sequence[str]) -> None:
         ylabel="learning rate / peak" if options.lr is None else "learning rate",
         log=options.log,
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
     done = "replaced" if path.exists() else "wrote"
-    write_atomically(path, buffer.getvalue())
+    write_picture(path, figure)
     sys.stdout.write(f"{report}{done} {path}\n")
 
 
 def trace(settings: Regime, *, peak: float = 1.0) -> Curve:
-    """Progress of training from 0 to 1, and the learning rate there.
+    """Sample the learning rate of a regime.
+
+    Returns:
+        Progress of training from 0 to 1, and the learning rate at each point, both (4201,).
 
     Raises:
-        UsageError: If the settings are not a regime, or not one that can be drawn.
+        UsageError: If the settings are not valid, or cannot be drawn.
     """
-    if (cycles := settings.get("cycles") or 1) > _MOST_CYCLES:
-        raise UsageError(f"cycles (={cycles}) cannot be told apart in a picture: at most {_MOST_CYCLES}.")
+    if (cycles := settings.get("cycles") or 1) > _MAX_CYCLES:
+        raise UsageError(f"cycles (={cycles}) must be at most {_MAX_CYCLES} to be visible in a picture.")
     progress = np.arange(_STEPS + 1) / _STEPS
     try:
         factors = [lr_factor(float(point), **settings) for point in progress]
@@ -97,27 +96,24 @@ def trace(settings: Regime, *, peak: float = 1.0) -> Curve:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar regimes",
-        description="Look at learning-rate regimes without training: the usual ones by name, or one by its settings.",
-        allow_abbrev=False,
+        "regimes", description="Draw learning-rate regimes, by name or by settings, without training."
     )
-    parser.add_argument(
-        "--out", type=expand_user, default=Path(), metavar="PATH", help="picture, or folder of it (default: here)"
-    )
-    parser.add_argument("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(REGIMES)}")
-    parser.add_argument("--lr", type=float, help="peak: draw the learning rate itself, not its fraction of the peak")
-    parser.add_argument("--log", action="store_true", help="logarithmic learning rate")
-    one = parser.add_argument_group("one regime by its settings, as a model takes them")
+    add = parser.add_argument
+    add("--out", type=expand_user, default=Path(), metavar="PATH", help="file or folder (default: current folder)")
+    add("--name", nargs="+", metavar="NAME", help=f"only these: {', '.join(REGIMES)}")
+    add("--lr", type=float, help="peak learning rate: draw absolute values instead of fractions of the peak")
+    add("--log", action="store_true", help="logarithmic axis of the learning rate")
+    one = parser.add_argument_group("one regime by its settings, which are those of a model")
     one.add_argument("--schedule", help=f"{', '.join(REGIMES)} (default: constant)")
-    one.add_argument("--warmup", type=float, help="part of each cycle on the way up, 0 to 1 (default: 0)")
+    one.add_argument("--warmup", type=float, help="fraction of each cycle for the warm-up, 0 to 1 (default: 0)")
     one.add_argument("--cycles", type=int, help="number of cycles (default: 1)")
-    one.add_argument("--cycle_mult", type=float, help="length of a cycle over the one before (default: 1)")
-    one.add_argument("--final_lr", type=float, help="lowest point, as a fraction of the peak (default: by schedule)")
+    one.add_argument("--cycle_mult", type=float, help="length of each cycle relative to the previous one (default: 1)")
+    one.add_argument("--final_lr", type=float, help="lowest point as a fraction of the peak (default: by schedule)")
     return parser
 
 
 def _settings(options: argparse.Namespace) -> Regime:
-    """Those that were given, the schedule first; empty if none was."""
+    """Return the settings that were given, the schedule first; empty if none was given."""
     values = {name: getattr(options, name) for name in Regime.__annotations__}
     given = {name: value for name, value in values.items() if value is not None}
     return cast(Regime, {"schedule": "constant", **given} if given else {})
@@ -130,7 +126,7 @@ def _preset(name: str) -> Regime:
 
 
 def _table(regimes: Mapping[str, Regime]) -> str:
-    """Name, settings and paper, a regime a line."""
+    """Return a table of name, settings and paper."""
     rows = [("regime", "model.init_args", "paper")]
     rows += [(name, _in_yaml(settings), PAPERS.get(name, "-")) for name, settings in regimes.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -138,6 +134,6 @@ def _table(regimes: Mapping[str, Regime]) -> str:
 
 
 def _in_yaml(settings: Mapping[str, object]) -> str:
-    """On one line, in braces."""
+    """Return the settings in one line, in braces."""
     text: str = yaml.safe_dump(dict(settings), default_flow_style=True, sort_keys=False, width=math.inf)
     return text.strip()

@@ -1,4 +1,4 @@
-"""The command ``lightning-cifar report``: one page, a table and a text on runs that are compared."""
+"""The command ``lightning-cifar report``: compare runs on one page, with a table and a text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from lightning_cifar.files.output import choose_output
 from lightning_cifar.files.paths import expand_user
 
 
-def main(words: Sequence[str]) -> int:
-    """Write the report, with ``.csv`` and ``.md`` beside it.
+def main(args: Sequence[str]) -> int:
+    """Write the report as HTML, with a CSV file and a Markdown file beside it.
 
     Args:
-        words: Of the command line, after ``lightning-cifar report``.
+        args: Arguments after ``lightning-cifar report``.
 
     Raises:
-        UsageError: A folder holds no run, nobody has the metric, or the report cannot be written there.
-        OSError: A file could not be written.
+        UsageError: If a folder is not a run, no run has the metric, or the report cannot be written there.
+        OSError: If a file cannot be written.
     """
-    options = _parser().parse_args(list(words))
-    out = choose_output(options.out or _place(options.runs), "report.html", ".html", ".htm")
+    options = _parser().parse_args(args)
+    is_one = len(options.runs) == 1 and options.runs[0].is_dir()
+    default = (options.runs[0] if is_one else Path()) / "report.html"
+    out = choose_output(options.out or default, "report.html", ".html", ".htm")
 
-    # What has been refused so far needed neither NumPy nor SciPy, which take a second to load.
+    # NumPy and SciPy take a second to load; they are not needed for the errors above.
     from lightning_cifar.files.atomic import write_atomically
     from lightning_cifar.plots import report_html
     from lightning_cifar.studies.report.build import build, draw_panels
@@ -34,7 +36,7 @@ def main(words: Sequence[str]) -> int:
     compared = compare(
         options.runs, metric=options.metric, mode=options.mode, target=options.target, baseline=options.baseline
     )
-    report = build(compared, shlex.join(["lightning-cifar", "report", *words]))
+    report = build(compared, shlex.join(["lightning-cifar", "report", *args]))
     content = report_html(report.page).encode()
     written = {out: content, out.with_suffix(".csv"): report.csv, out.with_suffix(".md"): report.text.encode()}
     for path, each in written.items():
@@ -52,27 +54,19 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar report",
-        description="Compare runs on one page that opens offline: curves, intervals, paired differences.",
-        allow_abbrev=False,
+        "report", description="Compare runs on one offline page, with intervals and paired differences."
     )
     add = parser.add_argument
-    runs_help = "folder of a study, or folders of runs: those that differ by the seed alone are one arm"
+    runs_help = "folder of a study, or folders of runs: runs that differ only by the seed are one arm"
     add("runs", type=expand_user, nargs="+", metavar="RUNS", help=runs_help)
     out_help = (
-        "the page, or a folder for report.html (default: the study's or run's folder, of several runs this one); the "
-        "table and the text are written beside it, with .csv and .md"
+        "file or folder for the page (default: report.html in the folder of the study or run; for several runs, in the "
+        "current folder); the table (.csv) and the text (.md) are written beside it"
     )
     add("--out", type=expand_user, metavar="PATH", help=out_help)
-    add("--metric", help="that is compared (default: the study's, or val/accuracy)")
-    add("--mode", choices=("max", "min"), help="whether more of it is better (default: the study's, or by its name)")
-    add("--target", type=float, help="value whose reaching is timed, such as 0.6 (default: the study's)")
-    add("--baseline", metavar="ARM", help="arm that the others are compared with (default: the study's, or the first)")
-    add("--png", action="store_true", help="also each panel as a picture for a paper, beside the page")
+    add("--metric", help="metric to compare (default: the study's, or val/accuracy)")
+    add("--mode", choices=("max", "min"), help="better direction of the metric (default: the study's, or by its name)")
+    add("--target", type=float, help="report the time to reach this value, such as 0.6 (default: the study's)")
+    add("--baseline", metavar="ARM", help="arm to compare the others with (default: the study's, or the first)")
+    add("--png", action="store_true", help="also write each panel as a PNG for a paper")
     return parser
-
-
-def _place(folders: Sequence[Path]) -> Path:
-    """Where the page goes if nothing is said: to what it is about. Of a folder that is missing, another will tell."""
-    alone = folders[0] if len(folders) == 1 and folders[0].is_dir() else Path()
-    return alone / "report.html"

@@ -1,4 +1,4 @@
-"""The command ``lightning-cifar study``: run every arm with every seed, and say what can be concluded."""
+"""The command ``lightning-cifar study``: run each arm with each seed, and compare the results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def main(words: Sequence[str]) -> int:
-    """Run the command; 0 if every run ended, 1 if one failed.
+def main(args: Sequence[str]) -> int:
+    """Run the command; return 0 if all runs ended, 1 if one failed.
 
     Raises:
-        UsageError: The study, an arm or an option is wrong, or the data cannot be had: found before anything runs.
+        UsageError: If the study, an arm or an option is wrong, or the data are not available, before the first run.
     """
-    options = _parse(words)
+    options = _parse(args)
     study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
     num_jobs, threads = options.jobs or "as many as fit", _threads(options)
     folder = Path(options.out or Path("runs") / "studies" / study.name)
@@ -40,66 +40,67 @@ def main(words: Sequence[str]) -> int:
     )
     modules = _check_arms(study)
     planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
-    if options.address is None:  # the data of other machines are theirs
+    if options.address is None:  # other machines have their own data
         _prepare_data(study, {arm: modules[arm] for arm in planned})
     try:
         jobs = prepare(study, folder, threads=threads)
     except OSError as error:
-        raise UsageError(f"{error.strerror or error}: pass a folder with room as --out.") from error
-    with FolderLock(folder, busy=f"a study is running in {folder}: wait for it, or pass another --out."):
-        about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *words])}
+        raise UsageError(f"{error.strerror or error}: pass another folder as --out.") from error
+    with FolderLock(folder, busy=f"a study is running in {folder}: wait until it ends, or pass another --out."):
+        about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *args])}
         write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
         board = Board(jobs, study)
         todo = [job for job in jobs if state_of(job) not in ENDED]
         if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done: kept")
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done and kept")
         try:
             _run(options, todo, board)
         except KeyboardInterrupt:
             left = sum(state_of(job) not in ENDED for job in jobs)
             print(
-                f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command goes on", file=sys.stderr
+                f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command continues",
+                file=sys.stderr,
             )
             raise
         finally:
             board.close()
-    return _tell(study, jobs, folder)
+    return _write_results(study, jobs, folder)
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    options = _parser().parse_args(list(words))
-    for name in ("jobs", "threads"):
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(args)
+    for name in ("jobs", "threads", "seeds"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} (={value}) must be at least 1.")
-    if options.seeds is not None and options.seeds < 1:
-        raise UsageError(f"--seeds (={options.seeds}) must be at least 1; from 2 on there are intervals.")
     _check_executor(options)
     return options
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-cifar study",
-        description="Run every arm of a study with every seed, and say what can be concluded. Run again, it goes on.",
-        allow_abbrev=False,
+    parser = CommandParser("study", description="Run or continue the arms of a study with each seed, and compare them.")
+    add = parser.add_argument
+    add("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
+    add("--seeds", type=int, help="number of seeds (default: that of the study)")
+    add(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting, such as data.root=/my/data",
     )
-    parser.add_argument("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
-    parser.add_argument("--seeds", type=int, help="number of seeds, in place of the file's")
-    parser.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of the base: data.root=/my/data"
-    )
-    parser.add_argument("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
-    parser.add_argument("--threads", type=int, help="threads of each run (default: the cores over the jobs)")
-    parser.add_argument("--out", help="folder of the study (default: runs/studies/NAME)")
-    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
-    parser.add_argument("--address", help="of a Ray cluster: HOST:PORT or auto (default: a Ray is started here)")
-    parser.add_argument("--resources", help="""of each run on Ray: '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
+    add("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
+    add("--threads", type=int, help="threads of each run (default: number of cores / jobs)")
+    add("--out", help="folder of the study (default: runs/studies/NAME)")
+    add("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
+    add("--address", help="Ray cluster, HOST:PORT or auto (default: start Ray on this machine)")
+    add("--resources", help="""resources of each run on Ray, such as '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
     return parser
 
 
 def _check_executor(options: argparse.Namespace) -> None:
-    """Refuse what the executor does not know, and take in what it does."""
+    """Check and parse the options of the executor."""
     if options.executor == "local":
         for name in ("address", "resources"):
             if getattr(options, name) is not None:
@@ -113,7 +114,7 @@ def _check_executor(options: argparse.Namespace) -> None:
 
 
 def _threads(options: argparse.Namespace) -> int:
-    """Of each run."""
+    """Number of threads of each run."""
     if options.threads is not None:
         return int(options.threads)
     if options.executor == "ray":
@@ -138,12 +139,12 @@ def _setting(text: str) -> tuple[str, object]:
 
     key, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text} is not like data.root=/my/data")
+        raise argparse.ArgumentTypeError(f"{text} must have the form KEY=VALUE, such as data.root=/my/data")
     return key, yaml.safe_load(value)
 
 
 def _check_arms(study: Study) -> dict[str, LightningDataModule]:
-    """Refuse what one arm could not start with, before any arm starts; the data of each arm."""
+    """Check the configuration of each arm before the first run; return the data module of each arm."""
     import yaml
 
     from lightning_cifar.runs.arguments import Arguments
@@ -159,7 +160,7 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
 
 
 def _prepare_data(study: Study, modules: Mapping[str, LightningDataModule]) -> None:
-    """Have the data there before the first run: downloaded once, or missed once, and not by every run."""
+    """Prepare the data before the first run, so that they are downloaded, or reported as missing, only once."""
     by_data = {json.dumps(study.arms[arm]["data"], sort_keys=True, default=str): arm for arm in modules}
     for arm in by_data.values():
         try:
@@ -169,7 +170,7 @@ def _prepare_data(study: Study, modules: Mapping[str, LightningDataModule]) -> N
 
 
 def _as_settings(message: str) -> str:
-    """A message with the options of a run as what a study takes instead.
+    """Replace the options of a run in a message by those of a study.
 
     >>> _as_settings("pass --data.download true, or --data SyntheticDataModule")
     'pass --set data.download=true, or --set data.class_path=SyntheticDataModule'
@@ -178,7 +179,8 @@ def _as_settings(message: str) -> str:
     return re.sub(r"--data (\w+)", r"--set data.class_path=\1", message)
 
 
-def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
+def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
+    """Write and print the results; return the exit code."""
     from lightning_cifar.studies.report import results
 
     runs = [results.read_run(job) for job in jobs]
@@ -193,10 +195,10 @@ def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     if len(failed) < len(runs):
         print(f"\n{study.question or study.name}\n\n{text}")
     else:
-        print("\nno run ended: there is nothing to compare\n")
+        print("\nno run ended: nothing to compare\n")
     by_error: dict[str, list[results.RunResult]] = {}
     for run in failed:
-        by_error.setdefault(run.error or "the process broke off", []).append(run)
+        by_error.setdefault(run.error or "the process ended without an error message", []).append(run)
     for error, (run, *others) in list(by_error.items())[:3]:
         more = f" and {len(others)} more" if others else ""
         print(f"failed: {run.arm}, seed {run.seed}{more}: {error} (log: {run.folder}.log)", file=sys.stderr)
@@ -205,14 +207,14 @@ def _tell(study: Study, jobs: Sequence[Job], folder: Path) -> int:
 
 
 class Board:
-    """The state of all runs: a table that is redrawn on a terminal, a line for each event elsewhere."""
+    """State of all runs: a table that is updated in a terminal, otherwise a line for each event."""
 
     def __init__(self, jobs: Sequence[Job], study: Study) -> None:
         self.jobs, self.study = list(jobs), study
         self.state: dict[Job, State | Progress | str] = {job: state_of(job) for job in jobs}
         self.start = time.monotonic()
         self.began: dict[Job, float] = {}
-        self.seconds: dict[Job, float] = {}  # of each run that ended
+        self.seconds: dict[Job, float] = {}  # of the runs that ended
         self.live = None
         if sys.stdout.isatty():
             from rich.live import Live
@@ -221,7 +223,7 @@ class Board:
             self.live.start()
 
     def hear(self, job: Job, news: State | Progress | str | None) -> None:
-        """Take news of a job: it started (None), progressed, broke off for a reason, or ended."""
+        """Record an event of a job: its start (None), progress, end or failure."""
         now = time.monotonic()
         self.state[job] = "started" if news is None else news
         if news is None:
@@ -235,7 +237,7 @@ class Board:
         line = f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {times}{error and f': {error}'}"
         if self.live is None:
             print(line, flush=True)
-        elif news not in ENDED:  # above the table, which shows the others
+        elif news not in ENDED:  # failures are printed above the table
             self.live.console.print(line, markup=False, highlight=False)
 
     def close(self) -> None:
@@ -257,5 +259,5 @@ class Board:
 def _cell(state: State | Progress | str, seconds: float | None) -> str:
     if isinstance(state, Progress):
         return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
-    text = {"waiting": "", "broken": "to go on", "started": "..."}.get(state, state)
+    text = {"waiting": "", "broken": "to continue", "started": "..."}.get(state, state)
     return text if seconds is None or state == "started" else f"{text}  {seconds:.0f} s"

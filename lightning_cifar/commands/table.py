@@ -1,4 +1,4 @@
-"""The commands of ``lightning-cifar``, from which the usage text, the dispatch and the completion are made."""
+"""Table of the commands of ``lightning-cifar``, for the usage text, the dispatch and the shell completion."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ COMMANDS = {
     "export": Command(
         "write a trained network as one file: safetensors, onnx or pt2", "runs/... --format onnx", "export.command"
     ),
-    "study": Command("compare training choices over seeds", "configs/studies/lr_regimes.yaml --jobs 2", "study"),
-    "report": Command("write one offline page on a study, or on runs", "runs/studies/lr_regimes", "report"),
+    "study": Command(
+        "compare training choices over several seeds", "configs/studies/lr_regimes.yaml --jobs 2", "study"
+    ),
+    "report": Command("write one offline page about a study or about runs", "runs/studies/lr_regimes", "report"),
     "gradcheck": Command("compare the hand-made gradients with central differences", "--layers", "gradcheck"),
     "bench": Command("time the hand-made convolutions against those of PyTorch", "conv --shape cifar", "bench"),
     "regimes": Command("draw learning-rate regimes, without training", "--schedule cosine --warmup 0.2", "regimes"),
@@ -52,7 +54,7 @@ COMMANDS = {
 
 
 def usage_lines() -> str:
-    """The commands with their summaries, then an example of each."""
+    """Return the commands with their summaries, and an example of each."""
     summaries = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
     examples = [f"  lightning-cifar {name} {command.example}" for name, command in COMMANDS.items()]
     return "\n".join(["Commands:", *summaries, "", "Examples:", *examples])

@@ -1,1 +1,1 @@
-"""A run: one training, evaluation or prediction in a folder of its own."""
+"""A run: one training, evaluation or prediction in its own folder."""

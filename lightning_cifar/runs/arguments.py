@@ -1,4 +1,4 @@
-"""The command line of a run, parsed once into options with their values. No torch."""
+"""Command line of a run, parsed once into options and values, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECTIONS = ("--model", "--data")
 
 @dataclass(frozen=True)
 class Arguments:
-    """A command and what follows it.
+    """A command and its arguments.
 
     Example:
         >>> Arguments("test", ("--ckpt_path=best.ckpt", "--data", "MNISTDataModule")).get("--ckpt_path")
@@ -29,29 +29,29 @@ class Arguments:
 
     @classmethod
     def parse(cls, args: Sequence[str]) -> Arguments:
-        """From the words of a command line, the command first."""
+        """Parse a command line that starts with the command."""
         return cls(args[0], tuple(args[1:]))
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str | None], ...]:
-        """Options with their values, whether written ``--a b`` or ``--a=b``; None for an option without one."""
+        """Options with their values, for ``--a b`` and ``--a=b``; None for an option without a value."""
         return tuple((option, value) for option, value, _ in self._parts())
 
     def get(self, *options: str) -> str | None:
-        """The last value of an option; None if it is not given."""
+        """Return the last value of an option, or None if it is not given."""
         return next((value for option, value in reversed(self.pairs) if option in options), None)
 
     def has(self, *options: str) -> bool:
-        """Whether one of the options is given, with or without a value."""
+        """Return whether one of the options is given, with or without a value."""
         return any(option in options for option, _ in self.pairs)
 
     def replace(self, option: str, *new: str) -> Arguments:
-        """The same arguments, with ``new`` at the end in place of an option and its value."""
+        """Return the arguments without an option and its value, followed by ``new``."""
         kept = [arg for name, _, args in self._parts() if name != option for arg in args]
         return Arguments(self.command, (*kept, *new))
 
     def map(self, options: Sequence[str], change: Callable[[str], str]) -> Arguments:
-        """The same arguments, with the values of some options changed."""
+        """Return the arguments with changed values of some options."""
         changed: list[str] = []
         for name, value, args in self._parts():
             changed += args if name not in options or value is None else (name, change(value))
@@ -59,10 +59,10 @@ class Arguments:
 
     @cached_property
     def configurations(self) -> dict[str, Any]:
-        """The contents of the files after ``--config`` by their paths. A value of several lines is the content itself.
+        """Contents of the ``--config`` files by path. A value of several lines is the content itself.
 
         Raises:
-            UsageError: If a file cannot be read, or holds no settings.
+            UsageError: If a file cannot be read, or does not contain settings.
         """
         given = [value for option, value in self.pairs if option in _CONFIG and value]
         return {
@@ -72,13 +72,13 @@ class Arguments:
 
     @cached_property
     def class_paths(self) -> frozenset[str]:
-        """The dotted names that the user wrote, here or in a configuration: such a class may be imported."""
+        """Dotted names in the command line and its configurations: these classes may be imported."""
         written = [value for _, value in self.pairs if value is not None]
         return dotted_names([*written, *self.configurations.values()])
 
     @cached_property
     def named_classes(self) -> frozenset[str]:
-        """The dotted names that the user wrote for a class, not for a file: a checkpoint may name those too."""
+        """Dotted names of classes, not of files, that the user wrote: a checkpoint may name them too."""
         written = [value for option, value in self.pairs if option in _SECTIONS or option.endswith(".class_path")]
         sections = [content.get(option[2:]) for content in self.configurations.values() for option in _SECTIONS]
         texts = [section for section in sections if isinstance(section, str)]
@@ -86,24 +86,24 @@ class Arguments:
         return dotted_names([*written, *texts, *found])
 
     def configures(self, section: str) -> bool:
-        """Whether the user gives a section, ``model`` or ``data``, a class."""
+        """Return whether the user gives a section, ``model`` or ``data``."""
         return self.has(f"--{section}") or any(section in content for content in self.configurations.values())
 
     def _parts(self) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
-        """Each option, its value, and the words that make them up. Words without an option have an empty name."""
+        """Yield each option, its value, and its arguments. Arguments without an option have an empty name."""
         pending = list(self.args)
         while pending:
-            word = pending.pop(0)
-            option, equals, value = word.partition("=")
-            if not word.startswith("-"):
-                yield "", word, (word,)
+            arg = pending.pop(0)
+            option, equals, value = arg.partition("=")
+            if not arg.startswith("-"):
+                yield "", arg, (arg,)
             elif equals:
-                yield option, value, (word,)
+                yield option, value, (arg,)
             elif pending and not pending[0].startswith("--"):
                 value = pending.pop(0)
-                yield word, value, (word, value)
+                yield arg, value, (arg, value)
             else:
-                yield word, None, (word,)
+                yield arg, None, (arg,)
 
 
 def _class_paths(value: object) -> Iterator[object]:
@@ -114,7 +114,7 @@ def _class_paths(value: object) -> Iterator[object]:
 
 
 def dotted_names(value: object) -> frozenset[str]:
-    """The texts in nested lists and dictionaries that can be the path of a class.
+    """Find the texts in nested lists and dictionaries that can be the path of a class.
 
     Example:
         >>> dotted_names({"class_path": "small.Small", "init_args": {"lr": 0.1, "activation": "relu"}})

@@ -1,4 +1,4 @@
-"""The callbacks that write ``best.ckpt`` and ``last.ckpt`` of a run, whatever checkpoints the user's own write."""
+"""Callbacks that write ``best.ckpt`` and ``last.ckpt`` of a run, in addition to the checkpoints of the user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 from lightning_cifar import models
 
 Monitor = tuple[str, Literal["min", "max"]]
-# What continues a training; best.ckpt of several networks comes from several epochs and cannot.
+# State that is needed to continue a training. A best.ckpt with networks from different epochs cannot be continued.
 _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` or ``last.ckpt`` of a run."""
+    """Writes ``best.ckpt`` or ``last.ckpt`` of a run."""
 
-    beside_alike = False  # a ModelCheckpoint of the user has the same settings, by which Lightning tells states apart
+    beside_alike = False  # a ModelCheckpoint of the user has the same settings, and so the same state key
 
     @property
     def state_key(self) -> str:
@@ -30,19 +30,19 @@ class RunCheckpoint(ModelCheckpoint):
         return f"{key}{self.filename}" if self.beside_alike else key
 
     @property
-    def _legacy_state_key(self) -> str:  # type: ignore[override]  # the key to look for where there is no state_key
+    def _legacy_state_key(self) -> str:  # type: ignore[override]  # used if the state_key is not found
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
 
 class BestOfEach(Checkpoint):
-    """``best.ckpt`` of networks trained side by side: each as it was when its own metric was best in validation.
+    """Writes ``best.ckpt`` of networks trained side by side, with each network at its best validation.
 
-    A network without a metric is kept as it is at the last validation. The file holds no state of the training: its
-    networks come from different epochs.
+    A network without a metric is saved at the last validation. The file does not contain the state of the training,
+    because its networks come from different epochs.
 
     Args:
-        path: Of the checkpoint.
-        monitors: The metric and its better end by the name of a network, such as ``("val/accuracy", "max")``.
+        path: Path of the checkpoint.
+        monitors: Metric and mode by the name of the network, such as ``("val/accuracy", "max")``.
     """
 
     filename = "best"
@@ -55,7 +55,7 @@ class BestOfEach(Checkpoint):
 
     @property
     def monitor(self) -> dict[str, str]:
-        """Names of the metrics, by network."""
+        """Names of the metrics by network."""
         return {name: each[0] for name, each in self.monitors.items() if each is not None}
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,13 +107,13 @@ class BestOfEach(Checkpoint):
 def checkpoint_writers(
     model: pl.LightningModule, folder: Path, given: Sequence[Callback], *, validates: bool
 ) -> list[Callback]:
-    """The writers of the best and of the last checkpoint.
+    """Return the callbacks that write the best and the last checkpoint.
 
     Args:
-        model: It says by what it is judged; without validation, or without a metric, the last checkpoint counts.
-        folder: Of the checkpoints.
-        given: The user's callbacks. A ModelCheckpoint of the same file name there takes the place of ours.
-        validates: Whether there is a validation.
+        model: Its ``monitor`` is the metric; without validation or a metric, the best checkpoint is the last one.
+        folder: Folder of the checkpoints.
+        given: Callbacks of the user. A ModelCheckpoint with the same file name in this folder replaces the default.
+        validates: Whether the run has a validation.
     """
     save = partial(RunCheckpoint, folder, enable_version_counter=False)
     writers: list[Any]
@@ -123,7 +123,7 @@ def checkpoint_writers(
     else:
         metric, mode = getattr(model, "monitor", (None, "min")) if validates else (None, "min")
         if metric is None:
-            writers = [save("best", save_last=True)]  # one: Lightning cannot tell two without a metric apart
+            writers = [save("best", save_last=True)]  # one, since two without a metric have the same state key
         else:
             # Two, since save_last=True writes last.ckpt only when the best one changes.
             writers = [save("best", monitor=metric, mode=mode), save("last", save_on_train_epoch_end=True)]
@@ -137,6 +137,6 @@ def checkpoint_writers(
 
 
 def best_writer(trainer: pl.Trainer) -> Checkpoint | None:
-    """The callback that writes ``best.ckpt`` of a run, or else Lightning's choice."""
+    """Return the callback that writes ``best.ckpt`` of a run, or else Lightning's choice."""
     named = (each for each in trainer.checkpoint_callbacks if getattr(each, "filename", None) == "best")
     return next(named, trainer.checkpoint_callback)

@@ -1,6 +1,6 @@
-"""A run is a folder: config.yaml, metrics.csv, TensorBoard events, checkpoints, pictures, tables and result.json.
+"""A run and its folder: config.yaml, metrics.csv, TensorBoard events, checkpoints, pictures, tables and result.json.
 
-The folder appears when everything that can be refused was accepted, and belongs to one run for ever.
+The folder is created after all checks have passed, and is never used by another run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.final_test import evaluate_best
 from lightning_cifar.runs.folder import RunFolder
 from lightning_cifar.runs.loggers import run_loggers
-from lightning_cifar.runs.parser import Parser
+from lightning_cifar.runs.parser import Parser, check_nulls
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
 from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
@@ -46,13 +46,13 @@ from lightning_cifar.runs.user_modules import allow_modules
 
 
 class RunCLI(LightningCLI):
-    """LightningCLI with our parser, run folders, and settings from checkpoints.
+    """LightningCLI with one-line errors, run folders, and settings from checkpoints.
 
     Args:
         arguments: The command line.
-        folder: Of the run.
-        checkpoint: That ``--ckpt_path`` names, read once for the whole run.
-        defaults: Settings that replace the classes' defaults: those of a checkpoint, or of a run that goes on.
+        folder: Folder of the run.
+        checkpoint: Checkpoint of ``--ckpt_path``, read once for the whole run.
+        defaults: Settings of a checkpoint or of a resumed run, which replace the defaults of the classes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RunCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the base's needs no instance
-        """The command that runs, alone: to build the parsers of all four takes half a second."""
+        """Return only the command that runs: to build the parsers of all four takes half a second."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._command}
 
     @classmethod
@@ -88,12 +88,12 @@ class RunCLI(LightningCLI):
 
         Args:
             arguments: The command line.
-            option: With which the user names the folder of the run, for messages.
-            **extra: What the constructor of a subclass takes beyond that of this class.
+            option: Option with which the user names the folder of the run, for messages.
+            **extra: Further arguments of the constructor of a subclass.
 
         Raises:
-            UsageError: If something about it is wrong.
-            KeyboardInterrupt: If it was interrupted; with how to go on.
+            UsageError: If the command line is wrong.
+            KeyboardInterrupt: If the run was interrupted. The message contains the command that continues it.
         """
         with expected_warnings_ignored(), silent_writers(), terminations_raised():
             arguments, resumed = find_resumed(arguments)
@@ -106,9 +106,11 @@ class RunCLI(LightningCLI):
                 interruption = interruption_behind(stop)
                 if interruption is None:
                     raise
-                # Lightning has put the training away in order, and would leave with 0 or 1.
+                # Lightning has closed the training, and would exit with 0 or 1.
                 can = folder.path is not None and can_resume(folder.path)
-                raise interruption(f"go on with: lightning-cifar fit --resume {folder.path}" if can else "") from stop
+                raise interruption(
+                    f"continue with: lightning-cifar fit --resume {folder.path}" if can else ""
+                ) from stop
             except Exception as error:
                 folder.leave_nothing()
                 if is_full(error) and folder.is_claimed:
@@ -124,9 +126,9 @@ class RunCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
-            # For --help: find_resumed takes it out of the command line before that is parsed.
-            refused = ActionFail(message="%(option)s belongs on the command line: fit --resume runs/...")
-            help_text = "Folder of a run that broke: continue it, to the same bits."
+            # For --help only: find_resumed removes the option from the command line before it is parsed.
+            refused = ActionFail(message="%(option)s is an option of the command line only: fit --resume runs/...")
+            help_text = "Continue the interrupted run in this folder; the results are the same to the bit."
             parser.add_argument("--resume", action=refused, metavar="DIR", help=help_text)
         try:
             parser.set_defaults({name: value for name, value in self.defaults.items() if value is not None})
@@ -141,25 +143,25 @@ class RunCLI(LightningCLI):
             "--run_dir",
             type=str | None,
             default=None,
-            help="Folder of this run; it must not exist. Default: runs/ with the model's name and the time.",
+            help="Folder of this run, which must not exist. Default: in runs/, named after the model and the time.",
         )
         parser.add_argument(
             "--test_after_fit",
             type=bool,
             default=False,
-            help="After fit, evaluate the best checkpoint (by its accuracy, or else its loss, in validation; networks "
-            "side by side each at its own best) once on the test set.",
+            help="After fit, evaluate the best checkpoint (by validation accuracy, or else loss; of several networks, "
+            "the best of each) once on the test set.",
         )
-        # A link of which one end has no such attribute or argument (numbers instead of images, say) is passed over.
+        # A link is ignored if the data have no such attribute, or the model no such argument.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        # A checkpoint is data: nothing in it is executed.
+        # Nothing in a checkpoint is executed.
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's version lets the checkpoint's values beat the explicit flags; see :func:`_settings`."""
+        """Do nothing: in Lightning, the values of a checkpoint override options. See :func:`_settings`."""
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
@@ -168,13 +170,15 @@ class RunCLI(LightningCLI):
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings that cannot work, and a checkpoint of another class; expand ``~`` in every path."""
+        """Check the settings and the class of the checkpoint; expand ``~`` in paths."""
         assert self.subcommand is not None
         self.config[self.subcommand] = expand_users(self.config[self.subcommand])
         trainer = vars(self._get(self.config, "trainer"))
         check_trainer(trainer)
+        for section in ("model", "data"):
+            check_nulls(section, self._get(self.config, section))
         if self._get(self.config, "resume") is not None:
-            raise UsageError("resume belongs on the command line, not into a configuration: fit --resume runs/...")
+            raise UsageError("resume is an option of the command line only: fit --resume runs/...")
         if self.checkpoint is None:
             return
         of_fit = self.subcommand == "fit"
@@ -185,7 +189,7 @@ class RunCLI(LightningCLI):
             show_as_trained(self.checkpoint, self._get(self.config, "data"))
 
     def after_instantiate_classes(self) -> None:
-        """Refuse data of another kind, and a checkpoint of other layers, before anything is written."""
+        """Check that model, data and checkpoint fit together, before anything is written."""
         check_kinds(self.model, self.datamodule)
         if self.checkpoint is not None:
             check_weights(self.checkpoint, self.model, self.datamodule)
@@ -200,17 +204,17 @@ class RunCLI(LightningCLI):
         folder = self.run_dir / "checkpoints"
         defaults = default_callbacks(self.model, self.datamodule, self.subcommand, config, folder, given)
         config["callbacks"] = [*given, *defaults]
-        # First: what the others do at the start of an epoch comes after the state that is saved there.
+        # First, so that it saves the state before other callbacks change it at the start of an epoch.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
         config["callbacks"].append(RunRecord(self.subcommand, self._config_text(), self.folder))
-        if type(self) is RunCLI and self.subcommand == "fit":  # those of a study know what they do
+        if type(self) is RunCLI and self.subcommand == "fit":  # not in a study
             config["callbacks"].append(FewSteps())
-        # TensorBoard hides what a broken run logged after the point from which it goes on.
+        # TensorBoard hides values that an interrupted run logged after the checkpoint.
         resumed = self.folder.resumed
         purge = None if resumed is None else resumed.checkpoint.progress.get("steps")
         config["logger"] = run_loggers(self.run_dir, config["logger"], purge)
         if config["enable_model_summary"] is None:
-            config["enable_model_summary"] = False  # the layer table takes its place
+            config["enable_model_summary"] = False  # LayerTable replaces it
         config["default_root_dir"] = str(self.run_dir)
         plugins = config["plugins"] or []
         config["plugins"] = [
@@ -219,17 +223,13 @@ class RunCLI(LightningCLI):
         ]
         return pl.Trainer(**config)
 
-    def before_fit(self) -> None:
-        self._claim_run_dir("fit")
-
-    def before_validate(self) -> None:
-        self._claim_run_dir("validate")
-
-    def before_test(self) -> None:
-        self._claim_run_dir("test")
-
-    def before_predict(self) -> None:
-        self._claim_run_dir("predict")
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Read the data and create the folder, then run."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup(subcommand)
+        if not self._is_trial:
+            self.folder.claim(self._config_text())
+        super()._run_subcommand(subcommand)
 
     def predict(self, **kwargs: Any) -> None:
         """Predict the test samples; a callback writes the table."""
@@ -238,37 +238,26 @@ class RunCLI(LightningCLI):
     def after_fit(self) -> None:
         if self._get(self.config, "test_after_fit") and not self._is_trial:
             evaluate_best(self.trainer, self.model, self.datamodule)
-        self._say_where()
+        self._print_folder()
 
-    def after_validate(self) -> None:
-        self._say_where()
-
-    def after_test(self) -> None:
-        self._say_where()
-
-    @property
-    def _is_trial(self) -> bool:
-        return bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it untyped
-
-    def _say_where(self) -> None:
+    def _print_folder(self) -> None:
         if self.trainer.is_global_zero and not self._is_trial:
             print(f"run folder:  {self.run_dir}")
             if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
                 print(f"TensorBoard: tensorboard --logdir {self.run_dir}")
 
+    after_validate = after_test = _print_folder
+
+    @property
+    def _is_trial(self) -> bool:
+        return bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it untyped
+
     def _choose_run_dir(self, command: str) -> Path:
         verb = "" if command == "fit" else f"-{command}"
         return self.folder.choose(self._get(self.config, "run_dir"), f"{type(self.model).__name__}{verb}")
 
-    def _claim_run_dir(self, stage: str) -> None:
-        """Make the folder, once all that is needed was found good."""
-        self.datamodule.prepare_data()
-        self.datamodule.setup(stage)
-        if not self._is_trial:
-            self.folder.claim(self._config_text())
-
     def _config_text(self) -> str:
-        """The configuration as YAML, without what belongs to this one call."""
+        """Return the configuration as YAML, without the options of this call."""
         assert self.subcommand is not None
         config: Namespace = self.config[self.subcommand].clone()
         for key in ("config", "run_dir", "ckpt_path"):
@@ -278,12 +267,12 @@ class RunCLI(LightningCLI):
 
 
 def _settings(arguments: Arguments, resumed: Resumed | None) -> tuple[Checkpoint | None, dict[str, Any]]:
-    """The checkpoint of a command line, and the settings that it brings, which every explicit option beats."""
+    """Return the checkpoint of a command line and its settings, which explicit options override."""
     if resumed is not None:
         config = {key: value for key, value in resumed.config.items() if key != "test_after_fit" or value}
         held = resumed.checkpoint.hyper_parameters
         settings = config.get("model", {}).get("init_args", {})
-        for name, value in held.items():  # what the model had in the end: a learning rate that was found, say
+        for name, value in held.items():  # at the end of the run, such as a learning rate that was found
             if name in settings:
                 settings[name] = list(value) if isinstance(value, tuple) else value
         return resumed.checkpoint, config
@@ -297,5 +286,5 @@ def _settings(arguments: Arguments, resumed: Resumed | None) -> tuple[Checkpoint
     settings, left_out = trained_settings(checkpoint, of_fit=of_fit, allowed=arguments.named_classes, given=given)
     if left_out and of_fit and not arguments.configurations:
         names = ", ".join(left_out)
-        print(f"{path}: {names} are not taken from a checkpoint: pass --config, or them.", file=sys.stderr)
+        print(f"{path}: {names} are not taken from a checkpoint: pass them, or --config.", file=sys.stderr)
     return checkpoint, settings

@@ -1,4 +1,4 @@
-"""Whether a checkpoint, a network and data go together: refused here, before anything is written."""
+"""Checks that a checkpoint, a network and data fit together, before anything is written."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lightning_cifar.errors import UsageError, one_line
 
 
 def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: bool) -> None:
-    """Refuse a checkpoint of another class, or of an optimizer whose state does not fit.
+    """Check the class of the network in a checkpoint, and its optimizer if the run trains (``of_fit``).
 
     Args:
-        checkpoint: Named by the user.
+        checkpoint: The checkpoint that the user named.
         model: The section ``model`` of the configuration.
         of_fit: Whether the run trains.
 
     Raises:
-        UsageError: With what to do instead.
+        UsageError: If they do not fit.
     """
     path, held = checkpoint.path, checkpoint.content.get("class_path")
     settings = model.get("init_args", {})
@@ -42,11 +42,11 @@ def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: 
 
 
 def show_as_trained(checkpoint: Checkpoint, section: Namespace) -> None:
-    """Give the user's own images the size and normalisation of the training, and the outputs their names.
+    """Use the image size, normalisation and class names of the training for the images of the user.
 
     Args:
-        checkpoint: Of the network.
-        section: ``data`` of the configuration; what the user left open is filled in.
+        checkpoint: Checkpoint of the network.
+        section: The section ``data`` of the configuration. Settings that the user did not give are filled in.
     """
     if section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
         return
@@ -60,7 +60,7 @@ def show_as_trained(checkpoint: Checkpoint, section: Namespace) -> None:
 
 
 def check_kinds(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
-    """Refuse data of another kind than the network takes."""
+    """Refuse numbers for a classifier, and images for a regressor."""
     network, source = type(model).__name__, type(datamodule).__name__
     if isinstance(model, models.Classifier) and isinstance(datamodule, data.NoisyLineDataModule):
         raise UsageError(f"{network} classifies images, and {source} has none: choose MLPRegressor or other data.")
@@ -89,6 +89,6 @@ def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule:
 
 
 def is_of_restoring(error: BaseException) -> bool:
-    """Whether an error came up as Lightning restored the states in a checkpoint, which can hold anything."""
+    """Return whether an error was raised while Lightning restored the states in a checkpoint."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code.co_filename == checkpoint_connector.__file__ for frame, _ in frames)

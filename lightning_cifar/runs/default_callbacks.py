@@ -1,4 +1,4 @@
-"""The callbacks that a run has without being asked: those that have something to show for its model and data."""
+"""Default callbacks of a run, which depend on its model and data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from lightning_cifar import callbacks, data, models
 from lightning_cifar.runs.checkpoint_writers import checkpoint_writers
@@ -27,26 +27,13 @@ def default_callbacks(
     """Choose the callbacks of a run.
 
     Args:
-        model: What runs.
-        datamodule: On which data.
+        model: Network of the run.
+        datamodule: Data of the run.
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         config: The section ``trainer`` of the configuration.
-        checkpoints: The folder for the checkpoints of a ``fit``.
-        given: The user's own, which take the place of those of the same class. The writers of checkpoints stay.
+        checkpoints: Folder for the checkpoints of a ``fit``.
+        given: Callbacks of the user, which replace those of the same class, except the writers of checkpoints.
     """
-    kinds = tuple(type(callback) for callback in given)
-    chosen = _chosen(model, datamodule, command, config, checkpoints, given)
-    return [each for each in chosen if isinstance(each, Checkpoint) or not isinstance(each, kinds)]
-
-
-def _chosen(
-    model: pl.LightningModule,
-    datamodule: pl.LightningDataModule,
-    command: str,
-    config: Mapping[str, Any],
-    checkpoints: Path,
-    given: Sequence[Callback],
-) -> list[Callback]:
     chosen: list[Callback] = []
     shows_images = isinstance(datamodule, data.ImageDataModule)
     if isinstance(model, models.Classifier):
@@ -57,21 +44,21 @@ def _chosen(
         chosen.append(callbacks.PredictionTable())
     elif command == "predict":
         chosen.append(PredictionFile())
-    if command != "fit":
-        return chosen
-    if config["enable_checkpointing"] is not False:
-        chosen.append(callbacks.ExactResume())
-    chosen.append(callbacks.NonFiniteGuard())
-    chosen.append(callbacks.LayerTable())
-    if isinstance(model, models.Trainable | models.SideBySide):
-        chosen.append(callbacks.LossCurves())
-    if shows_images:
-        chosen.append(callbacks.Throughput())
-    chosen += default_bar(config)
-    chosen.append(EpochLines())  # after all that logs at the end of an epoch
-    if config["logger"] is not False:
-        chosen.append(LearningRateMonitor())
-    if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-        validates = getattr(datamodule, "num_val", 1) > 0 and config["limit_val_batches"] != 0
-        chosen += checkpoint_writers(model, checkpoints, given, validates=validates)
-    return chosen
+    writers: list[Callback] = []
+    if command == "fit":
+        if config["enable_checkpointing"] is not False:
+            chosen.append(callbacks.ExactResume())
+        chosen += [callbacks.NonFiniteGuard(), callbacks.LayerTable()]
+        if isinstance(model, models.Trainable | models.SideBySide):
+            chosen.append(callbacks.LossCurves())
+        if shows_images:
+            chosen.append(callbacks.Throughput())
+        chosen += default_bar(config)
+        chosen.append(EpochLines())  # after the callbacks that log at the end of an epoch
+        if config["logger"] is not False:
+            chosen.append(LearningRateMonitor())
+        if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
+            validates = getattr(datamodule, "num_val", 1) > 0 and config["limit_val_batches"] != 0
+            writers = checkpoint_writers(model, checkpoints, given, validates=validates)
+    kinds = tuple(type(callback) for callback in given)
+    return [*(each for each in chosen if not isinstance(each, kinds)), *writers]

@@ -1,4 +1,4 @@
-"""A disk that becomes full during a run: one line, with the folder and how to go on."""
+"""Report a disk that becomes full during a run in one line, with the folder and the next step."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ from lightning_cifar.runs.resume import can_resume
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether it says that no space is left on a disk, or none of what the user may take."""
+    """Return whether an error means that the disk is full or the quota of the user is used up."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def no_space(folder: Path, *, resumes: bool) -> UsageError:
-    """What the user is told.
+    """Return the error for a full disk.
 
     Args:
-        folder: Of the run.
-        resumes: Whether ``fit --resume`` is how such a run goes on.
+        folder: Folder of the run.
+        resumes: Whether ``fit --resume`` can continue a run of this command.
     """
-    if resumes and can_resume(folder):
-        return UsageError(
-            f"no space is left in {folder}: free some, then go on with lightning-cifar fit --resume {folder}"
-        )
-    return UsageError(f"no space is left in {folder}: free some, then start anew")
+    again = f"continue with lightning-cifar fit --resume {folder}" if resumes and can_resume(folder) else "start again"
+    return UsageError(f"no space is left in {folder}: free some, then {again}")
 
 
 @contextmanager
 def silent_writers() -> Iterator[None]:
-    """Threads and files that meet a full disk inside print no traceback: who waits for them meets it too, and tells."""
+    """Suppress the tracebacks of threads and files for a full disk; the main thread gets the same error."""
     of_threads, of_files = threading.excepthook, sys.unraisablehook
 
     def in_thread(args: Any) -> None:

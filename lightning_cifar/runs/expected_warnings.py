@@ -1,4 +1,4 @@
-"""Warnings, most of Lightning, that are no news in a run of ours, each with the reason."""
+"""Warnings, most of them from Lightning, that do not apply to the runs of this package."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _EXPECTED = (
-    # The words are passed on as an argument: our command line is the process's own.
+    # RunCLI gets the command line as an argument.
     "LightningCLI's args parameter is intended",
-    # Inside Lightning, and nothing a user can mend.
+    # It concerns code inside Lightning.
     ".*treespec, LeafSpec.*",
-    # The folder is ours and new: it holds config.yaml.
+    # The folder is new: it contains only config.yaml.
     "Experiment logs directory .* exists and is not empty",
-    # Steps are logged where there are enough; the epoch's means always are.
+    # The means of an epoch are always logged.
     "The number of training batches .* is smaller than the logging",
-    # It holds those from which the run goes on.
+    # A resumed run continues from these checkpoints.
     "Checkpoint directory .* exists and is not empty",
-    # num_val 0 asks for no validation.
+    # num_val 0 turns the validation off.
     "Total length of `list` across ranks is zero",
-    # The same; and that callback was not asked for: each run has it.
+    # The same; the callback is one of the defaults.
     "ClassAccuracy reports nothing: the fit ended without a validation",
-    # A resumed run has a folder of its own.
+    # A run that starts from a checkpoint has a new folder.
     "The dirpath has changed",
-    # That callback puts a schedule of its own, stepped each epoch, in place of the regime.
+    # The callback replaces the schedule by one that is stepped each epoch.
     "SWA is currently only supported every epoch",
-    # An evaluation has no use for the state of the training's callbacks.
+    # An evaluation does not need the states of the callbacks of the training.
     "Be aware that when using `ckpt_path`",
 )
 
 
 @contextmanager
 def expected_warnings_ignored() -> Iterator[None]:
-    """Whatever runs inside says nothing of them."""
+    """Ignore these warnings inside the context."""
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)

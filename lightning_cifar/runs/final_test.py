@@ -1,4 +1,4 @@
-"""The test at the end of a ``fit``: which weights it takes, and its result."""
+"""Test at the end of a ``fit``, of the best or the last weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_cifar.runs.checkpoint_writers import best_writer
 
 
 def evaluate_best(trainer: pl.Trainer, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
-    """Test the best checkpoint, or else the last weights, and print which of them and the result."""
+    """Test the best checkpoint, or else the last weights, and print the result."""
     best = best_writer(trainer)
     path = getattr(best, "best_model_path", "") or None
     if trainer.is_global_zero:
@@ -23,7 +23,7 @@ def evaluate_best(trainer: pl.Trainer, model: pl.LightningModule, datamodule: pl
 
 
 def result_lines(metrics: Any) -> list[str]:
-    """A line with the test's metrics for each network: those of several end in ``/<network>``."""
+    """Return a line of test metrics for each network; the names of several networks end in ``/<network>``."""
     lines: dict[str, list[str]] = {}
     for name, value in metrics.items():
         metric, _, network = name.removeprefix("test/").partition("/")

@@ -1,4 +1,4 @@
-"""The folder of a run: chosen early, made late, locked while the run lasts."""
+"""Folder of a run, which is chosen early, created late and locked during the run."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.resume import Resumed, remove_parts, with_run_id
 
-RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # tells the processes that a strategy starts which folder it is
+RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # the folder, for the processes that a strategy starts
 
 
 def choose_folder(stem: str) -> Path:
-    """A path in ``runs/`` at which there is nothing: the stem and the time."""
+    """Return a path in ``runs/`` that does not exist, of the stem and the time."""
     stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
     return next(path for path in paths if not path.exists())
 
 
 class RunFolder:
-    """The folder of one run. It belongs to this run alone, and is made when everything that can fail early was tried.
+    """Folder of one run. It is created after all early checks have passed.
 
     Args:
-        resumed: The run that goes on; None for a new run.
-        option: With which the user names a folder, for messages.
+        resumed: The run that is resumed; None for a new run.
+        option: Option with which the user names a folder, for messages.
     """
 
     def __init__(self, resumed: Resumed | None = None, *, option: str = "--run_dir") -> None:
@@ -38,26 +38,26 @@ class RunFolder:
         self.run_id = (resumed and resumed.run_id) or secrets.token_hex(8)
         self.path: Path | None = None
         self.has_begun = False
-        """Whether a first batch came: before, nothing is lost with the folder."""
+        """Whether the first batch has started. Before, the folder contains no results."""
         self._config = ""
-        self._made: list[Path] = []  # by this run, the outermost first
+        self._made: list[Path] = []  # folders that this run created, the outermost first
         self._lock: FolderLock | None = None
         self._is_started_by_a_run = RUN_DIR_VARIABLE in os.environ
 
     def choose(self, given: str | Path | None, stem: str) -> Path:
-        """Settle the path, without making anything there."""
+        """Choose the path without creating it."""
         chosen = os.environ.get(RUN_DIR_VARIABLE) or given
         self.path = expand_user(chosen) if chosen else choose_folder(stem)
         return self.path
 
     def claim(self, config: str) -> None:
-        """Make the folder, or lock the one of the run that goes on, and write ``config.yaml``.
+        """Create the folder, or lock that of the resumed run, and write ``config.yaml``.
 
         Raises:
-            UsageError: If it exists, cannot be made, or another process runs in it.
+            UsageError: If it exists, cannot be created, or another process uses it.
         """
         assert self.path is not None
-        if RUN_DIR_VARIABLE in os.environ:  # the process that started this one has it
+        if RUN_DIR_VARIABLE in os.environ:  # the process that started this one has claimed it
             return
         if self.resumed is None:
             self._make(self.path)
@@ -70,11 +70,11 @@ class RunFolder:
             self._write_config()
 
     def begin(self) -> None:
-        """Note that a first batch came. Now the options of a run that goes on count, and its result does not."""
+        """Record the first batch. For a resumed run, write the new options and remove the old result."""
         if self.resumed is not None and not self.has_begun and self.is_claimed:
             self._write_config()
             assert self.path is not None
-            (self.path / "result.json").unlink(missing_ok=True)  # says that a run ended
+            (self.path / "result.json").unlink(missing_ok=True)  # it marks a run that ended
         self.has_begun = True
 
     def _write_config(self) -> None:
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the folder is there, with its configuration."""
+        """Whether the folder exists, with its configuration."""
         return self._lock is not None
 
     def _make(self, path: Path) -> None:
@@ -99,10 +99,10 @@ class RunFolder:
         self._made = [*missing, path]
 
     def leave_nothing(self) -> None:
-        """Remove the folder of a run that broke before its first batch."""
+        """Remove the folder of a run that failed before its first batch."""
         if not self.has_begun and self._made:
             shutil.rmtree(self._made.pop(), ignore_errors=True)
-            with suppress(OSError):  # another run is in there
+            with suppress(OSError):  # not empty: it contains another run
                 while self._made:
                     self._made.pop().rmdir()
 

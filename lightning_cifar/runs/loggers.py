@@ -1,6 +1,6 @@
-"""The loggers of a run: TensorBoard and metrics.csv in its folder, and the user's own, wherever they write.
+"""Loggers of a run: TensorBoard and metrics.csv in its folder, and the loggers of the user.
 
-Those of the folder are Lightning's, with hyper-parameters that any YAML reader understands.
+The former are those of Lightning, with hyper-parameters that each YAML reader understands.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class RunCSVLogger(CSVLogger):
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
-    """Writes TensorBoard's events and ``hparams.yaml``."""
+    """Writes TensorBoard events and ``hparams.yaml``."""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         super().log_hyperparams(plain_values(params), *args, **kwargs)
 
 
 def plain_values(value: Any) -> Any:
-    """Values that ``yaml.safe_load`` gives back: tuples become lists, and objects of other kinds their text.
+    """Convert a value for ``yaml.safe_load``: tuples become lists, and other objects text.
 
     >>> plain_values({"hidden": (120, 84), "lr": 0.1, "kind": int})
     {'hidden': [120, 84], 'lr': 0.1, 'kind': "<class 'int'>"}
@@ -49,13 +49,12 @@ def plain_values(value: Any) -> Any:
 def run_loggers(
     folder: Path, given: Logger | Iterable[Logger] | bool | None, purge_step: int | None
 ) -> list[Logger] | bool:
-    """The loggers of a run.
+    """Return the loggers of a run.
 
     Args:
-        folder: Of the run. It is complete whatever loggers the user adds, and comes first: pictures and tables follow
-            the first logger.
-        given: ``trainer.logger`` of the configuration. False is no logger at all.
-        purge_step: TensorBoard hides what an earlier part of the run logged from this step on.
+        folder: Folder of the run. Its loggers are the first, because pictures and tables follow the first logger.
+        given: ``trainer.logger`` of the configuration. False means that the run has no logger.
+        purge_step: TensorBoard hides values that an earlier part of the run logged from this step on.
     """
     own = [] if given is None or isinstance(given, bool) else [given] if isinstance(given, Logger) else list(given)
     if given is False or (given is not True and given is not None and not own):
@@ -67,13 +66,13 @@ def run_loggers(
         RunCSVLogger(str(folder), "", ""),
     ]
     return [
-        *(logger for logger in ours if not isinstance(logger, taken)),  # two would write over each other
+        *(logger for logger in ours if not isinstance(logger, taken)),  # two loggers would overwrite each other's files
         *inside,
         *(logger for logger in own if logger not in inside),
     ]
 
 
 def _folder(logger: Logger) -> Path | None:
-    """The folder of a logger that writes files next to others."""
+    """Return the folder of a CSV or TensorBoard logger."""
     folder = logger.log_dir if isinstance(logger, CSVLogger | TensorBoardLogger) else None
     return None if folder is None else Path(os.fspath(folder)).resolve()

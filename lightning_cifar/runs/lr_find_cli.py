@@ -1,4 +1,4 @@
-"""What ``lightning-cifar lr-find`` does once its options are known: a run of ``fit`` that sweeps and trains nothing."""
+"""The run of ``lightning-cifar lr-find``: a ``fit`` that sweeps the learning rate without training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning_cifar.runs.cli import RunCLI
 
 
 class LRFindCLI(RunCLI):
-    """Configures like ``fit``, sweeps, and stops before the first epoch.
+    """Configures a run like ``fit``, sweeps, and stops before the first epoch.
 
     Args:
-        *run: See :class:`RunCLI`.
-        finder: The callback that sweeps.
+        *run: Arguments of :class:`RunCLI`.
+        finder: Callback that sweeps the learning rate.
     """
 
     def __init__(self, *run: Any, finder: LRRangeFinder) -> None:
@@ -51,5 +51,5 @@ class LRFindCLI(RunCLI):
             lines.append(f"  {'configured':<16} {self.finder.own_lr:.2g}")
         lines += ["", f"in the configuration:   model: {{init_args: {{lr: {value}}}}}"]
         lines += [f"on the command line:    --model.lr {value}", ""]
-        lines += [f"pictures and table:     {self.run_dir} (lr_range.html to look around)", ""]
+        lines += [f"pictures and table:     {self.run_dir} (lr_range.html is interactive)", ""]
         sys.stdout.write("\n".join(lines))

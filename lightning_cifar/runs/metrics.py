@@ -1,4 +1,4 @@
-"""Run folders read back into curves: metrics.csv, with the time of each value where it is known. No torch."""
+"""Read the curves of a run folder from metrics.csv, with the time of each value if it is known. No torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over a run: all (P,), ``epoch`` and ``seconds`` at the moment of each value (NaN if unknown)."""
+    """A metric during a run. All arrays are (P,); ``epoch`` and ``seconds`` are NaN if they are unknown."""
 
     step: Floats
     epoch: Floats
@@ -37,7 +37,7 @@ class Curve:
 
 
 class ResultRecord(TypedDict):
-    """Content of result.json, as far as it is read."""
+    """The content of result.json that is read."""
 
     command: NotRequired[str]
     seconds: NotRequired[float | None]
@@ -47,10 +47,10 @@ class ResultRecord(TypedDict):
 
 
 def read_result(folder: Path) -> ResultRecord | None:
-    """Return what a run noted when it ended; None where it has not ended, or the file was cut off by a power cut.
+    """Read the result of a run; None if the run has not ended, or the file is cut off.
 
     Raises:
-        UnreadableFileError: result.json holds something else than a run writes.
+        UnreadableFileError: If result.json does not have the form that a run writes.
     """
     try:
         return read_json(folder / "result.json", ResultRecord)
@@ -59,12 +59,12 @@ def read_result(folder: Path) -> ResultRecord | None:
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """All metrics of a run folder, from metrics.csv and times.csv; those of a run that still runs, as far as it is.
+    """Read all metrics of a run folder from metrics.csv and times.csv. The run need not have ended.
 
-    A row without an epoch (a learning rate, say) gets the one of the last row that has one.
+    A row without an epoch, such as a learning rate, gets the epoch of the last row that has one.
 
     Raises:
-        UnreadableFileError: metrics.csv or times.csv is not a table that a run writes.
+        UnreadableFileError: If metrics.csv or times.csv does not have the form that a run writes.
     """
     try:
         names, rows, columns, values = _read_cells(folder / "metrics.csv")
@@ -92,10 +92,10 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 
 def _read_cells(path: Path) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Names of the columns of a CSV file of numbers, and row, column and value of each cell that is not empty.
+    """Read a CSV file of numbers: names of the columns, and row, column and value of each cell that is not empty.
 
-    Most cells of metrics.csv are empty, and some files are long: cells are found as arrays, not one by one. A row that
-    is cut off, as the last one of a run that still runs, is left out. What is no number is NaN.
+    Most cells of metrics.csv are empty, and some files are long, so that the cells are found with array operations. An
+    incomplete row, such as the last one of a run that has not ended, is skipped. A text that is not a number is NaN.
     """
     text = read_bytes(path, limit=LARGEST_TABLE).decode(errors="replace")
     head, _, body = text.replace("\r\n", "\n").partition("\n")
@@ -129,7 +129,7 @@ def _to_number(text: bytes) -> float:
 
 
 def _filled(rows: NDArray[np.int64], values: Floats, num_rows: int) -> Floats:
-    """Each row's value, or that of the last row before it which has one; 0 before the first."""
+    """Return the value of each row, or that of the last row before it with a value; 0 before the first."""
     if not len(rows):
         return np.full(num_rows, np.nan)
     last = np.searchsorted(rows, np.arange(num_rows), side="right") - 1
@@ -137,10 +137,10 @@ def _filled(rows: NDArray[np.int64], values: Floats, num_rows: int) -> Floats:
 
 
 def read_times(folder: Path) -> Floats:
-    """Rows (epochs completed, steps done, seconds of training), (E, 3), of a run of a study; (0, 3) where unknown.
+    """Read the times of a run of a study: (E, 3), completed epochs, steps and seconds; (0, 3) if they are unknown.
 
     Raises:
-        UnreadableFileError: times.csv is not a table that a run writes.
+        UnreadableFileError: If times.csv does not have the form that a run writes.
     """
     path = folder / TIMES
     try:
@@ -148,7 +148,7 @@ def read_times(folder: Path) -> Floats:
     except MissingFileError:
         return np.empty((0, 3))
     try:
-        times = np.array([[float(word) for word in line.split(",")] for line in lines], dtype=float)
+        times = np.array([[float(cell) for cell in line.split(",")] for line in lines], dtype=float)
         times = times.reshape(len(lines), 3)
     except ValueError as error:
         raise BrokenFileError(f"{path} is damaged: its rows must be three numbers, epoch,step,seconds.") from error
@@ -157,7 +157,7 @@ def read_times(folder: Path) -> Floats:
 
 
 def _seconds(folder: Path, steps: Floats) -> Floats:
-    """Training time at each step, between the moments that are known."""
+    """Return the training time at each step, interpolated between the known times."""
     times = read_times(folder)
     if not len(times):
         return np.full(len(steps), np.nan)

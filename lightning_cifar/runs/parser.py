@@ -1,13 +1,15 @@
-"""The parser of a run's command line: each mistake in one line, and which classes can be named."""
+"""Parser of the command line of a run, with errors in one line, and the classes that can be named."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from inspect import isclass
-from types import ModuleType
-from typing import Any, NoReturn
+from types import ModuleType, NoneType
+from typing import Any, NoReturn, get_args
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar import callbacks, data, models
@@ -15,23 +17,46 @@ from lightning_cifar.errors import UsageError, explain_parser_error
 from lightning_cifar.models.arguments import argument_names
 
 _PROGRAM = "lightning-cifar"
-_BASES = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)  # made to be inherited from
+_BASES = (models.Trainable, models.Classifier, models.Regressor, data.ImageDataModule)  # base classes
 
 
-def choosable_classes(module: ModuleType, but: Iterable[type] = ()) -> dict[str, type]:
-    """The public classes of a module by name, without those that are made to be inherited from."""
+def choosable_classes(module: ModuleType) -> dict[str, type]:
+    """Return the public classes of a module by name, without base classes."""
     found = {name: value for name, value in vars(module).items() if name in module.__all__}
-    return {name: value for name, value in found.items() if isclass(value) and value not in (*_BASES, *but)}
+    return {name: value for name, value in found.items() if isclass(value) and value not in _BASES}
+
+
+def check_nulls(section: str, settings: Namespace) -> None:
+    """Refuse null for an argument of a class that needs a value, which jsonargparse accepts.
+
+    Args:
+        section: ``model`` or ``data``.
+        settings: Class and arguments.
+
+    Raises:
+        UsageError: If an argument is null and its type does not allow it.
+    """
+    nulls = [name for name, value in (settings.get("init_args") or Namespace()).items() if value is None]
+    if not nulls:
+        return
+    module, _, name = settings["class_path"].rpartition(".")
+    parser = ArgumentParser()
+    parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", action.type)
+        takes_null = not hint or action.default is None or {Any, None, NoneType} & {hint, *get_args(hint)}
+        if action.dest in nulls and not takes_null:
+            raise UsageError(f"{section}.{action.dest} (=null) needs a value: leave it out for {action.default}.")
 
 
 class Parser(LightningArgumentParser):
-    """Tells each mistake in one line. Abbreviated options are mistakes: a typo must not choose another option."""
+    """Reports each error in one line. Options cannot be abbreviated, so that a typo does not select another option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"prog": _PROGRAM, **kwargs, "allow_abbrev": False})
 
     def format_help(self, *args: Any) -> str:
-        """The help as plain text: docstrings, from which it is made, hold markup of Sphinx."""
+        """Return the help as plain text, without the Sphinx markup of the docstrings."""
         self.prog = self.prog.replace(" [options]", "")  # a command comes first
         if found := re.fullmatch(r"Help for --([\w.]+)\.help=(?:\w+\.)*(\w+)", self.description or ""):
             self.prog = f"{_PROGRAM} fit --{found[1]} {found[2]}"
@@ -43,11 +68,11 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         classes = [known for module in (models, data, callbacks) for known in choosable_classes(module).values()]
-        told = explain_parser_error(message, options=self._options(), classes=classes, settings_of=argument_names)
-        raise UsageError(told) from ex
+        explained = explain_parser_error(message, options=self._options(), classes=classes, settings_of=argument_names)
+        raise UsageError(explained) from ex
 
     def _options(self) -> Iterator[str]:
-        """Every option of every command, with what can be set of a model and of data."""
+        """Yield the options of all commands, and the settings of all models and data modules."""
         parsers: list[Any] = [self]
         for action in self._actions:
             parsers += action.choices.values() if isinstance(action.choices, dict) else ()
@@ -59,7 +84,7 @@ class Parser(LightningArgumentParser):
 
 
 def _plain(text: str | None) -> str | None:
-    """Text without reStructuredText markup.
+    """Remove reStructuredText markup.
 
     >>> _plain("``None``, see :func:`~lightning_cifar.schedules.lr_factor` and :mod:`math`")
     'None, see lightning_cifar.schedules.lr_factor and math'

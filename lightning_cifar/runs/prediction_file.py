@@ -1,4 +1,4 @@
-"""The file that ``predict`` writes where no table of images and their classes is drawn."""
+"""The file of predictions that ``predict`` writes for data without image files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -18,8 +19,8 @@ from lightning_cifar.callbacks.ranks import gather, places
 class PredictionFile(Callback):
     """Writes ``predictions.csv`` with a row for each sample: its class and probabilities, or its fitted values.
 
-    Networks trained side by side have a file each, ``predictions_<member>.csv``. The rows are in the order of the data
-    at any number of processes.
+    Each of several networks trained side by side has a file ``predictions_<member>.csv``. The rows are in the order of
+    the data for each number of processes.
     """
 
     def __init__(self) -> None:
@@ -74,11 +75,8 @@ class PredictionFile(Callback):
             header, what = ["sample", *(f"value_{i}" for i in range(values[0].numel()))], "samples"
             first = [[] for _ in numbers]
             cells = [f"{value:.6g}" for value in values.flatten().tolist()]
-        width = values[0].numel()
-        rows = [
-            [number, *start, *cells[i * width : (i + 1) * width]]
-            for i, (number, start) in enumerate(zip(numbers, first, strict=True))
-        ]
+        texts = np.reshape(cells, (len(numbers), -1))
+        rows = [[number, *start, *row] for number, start, row in zip(numbers, first, texts, strict=True)]
         path = artifacts.save_table(trainer, stem, header, rows)
         if path:
             print(f"predictions of {len(rows)} {what}: {path}")

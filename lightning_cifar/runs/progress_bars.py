@@ -1,4 +1,4 @@
-"""Lightning's progress bars, counting epochs from 1 as the lines of a log do."""
+"""Progress bars of Lightning that count epochs from 1, as the log lines do."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lightning_cifar.runs.progress_lines import number_of_epoch
 
 
 class RichBar(RichProgressBar):
-    """The bar of a terminal, drawn by rich."""
+    """Progress bar of rich."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        # As wide as the word Validation: lines of different widths flicker.
+        # The same width as "Validation": lines of different widths flicker.
         return f"Epoch {number_of_epoch(self.trainer)}".ljust(len(self.validation_description))
 
 
 class TQDMBar(TQDMProgressBar):
-    """The plain bar, where rich is not installed."""
+    """Progress bar of tqdm, if rich is not installed."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        # Instead of the base's method, which would show its own number first.
+        # Replaces the method of the base class, which would show its own number first.
         if self._leave:
             self.train_progress_bar = self.init_train_tqdm()
         self.train_progress_bar.reset()
@@ -35,7 +35,7 @@ class TQDMBar(TQDMProgressBar):
 
 
 def default_bar(config: Mapping[str, Any]) -> list[Callback]:
-    """The bar of a run, unless the section ``trainer`` of its configuration has one or wants none."""
+    """Return the progress bar of a run, unless its ``trainer`` section has one or turns it off."""
     given = config["callbacks"] or []
     own = any(isinstance(each, ProgressBar) for each in ([given] if isinstance(given, Callback) else given))
     if own or config["enable_progress_bar"] is False or config.get("barebones"):

@@ -1,4 +1,4 @@
-"""What a training says of itself where no progress bar is seen: a line an epoch, and a word on too few steps."""
+"""Text output of a training: a line for each epoch, and a warning about too few steps."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 
 from lightning_cifar.models.training_plan import planned_steps
 
-FEW_STEPS = 100  # in all: with fewer, hardly any network learns anything
-_MOST = 4  # networks trained side by side, in a line
+FEW_STEPS = 100  # with fewer steps in total, most networks learn almost nothing
+_MAX_NETWORKS = 4  # in a line
 
 
 class EpochLines(Callback):
-    """Prints a line for each epoch where the output goes into a file, in which a progress bar shows nothing.
+    """Prints a line for each epoch if the output is a file, in which a progress bar is not visible.
 
-    There is none in a terminal, nor where the progress bar was put off.
+    It prints nothing in a terminal, or if the progress bar is turned off.
     """
 
     def __init__(self) -> None:
         self._begin = 0.0
         self._validated = False
-        self._ended: tuple[str, float] | None = None  # which epoch, and its seconds
+        self._ended: tuple[str, float] | None = None  # name of the epoch, and its seconds
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._say(trainer)
@@ -36,7 +36,7 @@ class EpochLines(Callback):
         self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The module's own hook, which logs the loss of the epoch, comes after those of all callbacks.
+        # The hook of the module, which logs the loss of the epoch, is called after those of all callbacks.
         self._ended = _place(trainer), time.perf_counter() - self._begin
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,7 +47,9 @@ class EpochLines(Callback):
         if ended is None or trainer.progress_bar_callback is None:
             return
         place, seconds = ended
-        numbers = _numbers(trainer.callback_metrics, self._validated)  # on all ranks: they may wait for one another
+        numbers = _numbers(
+            trainer.callback_metrics, self._validated
+        )  # on all ranks, since reading a metric can synchronize them
         if trainer.is_global_zero and not sys.stdout.isatty():
             sys.stdout.write("  ".join([place, *numbers, f"{seconds:.0f} s"]) + "\n")
             sys.stdout.flush()
@@ -59,14 +61,13 @@ def _place(trainer: pl.Trainer) -> str:
 
 
 def number_of_epoch(trainer: pl.Trainer) -> str:
-    """The running epoch, counted from 1, of how many: ``3/10``; of an unknown number where steps end the run: ``3``."""
-    # With both limits, whichever comes first ends the run; the steps were asked for.
+    """Return the current epoch, counted from 1, and the number of epochs: ``3/10``, or ``3`` if steps end the run."""
     known = trainer.max_steps <= 0 and trainer.max_epochs not in (None, -1)
     return f"{trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if known else "")
 
 
 def _numbers(metrics: Mapping[str, Tensor], validated: bool) -> list[str]:
-    """The loss of the training, what the validation found in this epoch, and the speed."""
+    """Return the training loss, the validation metric of this epoch, and the speed."""
     found = _logged(metrics, "train/loss")
     if validated:
         found += _logged(metrics, "val/accuracy") or _logged(metrics, "val/loss")
@@ -80,18 +81,18 @@ def _numbers(metrics: Mapping[str, Tensor], validated: bool) -> list[str]:
 
 
 def _logged(metrics: Mapping[str, Tensor], name: str) -> list[str]:
-    """A number of the network, or else of each of several that train side by side."""
-    return [name] if name in metrics else [each for each in metrics if each.startswith(f"{name}/")][:_MOST]
+    """Return the names of a metric: of the network, or of several networks trained side by side."""
+    return [name] if name in metrics else [each for each in metrics if each.startswith(f"{name}/")][:_MAX_NETWORKS]
 
 
 class FewSteps(Callback):
-    """Says, in one line, when a training is over before it can have learned anything.
+    """Warns, in one line, about a training with very few steps.
 
-    A training that was cut short on purpose, by its steps or batches, is let be.
+    A training that is limited on purpose, by steps or batches, is not reported.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        limit = trainer.limit_train_batches  # an integer is a number of batches, be it 1
+        limit = trainer.limit_train_batches  # an integer, including 1, is a number of batches
         cut = trainer.fast_dev_run or trainer.overfit_batches or isinstance(limit, int) or limit < 1  # type: ignore[attr-defined]
         if cut or trainer.max_steps != -1 or not trainer.is_global_zero:
             return
@@ -100,7 +101,7 @@ class FewSteps(Callback):
             return
         each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         steps = f"{planned} in all"
-        if each * (trainer.max_epochs or 1) == planned:  # not where the accumulation of gradients changes
+        if each * (trainer.max_epochs or 1) == planned:  # not if the accumulation of gradients changes
             steps = f"{each} step{'s' * (each != 1)} an epoch, {steps}"
         loader = trainer.train_dataloader
         held, size = getattr(loader, "labels", getattr(loader, "dataset", None)), getattr(loader, "batch_size", None)

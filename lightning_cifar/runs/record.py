@@ -1,4 +1,4 @@
-"""What a run leaves of itself: the configuration in each checkpoint, and what came out in result.json."""
+"""Record of a run: its configuration in each checkpoint, and its results in result.json."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lightning_cifar.runs.folder import RunFolder
 
 
 class RunRecord(Callback):
-    """Puts the configuration into each checkpoint, and what came out into result.json.
+    """Adds the configuration to each checkpoint, and writes the results to result.json.
 
     Args:
-        command: Which command this is.
-        config: The configuration, YAML text.
-        folder: Of the run; it is told when a first batch comes.
+        command: Name of the command.
+        config: The configuration as YAML text.
+        folder: Folder of the run, which is notified of the first batch.
     """
 
     def __init__(self, command: str, config: str, folder: RunFolder) -> None:
@@ -38,14 +38,7 @@ class RunRecord(Callback):
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self.folder.begin()
 
-    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.folder.begin()
-
-    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.folder.begin()
-
-    def on_predict_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.folder.begin()
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -54,15 +47,17 @@ class RunRecord(Callback):
         checkpoint[RUN_ID] = self.folder.run_id
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collect(trainer)
+        if not trainer.sanity_checking:
+            # Metrics without a split in their name are for the progress bar.
+            values = trainer.callback_metrics.items()
+            self.metrics |= {name: float(value) for name, value in values if "/" in name}
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._collect(trainer)
+    on_test_end = on_validation_end
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.sanity_checking or stage == "predict":
             return
-        self._collect(trainer)
+        self.on_validation_end(trainer, pl_module)
         best = best_writer(trainer)
         score, monitor = getattr(best, "best_model_score", None), getattr(best, "monitor", None)
         names = ("lightning-cifar", "torch", "torchvision", "lightning")
@@ -89,15 +84,9 @@ class RunRecord(Callback):
             },
         )
 
-    def _collect(self, trainer: pl.Trainer) -> None:
-        if not trainer.sanity_checking:
-            # Those without a split in their name are for the progress bar.
-            values = trainer.callback_metrics.items()
-            self.metrics |= {name: float(value) for name, value in values if "/" in name}
-
 
 def processor_name() -> str:
-    """The model of the processor, or else its architecture."""
+    """Return the model of the processor, or else its architecture."""
     with suppress(OSError):
         if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M):
             return found[1].strip()

@@ -1,4 +1,4 @@
-"""Continue a broken run in its own folder."""
+"""Continue an interrupted run in its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.arguments import Arguments, dotted_names
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
-_STATES = {  # what a checkpoint needs beside the weights, so that the run ends with the same bits
+_STATES = {  # parts of a checkpoint, beside the weights, that an exact continuation needs
     "loops": dict,
     "callbacks": dict,
     "optimizer_states": list,
@@ -28,7 +28,7 @@ _STATES = {  # what a checkpoint needs beside the weights, so that the run ends 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run that goes on: its folder, the checkpoint from which it does, and the configuration in the folder."""
+    """A run to continue: its folder, the checkpoint to continue from, and the configuration in the folder."""
 
     folder: Path
     checkpoint: Checkpoint
@@ -37,17 +37,17 @@ class Resumed:
 
     @property
     def class_paths(self) -> frozenset[str]:
-        """The dotted names in the configuration, which is trusted."""
+        """Dotted names in the configuration, which is trusted."""
         return dotted_names(self.config)
 
 
 def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
-    """What ``--resume FOLDER`` means, and the arguments without it.
+    """Find the run of ``--resume FOLDER``; return the arguments without it, and the run.
 
-    The folder is trusted like a script: its ``config.yaml`` says what runs.
+    The folder is trusted like a script: its ``config.yaml`` names the classes that run.
 
     Raises:
-        UsageError: If the folder is not that of a run, holds nothing to go on from, or its run ended.
+        UsageError: If the folder is not that of a run, has no checkpoint to continue from, or its run ended.
     """
     if not arguments.has("--resume"):
         return arguments, None
@@ -57,9 +57,9 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     folder = expand_user(given)
     for option in ("--ckpt_path", "--run_dir"):
         if arguments.has(option):
-            raise UsageError(f"--resume {folder} says already where to go on: leave {option} out.")
+            raise UsageError(f"--resume {folder} and {option} exclude each other: leave {option} out.")
     if arguments.command != "fit":
-        raise UsageError(f"--resume goes on training: lightning-cifar fit --resume {folder}.")
+        raise UsageError(f"--resume is an option of fit: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
     refuse_links(folder)
@@ -73,15 +73,15 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
 
 
 def can_resume(folder: Path) -> bool:
-    """Whether there is something to go on from."""
+    """Return whether the folder has a checkpoint to continue from."""
     return any((folder / name).is_file() for name in CHECKPOINTS)
 
 
 def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
-    """The newest undamaged checkpoint to go on from. Damaged ones are reported.
+    """Read the newest undamaged checkpoint. Damaged ones are reported.
 
     Raises:
-        UsageError: If there is none, or it is not one of this run.
+        UsageError: If none is undamaged, or it belongs to another run.
     """
     damaged = []
     for path in (folder / name for name in CHECKPOINTS):
@@ -96,27 +96,25 @@ def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
             continue
         _check(checkpoint, folder, run_id)
         for message in damaged:
-            print(f"{message} Going on from {path.name}.", file=sys.stderr)
+            print(f"{message} Continuing from {path.name}.", file=sys.stderr)
         return checkpoint
     if damaged:
-        raise UsageError(f"{damaged[0]} Start anew with --config {folder}/config.yaml.")
-    raise UsageError(
-        f"{folder} broke before its first {CHECKPOINTS[0]}: start anew with --config {folder}/config.yaml."
-    )
+        raise UsageError(f"{damaged[0]} Start again with --config {folder}/config.yaml.")
+    raise UsageError(f"{folder} has no {CHECKPOINTS[0]} yet: start again with --config {folder}/config.yaml.")
 
 
 def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
-    """Refuse a checkpoint of another run, and one that lacks a part."""
-    advice = f"put the one of this run back, or start anew with --config {folder}/config.yaml"
+    """Check that a checkpoint belongs to this run and is complete."""
+    advice = f"restore the checkpoint of this run, or start again with --config {folder}/config.yaml"
     for name, kind in _STATES.items():
         if not isinstance(checkpoint.content.get(name), kind):
-            raise UsageError(f"{checkpoint.path} has no {name}, without which the run cannot go on exactly: {advice}.")
+            raise UsageError(f"{checkpoint.path} has no {name}, which the run needs to continue exactly: {advice}.")
     if checkpoint.content.get(RUN_ID) != run_id:
         raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
 
 
 def with_run_id(config: str, run_id: str) -> str:
-    """The text of ``config.yaml`` with the name of its run, which a new run that is given the file does not take."""
+    """Return the text of ``config.yaml`` with the ID of its run as a comment, which a new run ignores."""
     return f"# run {run_id}\n{config}"
 
 
@@ -127,6 +125,6 @@ def _run_id(text: str) -> str | None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed run had begun to write."""
+    """Remove incomplete files of a killed run."""
     for path in folder.rglob(".*.part"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""SIGTERM, which job schedulers and containers send, ends a run as Ctrl-C does: in order, and with exit code 143."""
+"""SIGTERM, which job schedulers and containers send, ends a run cleanly, as Ctrl-C does, with exit code 143."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminations_raised() -> Iterator[None]:
-    """Inside, the first SIGTERM raises :class:`Terminated`; later ones do not disturb the clean-up."""
+    """Raise :class:`Terminated` for the first SIGTERM inside the context, and ignore later ones."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,8 +34,8 @@ def terminations_raised() -> Iterator[None]:
 
 
 def interruption_behind(stop: SystemExit) -> type[KeyboardInterrupt] | None:
-    """The interruption that Lightning turned into an exit once it had closed the run; None where there was none."""
-    if type(stop).__name__ == "SIGTERMException":  # Lightning's own way to stop between two batches
+    """Return the type of the interruption that Lightning turned into an exit, or None."""
+    if type(stop).__name__ == "SIGTERMException":  # raised by Lightning between two batches
         return Terminated
     cause = stop.__context__
     return type(cause) if isinstance(cause, KeyboardInterrupt) else None

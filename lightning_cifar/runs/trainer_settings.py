@@ -1,4 +1,4 @@
-"""Settings of the Trainer that Lightning accepts and then stumbles over, or silently ignores."""
+"""Checks of settings that the Trainer of Lightning accepts, but that fail later or are ignored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_cifar.errors import UsageError, did_you_mean
 
-# The lowest number that makes sense, and what to do about another.
+# The lowest valid number, and the text of the error.
 _LOWEST = {
     "accumulate_grad_batches": (1, "must be at least 1"),
     "check_val_every_n_epoch": (1, "must be at least 1"),
     "log_every_n_steps": (0, "must be at least 1, or 0 to log no steps"),
     "gradient_clip_val": (0, "must not be negative"),
 }
-# Names that Lightning takes as any text, and looks up only when it builds the Trainer.
+# Names that Lightning looks up only when it builds the Trainer.
 _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "accelerator": lambda: ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())),
     "strategy": lambda: ("auto", *sorted(StrategyRegistry.available_strategies())),
@@ -29,13 +29,10 @@ _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
 def check_trainer(settings: Mapping[str, object]) -> None:
-    """Refuse what cannot work.
-
-    Args:
-        settings: Of the section ``trainer`` of a configuration.
+    """Check the settings of the section ``trainer`` of a configuration.
 
     Raises:
-        UsageError: With the first setting that is out of range.
+        UsageError: If a setting is out of range.
     """
     for name, known in _NAMES.items():
         value = settings.get(name)
@@ -43,10 +40,12 @@ def check_trainer(settings: Mapping[str, object]) -> None:
             raise UsageError(
                 f"trainer.{name} (={value}) must be one of {', '.join(known())}.{did_you_mean(value, known())}"
             )
-    _check_accelerator(settings.get("accelerator"))
+    name = settings.get("accelerator")
+    if name in AcceleratorRegistry and not AcceleratorRegistry[name]["accelerator"].is_available():
+        raise UsageError(f"trainer.accelerator (={name}) is not available on this machine: leave it out, or pass cpu.")
     if settings.get("barebones"):
         raise UsageError(
-            "trainer.barebones (=true) turns off checkpoints and logs, which a run folder holds: leave it out, or call "
+            "trainer.barebones (=true) turns off checkpoints and logs, which a run folder needs: leave it out, or call "
             "lightning.pytorch.Trainer(barebones=True) in Python."
         )
     for name, (lowest, advice) in _LOWEST.items():
@@ -63,24 +62,18 @@ def check_trainer(settings: Mapping[str, object]) -> None:
         )
 
 
-def _check_accelerator(name: object) -> None:
-    """Refuse a kind of device that this machine lacks."""
-    if name in AcceleratorRegistry and not AcceleratorRegistry[name]["accelerator"].is_available():
-        raise UsageError(f"trainer.accelerator (={name}) is not available on this machine: leave it out, or pass cpu.")
-
-
 def check_goes_on(settings: Mapping[str, object], done: Mapping[str, int]) -> None:
-    """Refuse to go on from a checkpoint that leaves nothing to train.
+    """Check that a training from a checkpoint has epochs or steps left.
 
     Args:
-        settings: Of the section ``trainer`` of a configuration.
-        done: ``epochs`` and ``steps`` that the checkpoint has seen.
+        settings: The section ``trainer`` of a configuration.
+        done: ``epochs`` and ``steps`` of the checkpoint.
 
     Raises:
-        UsageError: With how to train on.
+        UsageError: If nothing is left to train.
     """
     if settings.get("fast_dev_run"):
-        return  # which has a limit of its own
+        return  # it has another limit
     for unit, number in done.items():
         limit = settings.get(_LIMITS[unit])
         if isinstance(limit, int) and 0 < limit <= number:

@@ -1,7 +1,7 @@
-"""Importing the user's own classes from the current folder: by name, and only those that the user asked for.
+"""Import of user-defined classes from the current folder, only if the user names them.
 
-The current folder is not on ``sys.path``. There, a missing optional package of a library (``olefile`` of Pillow, say)
-would be taken from any folder in which a command runs, such as one that somebody sent.
+The current folder is not on ``sys.path``. Otherwise, a missing optional package of a library, such as ``olefile`` of
+Pillow, would be imported from each folder in which a command runs, including received folders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _NamedModules(MetaPathFinder):
-    """Finds modules in the folder in which they were asked for; after all other finders, so that none is hidden."""
+    """Finds modules in the folder in which the user named them. It is the last finder, so that it hides no module."""
 
     def __init__(self) -> None:
         self.folders: dict[str, str] = {}
@@ -36,23 +36,20 @@ _FINDER = _NamedModules()
 
 
 def add_class_options(parser: ArgumentParser) -> None:
-    """The options of a command that reads a checkpoint and has no configuration: see :func:`allow_modules`."""
-    text = "the checkpoint's own class, such as small.Small, where it is not one of this package"
-    parser.add_argument("--model", metavar="CLASS", help=f"import {text}")
-    parser.add_argument("--data", metavar="CLASS", help="the same of its data")
+    """Add the options of a command that reads a checkpoint without a configuration, see :func:`allow_modules`."""
+    for section in ("model", "data"):
+        text = f"user-defined class of the {section} in the checkpoint, such as small.Small"
+        parser.add_argument(f"--{section}", metavar="CLASS", help=text)
 
 
 def allow_modules(*class_paths: str | None) -> frozenset[str]:
-    """Let the modules of these classes be imported from the current folder.
+    """Allow the import of the modules of these classes from the current folder; return the names.
 
     Args:
         *class_paths: Dotted names that the user wrote, such as ``small.Small``.
-
-    Returns:
-        The names.
     """
     names = frozenset(filter(None, class_paths))
-    PathFinder.invalidate_caches()  # a file that was written a moment ago
+    PathFinder.invalidate_caches()  # for a file that is new
     _FINDER.folders |= {name.split(".", 1)[0]: os.getcwd() for name in names}
     if _FINDER not in sys.meta_path:
         sys.meta_path.append(_FINDER)
@@ -60,7 +57,7 @@ def allow_modules(*class_paths: str | None) -> frozenset[str]:
 
 
 def forget_current_folder() -> None:
-    """Remove the current folder from ``sys.path``, where ``python -m`` puts it, unless PYTHONPATH names it."""
+    """Remove the current folder, which ``python -m`` adds, from ``sys.path``, unless PYTHONPATH names it."""
     wanted = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     here = os.getcwd()
     if here not in wanted:

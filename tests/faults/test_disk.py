@@ -94,9 +94,8 @@ def test_the_message_states_how_to_continue(
         assert cli.main([*RUN, "run"]) == 2
     said = capfd.readouterr().err
     advice = "lightning-cifar fit --resume run"
-    assert (
-        said.splitlines()[-1] == f"lightning-cifar: error: no space is left in run: free some, then go on with {advice}"
-    )
+    last = f"lightning-cifar: error: no space is left in run: free some, then continue with {advice}"
+    assert said.splitlines()[-1] == last
     assert "Traceback" not in said
     assert cli.main(advice.split()[1:]) == 0
     assert (folder / "result.json").is_file()

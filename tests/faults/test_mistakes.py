@@ -110,6 +110,7 @@ TABLE = [
     fit("--model.lr -0.1", "lr"),
     fit("--model.lr .inf", "lr"),
     fit("--model.momentum 2", "momentum"),
+    fit("--model.optimizer null", "model.optimizer (=null)"),
     fit("--model.dropout 1.5", "dropout"),
     fit("--model.schedule cosin", "schedule"),
     fit("--model.warmup 3", "warmup"),

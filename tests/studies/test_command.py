@@ -67,7 +67,7 @@ def test_runs_goes_on_and_equals_runs_by_hand(tmp_path: Path, capsys: pytest.Cap
 
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")}
     assert main(["study", study, "--out", "out"]) == 0
-    assert "4 of 4 runs are done: kept" in capsys.readouterr().out
+    assert "4 of 4 runs are done and kept" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")} == before
 
     words = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
@@ -106,7 +106,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.
     assert "arm wrong: lr (=-1.0) must be a positive number" in error({"wrong": {"model.lr": -1.0}})
     assert "--seeds (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--seeds", "0")
     assert "--jobs (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--jobs", "0")
-    assert "is not like data.root=/my/data" in error({"a": {"model.lr": 1.0}}, "--set", "x")
+    assert "must have the form KEY=VALUE, such as data.root=/my/data" in error({"a": {"model.lr": 1.0}}, "--set", "x")
     assert "--set: there is no setting 'dta.root'. Did you mean data?" in error(
         {"a": {"model.lr": 1.0}}, "--set", "dta.root=x"
     )
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_names_the_option(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert os.strerror(number) in error
-    assert "pass a folder with room as --out" in error
+    assert "pass another folder as --out" in error
 
 
 def test_each_line_tells_the_time_of_the_run_and_of_the_study(

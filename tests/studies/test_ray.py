@@ -133,7 +133,7 @@ def test_a_signal_ends_all_and_keeps_what_is_done(number: int, code: int, tmp_pa
         process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code
-    assert "stopped, 1 of 2 runs are done; the same command goes on" in errors
+    assert "stopped, 1 of 2 runs are done; the same command continues" in errors
     assert "Traceback" not in errors
     assert "***" not in errors, "a stack of C++"
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
