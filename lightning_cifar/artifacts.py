@@ -54,9 +54,6 @@ def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None
 
     Returns:
         The file, or None if nothing is written.
-
-    Raises:
-        OSError: If the file cannot be written.
     """
     if not _writes(trainer):
         return None
@@ -64,14 +61,10 @@ def save_figure(trainer: Trainer, name: str, figure: Figure, *, step: int | None
     content = write_picture(path, figure)
 
     step = trainer.global_step if step is None else step
-    pixels = None
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) if trainer.loggers else None
     for logger in trainer.loggers:
         log_image = getattr(logger, "log_image", None)
         add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-        if log_image is None and add_image is None:
-            continue
-        if pixels is None:
-            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
         if log_image is not None:
             log_image(key=name, images=[pixels], step=step)
         elif add_image is not None:
@@ -92,24 +85,28 @@ def save_animation(trainer: Trainer, name: str, files: Mapping[str, bytes], *, s
     """Write ``pictures/<name>.<format>`` for each format, and log a GIF with TensorBoard, which plays it.
 
     Args:
-        trainer: See :func:`save_figure`.
-        name: See :func:`save_figure`.
+        trainer: Trainer with the loggers and the folder.
+        name: Name of the files, and tag in TensorBoard.
         files: Contents by format, see :func:`lightning_cifar.plots.encode_animation`.
-        step: See :func:`save_figure`.
+        step: Step in TensorBoard; None means the global step.
 
     Returns:
         The files; empty if nothing is written.
-
-    Raises:
-        OSError: If a file cannot be written.
     """
     if not _writes(trainer):
         return []
     paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in files}
     for suffix, path in paths.items():
         write_atomically(path, files[suffix])
-    if "gif" in paths:
-        _show_gif(trainer, name, paths["gif"], step)
+    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
+    for writer in filter(None, writers if "gif" in paths else ()):
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(paths["gif"]) as first:
+            width, height = first.size
+        image = Summary.Image(encoded_image_string=files["gif"], height=height, width=width, colorspace=3)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        writer.add_summary(summary, trainer.global_step if step is None else step)
     return list(paths.values())
 
 
@@ -185,18 +182,6 @@ def _save(trainer: Trainer, name: str, content: bytes) -> Path | None:
     path = run_folder(trainer) / name
     write_atomically(path, content)
     return path
-
-
-def _show_gif(trainer: Trainer, name: str, path: Path, step: int | None) -> None:
-    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
-    for writer in filter(None, writers):
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        with Image.open(path) as first:
-            width, height = first.size
-        image = Summary.Image(encoded_image_string=path.read_bytes(), height=height, width=width, colorspace=3)
-        summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        writer.add_summary(summary, trainer.global_step if step is None else step)
 
 
 def _writes(trainer: Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, on global rank zero only, and reach the loggers that take images."""
+"""Files are written atomically on global rank zero only, and pictures reach the loggers."""
 
 from __future__ import annotations
 

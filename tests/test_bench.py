@@ -1,4 +1,4 @@
-"""``lightning-cifar bench conv``: the table, the picture and the mistakes; never which one was faster."""
+"""``lightning-cifar bench conv``: table, picture and error messages, but not the timings."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from lightning_cifar.commands.bench import REFERENCE, TORCH, TORCH_LAST, race, r
 from lightning_cifar.ext.convolution import BACKENDS
 
 
-def test_the_ladder_as_a_table_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", "conv", "--shape", "2x3x8x8x4x3x3", "--rounds", "2", "--out", str(tmp_path)]
-    assert main(words) == 0
+def test_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["bench", "conv", "--shape", "2x3x8x8x4x3x3", "--rounds", "2", "--out", str(tmp_path)]
+    assert main(args) == 0
     text = capsys.readouterr().out
     assert "2 x 3 x 8 x 8 to 4, 3 x 3, forward" in text
     assert "2 x 3 x 8 x 8 to 4, 3 x 3, backward" in text
@@ -30,7 +30,7 @@ def test_rows(way: str) -> None:
         assert row.gflops * row.seconds * 1e9 == pytest.approx(operations)
 
 
-def test_slow_rungs_are_left_out_of_large_shapes() -> None:
+def test_slow_implementations_are_skipped_for_large_shapes() -> None:
     names = {row.name for row in race((8, 16, 16, 16, 16, 3, 3), "forward", 1)}
     assert "loops" not in names
     assert "im2col" in names
@@ -43,7 +43,7 @@ def test_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--shape", "1x2x3"], r"--shape (=1x2x3) must be reference, cifar, or seven numbers"),
         (["--shape", "1x2x3x4x0x3x3"], "must be reference, cifar, or seven numbers"),
@@ -52,6 +52,6 @@ def test_shapes() -> None:
         (["--round", "3"], "there is no option --round. Did you mean --rounds?"),
     ],
 )
-def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "conv", *words]) == 2
+def test_mistakes(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "conv", *args]) == 2
     assert message in capsys.readouterr().err

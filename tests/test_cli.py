@@ -1,4 +1,4 @@
-"""The command line, in process: what a run leaves, and what a mistake says."""
+"""The command line, in process: files of a run, and error messages."""
 
 import csv
 import json
@@ -45,11 +45,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
-    """The one line that a mistake says; nothing may be left behind."""
+def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
+    """Return the one line of an error, and check that no file is left behind."""
     capsys.readouterr()
     before = sorted(Path().rglob("*"))
-    code = cli.main(words)
+    code = cli.main(args)
     captured = capsys.readouterr()
     said = [line for line in captured.err.splitlines() if line.startswith("lightning-cifar: error: ")]
     assert code == 2, captured
@@ -83,9 +83,9 @@ def test_a_checkpoint_loads_in_python(run: Path) -> None:
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-def test_a_checkpoint_is_all_that_test_needs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--run_dir", "t"]
-    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+def test_a_checkpoint_is_sufficient_for_test(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--run_dir", "t"]
+    assert cli.main([*args, "--trainer.enable_progress_bar", "false"]) == 0
     again = json.loads((tmp_path / "t/result.json").read_text())["metrics"]["test/accuracy"]
     assert again == json.loads((run / "result.json").read_text())["metrics"]["test/accuracy"]
     assert "tensorboard --logdir t" in capsys.readouterr().out
@@ -104,20 +104,10 @@ def test_validate_and_predict(run: Path, tmp_path: Path) -> None:
     assert float(rows[0]["probability"]) == max(float(rows[0][name]) for name in list(rows[0])[3:])
 
 
-def test_explicit_flags_beat_the_checkpoint(run: Path, tmp_path: Path) -> None:
+def test_options_override_the_checkpoint(run: Path, tmp_path: Path) -> None:
     last = str(run / "checkpoints/last.ckpt")
-    words = [
-        "fit",
-        "--ckpt_path",
-        last,
-        "--model.weight_decay",
-        "0.5",
-        "--trainer.max_epochs",
-        "3",
-        "--run_dir",
-        "more",
-    ]
-    assert cli.main(words) == 0
+    options = ["--model.weight_decay", "0.5", "--trainer.max_epochs", "3", "--run_dir", "more"]
+    assert cli.main(["fit", "--ckpt_path", last, *options]) == 0
     config = yaml.safe_load((tmp_path / "more/config.yaml").read_text())
     assert config["model"]["init_args"]["weight_decay"] == 0.5
     assert config["model"]["init_args"]["lr"] == 0.07  # the rest comes from the checkpoint
@@ -130,7 +120,7 @@ def test_a_run_folder_is_never_overwritten(run: Path, capsys: pytest.CaptureFixt
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_default_run_folders_are_apart(tmp_path: Path) -> None:
+def test_default_run_folders_differ(tmp_path: Path) -> None:
     for _ in range(2):
         assert cli.main([*FIT, "--trainer.max_epochs", "1", "--trainer.enable_checkpointing", "false"]) == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
@@ -153,7 +143,7 @@ def test_print_config_names_every_setting(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "usage"),
+    ("args", "usage"),
     [
         (["--help"], "usage: lightning-cifar fit [-c CONFIG]"),
         (["--model.help", "LeNet"], "usage: lightning-cifar fit --model LeNet [--model.activation"),
@@ -162,14 +152,14 @@ def test_print_config_names_every_setting(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_help_is_plain_text_with_a_command_line(
-    words: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["fit", *words])
+        cli.main(["fit", *args])
     text = capsys.readouterr().out
     assert text.startswith(usage)
     assert not re.search(r":\w+:`|``", text)
-    assert ("--resume DIR" in text) == (words == ["--help"])
+    assert ("--resume DIR" in text) == (args == ["--help"])
 
 
 def test_a_configuration_cannot_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +173,7 @@ def test_hyper_parameters_are_plain_yaml_in_the_folder_and_unchanged_in_the_chec
     assert content["hyper_parameters"]["hidden"] == (120, 84)
 
 
-def test_sigterm_ends_a_run_in_order(
+def test_sigterm_ends_a_run_cleanly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def terminate(self: EpochLines, trainer: object, *_: object) -> None:
@@ -218,11 +208,11 @@ def test_progress_bar_and_lines_count_epochs_alike(
 ) -> None:
     monkeypatch.setattr("lightning_cifar.runs.default_callbacks.default_bar", lambda config: [bar()])
     assert cli.main(["fit", "--model", "LeNet", *SMALL, *options, "--trainer.enable_progress_bar", "true"]) == 0
-    told = capsys.readouterr()
-    drawn = re.findall(r"Epoch (\S+?)[ :]", told.out + told.err)
+    output = capsys.readouterr()
+    drawn = re.findall(r"Epoch (\S+?)[ :]", output.out + output.err)
     assert list(dict.fromkeys(drawn))[-1] == counted[-1]
     assert set(drawn) <= set(counted)
-    assert re.findall(r"epoch (\S+?)  ", told.out) == counted
+    assert re.findall(r"epoch (\S+?)  ", output.out) == counted
 
 
 def test_a_given_progress_bar_is_kept() -> None:
@@ -233,7 +223,7 @@ def test_a_given_progress_bar_is_kept() -> None:
     assert default_bar({**config, "enable_progress_bar": False}) == []
 
 
-def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
+def test_tips_of_lightning_are_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_epochs", "1", "--run_dir", "quiet"]) == 0
     captured = capfd.readouterr()
     text = captured.out + captured.err
@@ -244,7 +234,7 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["fti"], "there is no command 'fti'. Did you mean fit?"),
         ([*FIT, "--trainer.max_epoch", "3"], "--trainer.max_epoch. Did you mean --trainer.max_epochs?"),
@@ -296,8 +286,8 @@ def test_no_advertising(capfd: pytest.CaptureFixture[str]) -> None:
         (["fit", "--model", "LeNet", "--data", "CIFAR10DataModule"], "pass --data.download true"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in error_of(capsys, words)
+def test_an_error_is_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, args)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +302,7 @@ def test_a_mistake_is_told_in_one_line(words: list[str], message: str, capsys: p
         ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "line 3: trainer.max_epochs is given a second time"),
     ],
 )
-def test_a_mistake_in_a_configuration_is_told_in_one_line(
+def test_an_error_in_a_configuration_is_one_line(
     text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.yaml").write_text(text)
@@ -321,13 +311,13 @@ def test_a_mistake_in_a_configuration_is_told_in_one_line(
 
 
 def test_a_checkpoint_of_another_class_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["test", "--model", "DilatedNet", *SMALL, "--ckpt_path", str(run / "checkpoints/best.ckpt")]
-    assert "holds LeNet, not DilatedNet" in error_of(capsys, words)
+    args = ["test", "--model", "DilatedNet", *SMALL, "--ckpt_path", str(run / "checkpoints/best.ckpt")]
+    assert "holds LeNet, not DilatedNet" in error_of(capsys, args)
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["test", "--model.hidden", "[30]", "--ckpt_path", str(run / "checkpoints/best.ckpt")]
-    assert "does not fit" in error_of(capsys, words)
+    args = ["test", "--model.hidden", "[30]", "--ckpt_path", str(run / "checkpoints/best.ckpt")]
+    assert "does not fit" in error_of(capsys, args)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickle"])
@@ -364,7 +354,7 @@ def test_help_and_version_need_no_torch(capsys: pytest.CaptureFixture[str]) -> N
 
 CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(CONFIG_FOLDER.rglob("*.yaml"))
-APART = {"callbacks", "studies", "albumentations", "photographs.yaml"}  # what no data set can be fitted with
+APART = {"callbacks", "studies", "albumentations", "photographs.yaml"}  # not configurations of a fit
 
 
 @pytest.mark.parametrize(
@@ -375,11 +365,11 @@ APART = {"callbacks", "studies", "albumentations", "photographs.yaml"}  # what n
 )
 def test_every_shipped_configuration_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIG_FOLDER.parent)  # a configuration may name another file of the project
-    words = ["fit", "--config", str(path), "--trainer.max_epochs", "1", "--run_dir", str(tmp_path / "built")]
-    if yaml.safe_load(path.read_text())["data"]["class_path"] != "NoisyLineDataModule":  # numbers are no images
-        words += ["--data", "SyntheticDataModule", "--data.num_train", "70", "--data.num_val", "10"]
-        words += ["--data.num_test", "10"]
-    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    args = ["fit", "--config", str(path), "--trainer.max_epochs", "1", "--run_dir", str(tmp_path / "built")]
+    if yaml.safe_load(path.read_text())["data"]["class_path"] != "NoisyLineDataModule":  # it has no images
+        args += ["--data", "SyntheticDataModule", "--data.num_train", "70", "--data.num_val", "10"]
+        args += ["--data.num_test", "10"]
+    assert cli.main([*args, "--trainer.enable_progress_bar", "false"]) == 0
     assert path.read_text().startswith("#")
 
 
@@ -388,17 +378,17 @@ OVERLAYS = sorted((CONFIG_FOLDER / "callbacks").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", [path for path in OVERLAYS if path.stem != "fit_curves"], ids=str)
 def test_every_overlay_adds_its_callback(path: Path, tmp_path: Path) -> None:
-    words = [*FIT, "--trainer.max_epochs", "4", "--config", str(path), "--run_dir", "overlay"]
-    assert cli.main(words) == 0
+    args = [*FIT, "--trainer.max_epochs", "4", "--config", str(path), "--run_dir", "overlay"]
+    assert cli.main(args) == 0
     config = yaml.safe_load((tmp_path / "overlay/config.yaml").read_text())
     assert len(config["trainer"]["callbacks"]) == 1
-    assert (tmp_path / "overlay/pictures/loss_curves.png").exists()  # our own are still there
+    assert (tmp_path / "overlay/pictures/loss_curves.png").exists()  # the default callbacks are kept
 
 
 def test_the_overlay_of_fitted_curves_is_for_the_toy(tmp_path: Path) -> None:
     toy, overlay = CONFIG_FOLDER / "dropout_toy.yaml", CONFIG_FOLDER / "callbacks/fit_curves.yaml"
-    words = ["fit", "--config", str(toy), "--config", str(overlay), "--trainer.max_epochs", "1", "--run_dir", "toy"]
-    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    args = ["fit", "--config", str(toy), "--config", str(overlay), "--trainer.max_epochs", "1", "--run_dir", "toy"]
+    assert cli.main([*args, "--trainer.enable_progress_bar", "false"]) == 0
     names = {path.name for path in (tmp_path / "toy/pictures").iterdir()}
     assert {"fit_curves.png", "fit_band.png"} <= names
 
@@ -407,19 +397,8 @@ FIND = ["lr-find", "--model", "LeNet", *SMALL, "--num_steps", "12", "--seeds", "
 
 
 def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        *FIND,
-        "--model.lr",
-        "0.04",
-        "--trainer.accumulate_grad_batches",
-        "2",
-        "--zoom",
-        "1e-2",
-        "1e-1",
-        "--out",
-        "found",
-    ]
-    assert cli.main(words) == 0
+    options = ["--model.lr", "0.04", "--trainer.accumulate_grad_batches", "2", "--zoom", "1e-2", "1e-1"]
+    assert cli.main([*FIND, *options, "--out", "found"]) == 0
     found = json.loads((tmp_path / "found/lr_range.json").read_text())
     out = capsys.readouterr().out
     assert f"--model.lr {found['value']:.2g}" in out
@@ -433,7 +412,7 @@ def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ([*FIND, "--min_lr", "1", "--max_lr", "0.1"], "max_lr (=0.1) must be above min_lr (=1.0)"),
         ([*FIND, "--min_lr", "0"], "min_lr (=0.0) must be a positive number"),
@@ -443,31 +422,22 @@ def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: 
         ([*FIND, "--trainer.max_epoch", "3"], "Did you mean --trainer.max_epochs?"),
     ],
 )
-def test_mistakes_of_lr_find(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in error_of(capsys, words)
+def test_mistakes_of_lr_find(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, args)
 
 
 def test_a_found_rate_is_applied_by_the_overlay(tmp_path: Path) -> None:
     overlay = Path(__file__).parent.parent / "configs/callbacks/lr_finder.yaml"
-    words = [*FIT, "--trainer.max_epochs", "1", "--config", str(overlay), "--run_dir", "run"]
-    assert cli.main(words) == 0
+    args = [*FIT, "--trainer.max_epochs", "1", "--config", str(overlay), "--run_dir", "run"]
+    assert cli.main(args) == 0
     found = json.loads((tmp_path / "run/lr_range.json").read_text())
     assert LeNet.load_from_checkpoint("run/checkpoints/last.ckpt", weights_only=True).lr == found["value"]
 
 
 def test_explicit_settings_reach_the_optimizer_of_a_resumed_run(run: Path, tmp_path: Path) -> None:
-    words = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.lr", "0.02", "--model.momentum", "0.5"]
-    words += [
-        "--model.schedule",
-        "linear",
-        "--model.weight_decay",
-        "0.25",
-        "--trainer.max_epochs",
-        "4",
-        "--run_dir",
-        "more",
-    ]
-    assert cli.main(words) == 0
+    args = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.lr", "0.02", "--model.momentum", "0.5"]
+    args += ["--model.schedule", "linear", "--model.weight_decay", "0.25", "--trainer.max_epochs", "4"]
+    assert cli.main([*args, "--run_dir", "more"]) == 0
     state = torch.load(tmp_path / "more/checkpoints/last.ckpt", weights_only=True)
     group = state["optimizer_states"][0]["param_groups"][0]
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.5, 0.25)
@@ -478,7 +448,7 @@ def test_explicit_settings_reach_the_optimizer_of_a_resumed_run(run: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--data.batch_size", "0"], "batch_size (=0) must be at least 1."),
         (["--model.lr", "-1"], "lr (=-1.0) must be a positive number."),
@@ -487,14 +457,12 @@ def test_explicit_settings_reach_the_optimizer_of_a_resumed_run(run: Path, tmp_p
         (["--model.weight_decay", ".nan"], "weight_decay (=nan) must be 0 or a positive number."),
     ],
 )
-def test_the_line_holds_nothing_but_the_mistake(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert error_of(capsys, [*FIT, *words]) == message
+def test_the_line_contains_only_the_error(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of(capsys, [*FIT, *args]) == message
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--trainer.accelerator", "gpu"], "gpu backend found: leave --trainer.accelerator out, or pass cpu"),
         (["--trainer.devices", "0"], "devices"),
@@ -502,13 +470,13 @@ def test_the_line_holds_nothing_but_the_mistake(
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
-def test_mistakes_that_lightning_finds(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in error_of(capsys, [*FIT, *words])
+def test_mistakes_that_lightning_finds(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in error_of(capsys, [*FIT, *args])
 
 
 def test_another_optimizer_cannot_resume(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.optimizer", "adam"]
-    assert "was trained with optimizer=sgd" in error_of(capsys, words)
+    args = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--model.optimizer", "adam"]
+    assert "was trained with optimizer=sgd" in error_of(capsys, args)
 
 
 def test_a_single_callback_and_a_trial_run(tmp_path: Path) -> None:
@@ -527,7 +495,7 @@ TOY = [
 def test_a_regression_runs_like_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*TOY, "--model.optimizer", "adam", "--run_dir", "toy", "--test_after_fit", "true"]) == 0
     said = capsys.readouterr()
-    assert "Accuracy" not in said.err  # what has nothing to say of numbers keeps quiet
+    assert "Accuracy" not in said.err  # callbacks for images print nothing
     assert "SampleGrid" not in said.err
     assert "images/s" not in said.out
     for name in ("config.yaml", "metrics.csv", "pictures/loss_curves.png", "checkpoints/best.ckpt"):
@@ -537,8 +505,8 @@ def test_a_regression_runs_like_the_rest(tmp_path: Path, capsys: pytest.CaptureF
     with (tmp_path / "toy/metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert result["best"] == pytest.approx(min(losses))
-    words = ["predict", "--ckpt_path", "toy/checkpoints/best.ckpt", "--run_dir", "values"]
-    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    args = ["predict", "--ckpt_path", "toy/checkpoints/best.ckpt", "--run_dir", "values"]
+    assert cli.main([*args, "--trainer.enable_progress_bar", "false"]) == 0
     with (tmp_path / "values/predictions.csv").open() as file:
         assert [row["sample"] for row in csv.DictReader(file)] == [str(i) for i in range(50)]
 
@@ -546,15 +514,15 @@ def test_a_regression_runs_like_the_rest(tmp_path: Path, capsys: pytest.CaptureF
 # It looks before the module has logged its first epoch.
 @pytest.mark.filterwarnings("ignore:LossCurves found none")
 def test_the_last_checkpoint_does_not_wait_for_a_validation(tmp_path: Path) -> None:
-    words = [*FIT, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--run_dir", "run"]
-    assert cli.main(words) == 0
+    args = [*FIT, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--run_dir", "run"]
+    assert cli.main(args) == 0
     best, last = (torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert (best["global_step"], last["global_step"]) == (6, 9)
 
 
 def test_without_validation_the_last_checkpoint_counts(tmp_path: Path) -> None:
-    words = [*FIT, "--data.num_val", "0", "--run_dir", "run", "--test_after_fit", "true"]
-    assert cli.main(words) == 0
+    args = [*FIT, "--data.num_val", "0", "--run_dir", "run", "--test_after_fit", "true"]
+    assert cli.main(args) == 0
     best, last = (torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert best["global_step"] == last["global_step"] == 6
     assert "test/accuracy" in json.loads((tmp_path / "run/result.json").read_text())["metrics"]
@@ -571,16 +539,16 @@ def test_without_validation_the_last_checkpoint_counts(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_settings_of_every_network_come_back_with_its_checkpoint(model: list[str], tmp_path: Path) -> None:
-    words = ["fit", "--model", *model, *SMALL, "--trainer.max_epochs", "1", "--run_dir", "run"]
-    assert cli.main([*words, "--test_after_fit", "true"]) == 0
-    words = ["test", "--ckpt_path", "run/checkpoints/best.ckpt", "--run_dir", "again"]
-    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    args = ["fit", "--model", *model, *SMALL, "--trainer.max_epochs", "1", "--run_dir", "run"]
+    assert cli.main([*args, "--test_after_fit", "true"]) == 0
+    args = ["test", "--ckpt_path", "run/checkpoints/best.ckpt", "--run_dir", "again"]
+    assert cli.main([*args, "--trainer.enable_progress_bar", "false"]) == 0
     first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("run", "again"))
     assert first["metrics"]["test/loss"] == second["metrics"]["test/loss"]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (
             ["--model", "MLP", "--data", "NoisyLineDataModule"],
@@ -595,17 +563,17 @@ def test_settings_of_every_network_come_back_with_its_checkpoint(model: list[str
     ],
 )
 def test_mistakes_with_networks_and_data_of_other_kinds(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in error_of(capsys, ["fit", *words])
+    assert message in error_of(capsys, ["fit", *args])
 
 
-@pytest.mark.parametrize("words", [["--help"], ["gradcheck", "--function", "f1"]])
-def test_a_reader_that_goes_away_is_no_error(words: list[str]) -> None:
+@pytest.mark.parametrize("args", [["--help"], ["gradcheck", "--function", "f1"]])
+def test_a_closed_pipe_is_not_an_error(args: list[str]) -> None:
     """As in ``lightning-cifar --help | head -0``."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "lightning_cifar", *words]
+    command = [sys.executable, "-m", "lightning_cifar", *args]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")

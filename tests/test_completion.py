@@ -1,4 +1,4 @@
-"""Completion in real shells: every command, option and listed value is offered."""
+"""Completion in real shells offers all commands, options and listed values."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def run(shell: str, script: str, where: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def complete(scripts: dict[str, str], folder: Path) -> Callable[..., list[str]]:
-    """What bash offers for the last of the words, which bash has split at "="."""
+    """Return the completions of bash for the last argument; bash splits arguments at "="."""
 
-    def offered(*words: str) -> list[str]:
-        quoted = " ".join(map(shlex.quote, ["lightning-cifar", *words]))
-        script = f"{scripts['bash']}\nCOMP_WORDS=({quoted})\nCOMP_CWORD={len(words)}\n_lightning_cifar\n"
+    def offered(*args: str) -> list[str]:
+        quoted = " ".join(map(shlex.quote, ["lightning-cifar", *args]))
+        script = f"{scripts['bash']}\nCOMP_WORDS=({quoted})\nCOMP_CWORD={len(args)}\n_lightning_cifar\n"
         return run("bash", script + 'for word in "${COMPREPLY[@]}"; do printf "%s\\n" "$word"; done\n', folder)
 
     return offered
@@ -110,11 +110,9 @@ SITUATIONS = [
 
 
 @needs_bash
-@pytest.mark.parametrize(("words", "expected"), SITUATIONS, ids=lambda words: " ".join(words)[:40])
-def test_bash_completes(
-    words: list[str], expected: list[str], complete: Callable[..., list[str]], folder: Path
-) -> None:
-    assert sorted(complete(*words)) == sorted(expected)
+@pytest.mark.parametrize(("args", "expected"), SITUATIONS, ids=lambda args: " ".join(args)[:40])
+def test_bash_completes(args: list[str], expected: list[str], complete: Callable[..., list[str]], folder: Path) -> None:
+    assert sorted(complete(*args)) == sorted(expected)
     assert not (folder / "pwned").exists()
 
 
@@ -171,8 +169,8 @@ def test_zsh_takes_values_after_an_equals_sign(scripts: dict[str, str]) -> None:
 
 @needs_fish
 def test_fish_completes(scripts: dict[str, str], folder: Path) -> None:
-    def complete(*words: str) -> list[str]:
-        line = " ".join(["lightning-cifar", *words])
+    def complete(*args: str) -> list[str]:
+        line = " ".join(["lightning-cifar", *args])
         lines = run("fish", f"{scripts['fish']}\ncomplete -C {shlex.quote(line)}\n", folder)
         return [line.partition("\t")[0] for line in lines]
 

@@ -1,4 +1,4 @@
-"""Every command of README and docs is run: on tiny data, for an epoch. What cannot be is marked with its reason."""
+"""Run each command of the README and the docs on tiny data for one epoch. Exceptions are marked with a reason."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise KeyboardInterrupt
         return step(self, *args)
 
-    words = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "12", *IMAGES, *QUIET]
+    args = ["fit", "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "12", *IMAGES, *QUIET]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LeNet, "training_step", training_step)
-        assert cli.main([*words, "--run_dir", str(folder)]) == 130
+        assert cli.main([*args, "--run_dir", str(folder)]) == 130
     return folder
 
 
@@ -118,67 +118,65 @@ def world(tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def small(words: list[str]) -> list[str]:
-    """The words of a command with what makes it small."""
-    verb = words[0]
+def small(args: list[str]) -> list[str]:
+    """Return the arguments of a command with options that make it small."""
+    verb = args[0]
     if verb in ("fit", "validate", "test", "predict", "lr-find"):
-        return words if "help" in " ".join(words) else [*words, *small_training(words)]
+        return args if "help" in " ".join(args) else [*args, *small_training(args)]
     if verb == "study":
-        seeds = [] if "--seeds" in words else ["--seeds", "2"]
+        seeds = [] if "--seeds" in args else ["--seeds", "2"]
         changes = ["trainer.max_epochs=1", "data.num_train=24", "data.num_val=12", "data.batch_size=12"]
-        changes += ["data.num_test=12"] if "small" in words[1] else []
-        return [*words, *seeds, "--threads", "1", *(word for change in changes for word in ("--set", change))]
-    if verb == "report" and words[1].startswith("runs/studies/"):
-        name = Path(words[1]).name.removesuffix("-small")
-        path = f"configs/studies/{'small/' if words[1].endswith('-small') else ''}{name}.yaml"
-        assert cli.main(small(["study", path, "--out", words[1]])) == 0
+        changes += ["data.num_test=12"] if "small" in args[1] else []
+        return [*args, *seeds, "--threads", "1", *(word for change in changes for word in ("--set", change))]
+    if verb == "report" and args[1].startswith("runs/studies/"):
+        name = Path(args[1]).name.removesuffix("-small")
+        path = f"configs/studies/{'small/' if args[1].endswith('-small') else ''}{name}.yaml"
+        assert cli.main(small(["study", path, "--out", args[1]])) == 0
     if verb == "bench":
-        return [*words, "--rounds", "1"]
-    if verb == "gradcheck" and "--function" not in words:
-        return [*words, "--num", "1"]
-    return words
+        return [*args, "--rounds", "1"]
+    if verb == "gradcheck" and "--function" not in args:
+        return [*args, "--num", "1"]
+    return args
 
 
-def small_training(words: list[str]) -> list[str]:
-    if "--resume" in words:
+def small_training(args: list[str]) -> list[str]:
+    if "--resume" in args:
         return []
-    configs = [
-        yaml.safe_load(Path(find_config(b)).read_text()) for a, b in itertools.pairwise(words) if a == "--config"
-    ]
+    configs = [yaml.safe_load(Path(find_config(b)).read_text()) for a, b in itertools.pairwise(args) if a == "--config"]
     model, data = (
-        next((word for name, word in itertools.pairwise(words) if name == f"--{part}"), None)
+        next((word for name, word in itertools.pairwise(args) if name == f"--{part}"), None)
         or next((config[part]["class_path"] for config in configs if part in config), "")
         for part in ("model", "data")
     )
-    more = list(QUIET) if words[0] != "lr-find" else QUIET[:4]
+    more = list(QUIET) if args[0] != "lr-find" else QUIET[:4]
     if data.endswith(("CIFAR10DataModule", "MNISTDataModule", "SyntheticDataModule")):
         more += IMAGES
     if data.endswith("SyntheticDataModule"):
         more += ["--data.num_test", "12"]
     if "Pretrained" in model:  # published weights and 224 pixels are for those who have a network and time
         more += ["--model.weights", "null"]
-        more += ["--model.input_size", "63" if "AlexNet" in model else "32"] if words[0] == "fit" else []
-        if words[0] == "fit":
+        more += ["--model.input_size", "63" if "AlexNet" in model else "32"] if args[0] == "fit" else []
+        if args[0] == "fit":
             more += ["--data.batch_size", "6"]
-    if words[0] == "lr-find":
+    if args[0] == "lr-find":
         more += ["--num_steps", "10", "--seeds", "2"]
     return more
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page.stem}: {command}" for page, command in COMMANDS])
 def test_it_runs(page: Path, command: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(re.sub(r"> \S+", "", command), comments=True)
-    while "=" in words[0]:
-        monkeypatch.setenv(*words.pop(0).split("=", 1))
-    assert words.pop(0) in ("lightning-cifar", ".venv/bin/lightning-cifar")
+    args = shlex.split(re.sub(r"> \S+", "", command), comments=True)
+    while "=" in args[0]:
+        monkeypatch.setenv(*args.pop(0).split("=", 1))
+    assert args.pop(0) in ("lightning-cifar", ".venv/bin/lightning-cifar")
     best = "runs/.../checkpoints/best.ckpt"
-    words = [{"...": best, "RUN_FOLDER": "runs/...", "RUN": "runs/..."}.get(word, word) for word in words]
-    words = [word.replace("NAME", "augmentation") for word in words]
-    if words[0] == "explain":
-        words = [f"{word}/cat" if word in ("FOLDER", "DIR") else word for word in words]
-    words = [word for run in words for word in ([str(world / "runs/...")] if run == "RUNS..." else [run])]
+    args = [{"...": best, "RUN_FOLDER": "runs/...", "RUN": "runs/..."}.get(word, word) for word in args]
+    args = [word.replace("NAME", "augmentation") for word in args]
+    if args[0] == "explain":
+        args = [f"{word}/cat" if word in ("FOLDER", "DIR") else word for word in args]
+    args = [word for run in args for word in ([str(world / "runs/...")] if run == "RUNS..." else [run])]
     try:
-        code = cli.main(small(words))
+        code = cli.main(small(args))
     except SystemExit as end:
         code = end.code
     assert not code
@@ -189,20 +187,20 @@ def test_marks_name_a_reason() -> None:
     assert all(re.search("network|GPU|cluster|hours|shell", reason) for reason in reasons), reasons
 
 
-def test_other_commands_name_what_there_is() -> None:
+def test_other_commands_name_existing_files() -> None:
     """Targets of make, and benchmarks with their options, which ``make slow`` runs."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         text = page.read_text()
-        for words in re.findall(r"(?:^|`)make ((?:[a-z]+ ?)+)(?:`|$| +#)", text, re.MULTILINE):
-            assert set(words.split()) <= targets, f"{page.name}: make {words}"
+        for args in re.findall(r"(?:^|`)make ((?:[a-z]+ ?)+)(?:`|$| +#)", text, re.MULTILINE):
+            assert set(args.split()) <= targets, f"{page.name}: make {args}"
         for script, options in re.findall(r"python ((?:benchmarks|examples|docs)/\w+\.py)([^`\n#]*)", text):
             source = (ROOT / script).read_text()
             for option in re.findall(r"--[\w-]+", options):
                 assert f'"{option}"' in source, f"{page.name}: {script} {option}"
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_are_valid() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
             if not target.startswith(("http:", "https:")):
@@ -210,7 +208,7 @@ def test_links_lead_somewhere() -> None:
 
 
 @pytest.mark.slow
-def test_the_gallery_remakes_every_picture(world: Path) -> None:
+def test_the_gallery_creates_all_pictures(world: Path) -> None:
     """All but the range test of a large network, in their small forms."""
     gallery = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
     names = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
@@ -230,7 +228,7 @@ def test_every_picture_is_shown() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_python_on_the_page_is_valid_and_imports_what_there_is(page: Path) -> None:
+def test_python_on_the_page_is_valid_and_its_imports_exist(page: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         tree = ast.parse(block)
         for node in ast.walk(tree):

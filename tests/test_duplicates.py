@@ -1,4 +1,4 @@
-"""A name that stands twice is told, with its line."""
+"""A duplicate name in a configuration is reported with its line."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from lightning_cifar.errors import UsageError
         ("a:\n  - {x: 1}\n  - {x: 1, y: 2, x: 3}\n", r"line 3: a.1.x is given a second time"),
     ],
 )
-def test_a_name_given_twice_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_duplicate_name_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):

@@ -31,7 +31,7 @@ def test_a_checkpoint_is_tested(runs: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_goes_on(runs: Path, name: str) -> None:
+def test_a_run_is_resumed(runs: Path, name: str) -> None:
     assert cli.main(["fit", "--resume", name, "--trainer.max_epochs", "3", *QUIET]) == 0
     assert json.loads((runs / name / "result.json").read_text())["epochs"] == 3
 

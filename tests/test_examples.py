@@ -1,4 +1,4 @@
-"""Each example runs, in a folder of its own, and says what it promises; the notebook in a real kernel."""
+"""Each example runs in its own folder and prints the expected text; the notebook runs in a real kernel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def copy_smaller(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "study"])
-def test_it_runs_and_says_what_it_promises(
+def test_it_runs_and_prints_the_expected_text(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if name == "export":
@@ -82,8 +82,8 @@ def test_it_runs_and_says_what_it_promises(
 @pytest.mark.slow
 def test_the_study_runs(tmp_path: Path) -> None:
     """In a process of its own: its runs are processes that import the file again."""
-    words = [sys.executable, str(copy_smaller("study", tmp_path))]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    args = [sys.executable, str(copy_smaller("study", tmp_path))]
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(SAYS["study"], done.stdout)
     assert (tmp_path / "runs/examples/study/report.html").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""What a stranger meets first: a training in a log, too few images, and mistakes with what a run has left."""
+"""First steps of a new user: a training with a log file, too few images, and errors after a first run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def epochs(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("epoch ")]
 
 
-def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_has_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_epochs", "3", "--run_dir", "run"]) == 0
     lines = epochs(capsys.readouterr().out)
     pattern = r"epoch (\d)/3  train/loss (\d\.?\d*)  val/accuracy (\d+\.\d) %  [\d,]+ images/s  \d+ s"
@@ -50,13 +50,13 @@ def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:LossCurves found none")
-def test_an_epoch_says_nothing_of_a_validation_before_it(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--run_dir", "run"]
-    assert cli.main([*FIT, *words]) == 0
+def test_a_line_contains_no_metric_of_an_earlier_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2", "--run_dir", "run"]
+    assert cli.main([*FIT, *args]) == 0
     assert ["val/" in line for line in epochs(capsys.readouterr().out)] == [False, True, False]
 
 
-def test_steps_that_were_asked_for_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_count_steps_if_they_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_steps", "3", "--run_dir", "run"]) == 0
     captured = capsys.readouterr()
     assert [line.split("  ")[:2] for line in epochs(captured.out)] == [
@@ -67,27 +67,29 @@ def test_steps_that_were_asked_for_are_counted(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("why", ["no bar", "terminal"])
-def test_no_such_lines(why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lines_without_a_progress_bar(
+    why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if why == "terminal":
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    words = QUIET if why == "no bar" else []
-    assert cli.main([*FIT, *words, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
+    args = QUIET if why == "no bar" else []
+    assert cli.main([*FIT, *args, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
     assert not epochs(capsys.readouterr().out)
 
 
-def test_networks_side_by_side_and_numbers_have_theirs(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
+def test_lines_of_networks_side_by_side_and_of_a_regression(capsys: pytest.CaptureFixture[str]) -> None:
+    args = [
         "fit",
         "--model",
         "SideBySide",
         "--model.members",
         '{"a": {"class_path": "LeNet"}, "b": {"class_path": "LeNet"}}',
     ]
-    assert cli.main([*words, *SMALL, "--trainer.max_epochs", "1", "--run_dir", "two"]) == 0
+    assert cli.main([*args, *SMALL, "--trainer.max_epochs", "1", "--run_dir", "two"]) == 0
     (line,) = epochs(capsys.readouterr().out)
     assert re.findall(r"(\S+/[ab]) \d", line) == ["train/loss/a", "train/loss/b", "val/accuracy/a", "val/accuracy/b"]
-    words = ["fit", "--model", "MLPRegressor", "--model.hidden_sizes", "[4]", "--data", "NoisyLineDataModule"]
-    assert cli.main([*words, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--run_dir", "line"]) == 0
+    args = ["fit", "--model", "MLPRegressor", "--model.hidden_sizes", "[4]", "--data", "NoisyLineDataModule"]
+    assert cli.main([*args, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--run_dir", "line"]) == 0
     (line,) = epochs(capsys.readouterr().out)
     assert re.fullmatch(r"epoch 1/1  train/loss \S+  val/loss \S+  \d+ s", line)
 
@@ -96,7 +98,7 @@ HINT = "pass a smaller --data.batch_size or more --trainer.max_epochs"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "said"),
     [
         (["--data.batch_size", "128"], "64 training images in batches of 128: 1 step an epoch, 2 in all: "),
         ([], "64 training images in batches of 32: 2 steps an epoch, 4 in all: "),
@@ -112,10 +114,10 @@ HINT = "pass a smaller --data.batch_size or more --trainer.max_epochs"
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
-def test_too_few_steps_are_told(words: list[str], said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*FIT, *QUIET, "--trainer.max_epochs", "2", *words, "--run_dir", "run"]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if HINT in line]
-    assert told == ([] if said is None else [said + HINT])
+def test_too_few_steps_are_reported(args: list[str], said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*FIT, *QUIET, "--trainer.max_epochs", "2", *args, "--run_dir", "run"]) == 0
+    hints = [line for line in capsys.readouterr().err.splitlines() if HINT in line]
+    assert hints == ([] if said is None else [said + HINT])
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +128,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
     """The one line that a mistake says; nothing may be left behind."""
     capsys.readouterr()
     before = sorted(Path().rglob("*"))
-    code = cli.main(words)
+    code = cli.main(args)
     said = [line for line in capsys.readouterr().err.splitlines() if "Seed set" not in line]
     assert code == 2
     assert len(said) == 1, said
@@ -139,7 +141,7 @@ def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "said"),
     [
         ([], "2 of 2 epochs: to train on, add --trainer.max_epochs 4."),
         (["--trainer.max_epochs", "1"], "2 of 1 epochs: to train on, add --trainer.max_epochs 4."),
@@ -151,15 +153,15 @@ def error_of(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_checkpoint_that_leaves_nothing_to_train_is_refused(
-    run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    run: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(run / "checkpoints/last.ckpt")
-    assert error_of(capsys, ["fit", "--ckpt_path", path, *words]) == f"the checkpoint has done {said}"
+    assert error_of(capsys, ["fit", "--ckpt_path", path, *args]) == f"the checkpoint has done {said}"
 
 
-def test_the_advice_trains_on(run: Path) -> None:
-    words = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--trainer.max_epochs", "4", *QUIET]
-    assert cli.main([*words, "--run_dir", "more"]) == 0
+def test_the_advice_continues_the_training(run: Path) -> None:
+    args = ["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--trainer.max_epochs", "4", *QUIET]
+    assert cli.main([*args, "--run_dir", "more"]) == 0
     assert json.loads(Path("more/result.json").read_text())["epochs"] == 4
 
 
@@ -174,15 +176,15 @@ def test_a_folder_in_place_of_a_file(run: Path, capsys: pytest.CaptureFixture[st
     assert "empty is a folder: pass a YAML file" in error_of(capsys, ["fit", "--config", "empty"])
 
 
-def test_what_is_missing_is_a_checkpoint_where_nothing_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {verb: error_of(capsys, [verb]) for verb in ("fit", "validate", "test", "predict")}
+def test_evaluations_ask_for_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = {verb: error_of(capsys, [verb]) for verb in ("fit", "validate", "test", "predict")}
     own = "--data CIFAR10DataModule --model LeNet, or a file with --config."
-    assert told.pop("fit") == f"data and model missing: pass {own}"
-    for said in told.values():
+    assert errors.pop("fit") == f"data and model missing: pass {own}"
+    for said in errors.values():
         assert said == f"data and model missing: pass --ckpt_path runs/.../checkpoints/best.ckpt, or {own}"
 
 
-def test_small_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_errors(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tab.yaml").write_text("model:\n\tclass_path: LeNet\n")
     assert error_of(capsys, ["fit", "--config", "tab.yaml"]).endswith(": indent with spaces, not tabs")
     Path("empty.ckpt").touch()
@@ -191,7 +193,7 @@ def test_small_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_configuration_for_ones_own_images_learns_from_few() -> None:
+def test_the_configuration_for_user_images_learns_from_few() -> None:
     shown = SyntheticDataModule(num_train=400, num_val=0).load("train")
     for k in (0, 6, 7):  # disc, stripes, checkerboard
         folder = Path("images") / SyntheticDataModule.class_names[k]
@@ -220,11 +222,11 @@ class Small(Classifier):
 """
 
 
-def test_a_model_beside_is_found_with_the_environment_of_a_notebook(tmp_path: Path) -> None:
+def test_a_model_in_the_current_folder_is_found_with_the_environment_of_a_notebook(tmp_path: Path) -> None:
     """By the console script, as -P leaves the current folder out; a notebook's backend is not installed everywhere."""
     (tmp_path / "small.py").write_text(OWN)
     (tmp_path / "pickle.py").write_text("raise RuntimeError('hides a library')")
-    words = [
+    args = [
         "fit",
         "--model",
         "small.Small",
@@ -237,7 +239,7 @@ def test_a_model_beside_is_found_with_the_environment_of_a_notebook(tmp_path: Pa
         "run",
     ]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "lightning_cifar", *words],
+        [sys.executable, "-P", "-m", "lightning_cifar", *args],
         env={**os.environ, "MPLBACKEND": "not_there"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""``lightning-cifar gradcheck`` tells right gradients from wrong ones."""
+"""``lightning-cifar gradcheck`` distinguishes correct gradients from wrong ones."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The house keeps its rules: who imports whom, and what an import costs."""
+"""Import rules of the package, and the cost of its imports."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The public names: there, documented as they are, and importable without cost."""
+"""Public names exist, are documented, and are cheap to import."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def documented(text: str, section: str) -> list[str]:
     return [name for entry in entries for name in entry.split(", ")]
 
 
-def test_every_name_is_there_and_listed() -> None:
+def test_every_name_exists_and_is_listed() -> None:
     assert set(lightning_cifar.__all__) <= set(dir(lightning_cifar))
     for part in ("models", "data", "callbacks"):
         known = {*getattr(lightning_cifar, part).__all__} - {"Trainable"}  # which is below Classifier and Regressor
@@ -41,7 +41,7 @@ def test_every_name_of_a_stub_can_be_imported(package: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLABLE)
-def test_docstrings_describe_the_arguments_that_there_are(name: str) -> None:
+def test_docstrings_describe_existing_arguments(name: str) -> None:
     value = getattr(lightning_cifar, name)
     text = inspect.getdoc(value)
     assert text, name
@@ -76,6 +76,6 @@ def test_examples_in_docstrings(path: Path) -> None:
 def test_the_import_is_cheap() -> None:
     """It loads the standard library and small modules of the package, and no other package."""
     code = "import sys; old = {*sys.modules}; import lightning_cifar; print(*{*sys.modules} - old)"
-    words = [sys.executable, "-c", code]
-    loaded = subprocess.run(words, capture_output=True, check=True, text=True).stdout.split()
+    args = [sys.executable, "-c", code]
+    loaded = subprocess.run(args, capture_output=True, check=True, text=True).stdout.split()
     assert {name.split(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "lightning_cifar"}

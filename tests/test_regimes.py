@@ -1,4 +1,4 @@
-"""The command draws what training does, its page says what the code does, and neither needs torch."""
+"""The command draws the schedules of a training, its page agrees with the code, and neither needs torch."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_all_presets_in_one_picture(tmp_path: Path, capsys: pytest.CaptureFixtur
     header, *rows, last = capsys.readouterr().out.splitlines()
     assert header.split() == ["regime", "model.init_args", "paper"]
     for row, (name, settings) in zip(rows, REGIMES.items(), strict=True):
-        told, in_yaml, paper = re.split(r"\s{2,}", row)
-        assert (told, yaml.safe_load(in_yaml), paper) == (name, settings, PAPERS.get(name, "-"))
+        first, in_yaml, paper = re.split(r"\s{2,}", row)
+        assert (first, yaml.safe_load(in_yaml), paper) == (name, settings, PAPERS.get(name, "-"))
     assert last == f"wrote {path}"
 
 
@@ -85,7 +85,7 @@ def test_without_a_folder_the_picture_is_written_here(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["regimes.png"]
 
 
-def test_a_picture_that_was_there_is_replaced_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replaced_picture_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "regime_step.png").write_text("old")
     main(["--out", str(tmp_path), "--name", "step"])
     assert capsys.readouterr().out.splitlines()[-1] == f"replaced {tmp_path / 'regime_step.png'}"
@@ -102,8 +102,8 @@ def test_named_presets(tmp_path: Path, drawn: list[Figure], capsys: pytest.Captu
 
 
 def test_one_regime_by_its_settings(tmp_path: Path, drawn: list[Figure], capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--schedule cosine --warmup 0.2 --cycles 2 --cycle_mult 1.5 --final_lr 1e-5 --lr 0.1 --log"
-    main(["--out", str(tmp_path), *words.split()])
+    args = "--schedule cosine --warmup 0.2 --cycles 2 --cycle_mult 1.5 --final_lr 1e-5 --lr 0.1 --log"
+    main(["--out", str(tmp_path), *args.split()])
     settings: Any = {"schedule": "cosine", "warmup": 0.2, "cycles": 2, "cycle_mult": 1.5, "final_lr": 1e-5}
     (axes,) = drawn[0].axes
     x, y = np.asarray(axes.lines[0].get_xydata()).T
@@ -121,7 +121,7 @@ def test_settings_without_a_schedule_are_those_of_a_constant(tmp_path: Path, dra
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ("--name cosin", r"^there is no regime 'cosin'\. Did you mean cosine\? There are constant, step,"),
         ("--name one_cycle", r"Did you mean one-cycle\?"),
@@ -140,14 +140,12 @@ def test_settings_without_a_schedule_are_those_of_a_constant(tmp_path: Path, dra
         ("--out {file}", r"must end in \.png, or be a folder\.$"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_are_one_line(args: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UsageError, match=message) as caught:
-        main(words.format(file=file).split())
+        main(args.format(file=file).split())
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [file]
 
@@ -165,7 +163,7 @@ def test_the_page_shows_every_preset(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REGIMES)
-def test_the_twin_on_the_page_is_equal(name: str) -> None:
+def test_the_scheduler_of_torch_on_the_page_is_equal(name: str) -> None:
     lr, n = 0.8, 840
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     known = {**vars(lr_scheduler), "optimizer": optimizer, "lr": lr, "n": n}

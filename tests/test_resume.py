@@ -1,4 +1,4 @@
-"""``fit --resume FOLDER`` ends with the same bits as a run that never broke."""
+"""``fit --resume FOLDER`` ends with the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -47,8 +47,8 @@ def break_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     monkeypatch.setattr(LeNet, "training_step", training_step)
 
 
-def run(*words: str) -> None:
-    assert main([*ARGS, *words] if words[0] != "--resume" else ["fit", *words]) == 0
+def run(*args: str) -> None:
+    assert main([*ARGS, *args] if args[0] != "--resume" else ["fit", *args]) == 0
 
 
 def table(folder: Path) -> list[list[str]]:
@@ -84,7 +84,7 @@ def test_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: t
     assert results[0]["best"] == results[1]["best"]
 
 
-def test_explicit_options_beat_the_broken_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_the_interrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         break_at(patch, 5)
@@ -99,8 +99,8 @@ def test_explicit_options_beat_the_broken_run(tmp_path: Path, monkeypatch: pytes
 def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
 
-    def error(*words: str) -> str:
-        assert main(list(words)) == 2
+    def error(*args: str) -> str:
+        assert main(list(args)) == 2
         return capsys.readouterr().err
 
     monkeypatch.delenv("LIGHTNING_CIFAR_TRACEBACK")
@@ -120,7 +120,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "broke before its first" in error("fit", "--resume", str(folder))
 
 
-def test_of_two_checkpoints_the_last_good_one_is_taken(
+def test_the_newest_undamaged_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -166,7 +166,7 @@ def test_a_failed_resume_of_a_run_that_ended_keeps_its_result(
     assert not (folder / "result.json").exists(), "a run that broke has no result"
 
 
-def test_a_damaged_digest_is_named_and_the_checkpoint_before_is_taken(
+def test_a_damaged_digest_is_named_and_the_previous_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -201,7 +201,7 @@ def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:
     os.close(write)
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_prints_how_to_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What a run keeps whatever callbacks, loggers and Trainer settings the user adds: in process, on tiny data."""
+"""Files that a run writes with any callbacks, loggers and Trainer settings of the user, on tiny data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def checkpoint(path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("monitor", [["val/accuracy", "max"], ["val/loss", "min"], None], ids=str)
-def test_checkpoints_of_the_users_own_come_beside_best_and_last(monitor: list[str] | None) -> None:
+def test_checkpoints_of_the_user_are_written_beside_best_and_last(monitor: list[str] | None) -> None:
     own = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.dirpath", "own"]
     if monitor:
         own += ["--trainer.callbacks.monitor", monitor[0], "--trainer.callbacks.mode", monitor[1]]
@@ -64,7 +64,7 @@ def test_checkpoints_of_the_users_own_come_beside_best_and_last(monitor: list[st
     assert (found["best"], found["best_metric"]) == (pytest.approx(max(scores)), "val/accuracy")
 
 
-def test_a_checkpoint_of_the_same_name_takes_the_place_of_ours() -> None:
+def test_a_checkpoint_of_the_same_name_replaces_the_default() -> None:
     own = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.filename", "best"]
     own += ["--trainer.callbacks.monitor", "val/loss"]
     assert cli.main([*FIT, *own, "--run_dir", "run"]) == 0
@@ -95,11 +95,11 @@ def test_which_weights_are_tested_is_printed_and_the_guide_lists_every_file(caps
 
 
 @pytest.mark.parametrize("own", [["CSVLogger", "elsewhere"], ["TensorBoardLogger", "elsewhere"]], ids=str)
-def test_a_logger_of_the_users_own_comes_beside_the_run_folder(
+def test_a_logger_of_the_user_leaves_the_run_folder_complete(
     own: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--trainer.logger", own[0], "--trainer.logger.save_dir", own[1]]
-    assert cli.main([*FIT, *words, "--trainer.max_epochs", "2", "--run_dir", "run"]) == 0
+    args = ["--trainer.logger", own[0], "--trainer.logger.save_dir", own[1]]
+    assert cli.main([*FIT, *args, "--trainer.max_epochs", "2", "--run_dir", "run"]) == 0
     assert "TensorBoard: tensorboard --logdir run" in capsys.readouterr().out
     names = {path.name for path in Path("run").iterdir()}
     assert names >= {"config.yaml", "metrics.csv", "result.json", "checkpoints", "pictures", "class_accuracy_val.csv"}
@@ -111,9 +111,9 @@ def test_a_logger_of_the_users_own_comes_beside_the_run_folder(
     assert len(logged("run", "val/loss")) == 3
 
 
-def test_a_logger_that_writes_into_the_run_folder_is_not_doubled() -> None:
-    words = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "run", "--trainer.logger.name", ""]
-    assert cli.main([*FIT, *words, "--trainer.logger.version", "", "--run_dir", "run"]) == 0
+def test_a_logger_that_writes_into_the_run_folder_replaces_the_default() -> None:
+    args = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "run", "--trainer.logger.name", ""]
+    assert cli.main([*FIT, *args, "--trainer.logger.version", "", "--run_dir", "run"]) == 0
     assert len(logged("run", "val/loss")) == 3
 
 
@@ -124,11 +124,11 @@ def test_without_a_logger_no_tensorboard_is_announced(capsys: pytest.CaptureFixt
     assert Path("run/checkpoints/best.ckpt").is_file()
 
 
-def test_metrics_and_tensorboard_of_a_continued_run_hold_the_same_rows() -> None:
+def test_metrics_and_tensorboard_of_a_continued_run_have_the_same_rows() -> None:
     every = ["--trainer.log_every_n_steps", "1"]
     assert cli.main([*FIT, *every, "--trainer.max_epochs", "2", "--run_dir", "a"]) == 0
-    words = ["--ckpt_path", "a/checkpoints/last.ckpt", "--trainer.max_epochs", "3", "--run_dir", "b"]
-    assert cli.main(["fit", *words]) == 0  # in a new folder, and in its own
+    args = ["--ckpt_path", "a/checkpoints/last.ckpt", "--trainer.max_epochs", "3", "--run_dir", "b"]
+    assert cli.main(["fit", *args]) == 0  # in a new folder, and in its own
     assert cli.main(["fit", "--resume", "a", "--trainer.max_epochs", "3"]) == 0
     for folder in "ab":
         events = EventAccumulator(folder, {"scalars": 0})
@@ -141,7 +141,7 @@ def test_metrics_and_tensorboard_of_a_continued_run_hold_the_same_rows() -> None
         assert {step for _, step in cells} >= set(range(9))
 
 
-def test_each_of_several_networks_is_tested_at_its_own_best(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_of_several_networks_is_tested_at_its_best(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*PAIR, "--run_dir", "run", "--test_after_fit", "true", "--model.shared", "{lr: 0.3}"]) == 0
     said = capsys.readouterr().out
     assert "test of run/checkpoints/best.ckpt (each network at its best val/accuracy)" in said
@@ -156,7 +156,7 @@ def test_each_of_several_networks_is_tested_at_its_own_best(capsys: pytest.Captu
     assert {name: again[f"val/accuracy/{name}"] for name in ("plain", "wide")} == pytest.approx(found["best"])
 
 
-def test_several_networks_predict_into_a_file_each() -> None:
+def test_several_networks_predict_into_separate_files() -> None:
     assert cli.main(["predict", *PAIR[1:-2], "--run_dir", "p"]) == 0
     for name in ("plain", "wide"):
         assert len(Path(f"p/predictions_{name}.csv").read_text().splitlines()) == 51
@@ -170,7 +170,7 @@ def test_the_result_names_the_processor() -> None:
     assert "model name" not in (text := cpuinfo.read_text() if cpuinfo.is_file() else "") or name in text
 
 
-def test_steps_are_logged_never(capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.log_every_n_steps", "0", "--run_dir", "run"]) == 0
     assert "train/loss_step" not in table("run")[0]
     assert len(logged("run", "train/loss")) == 3
@@ -180,22 +180,22 @@ def test_steps_are_logged_never(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("bare").exists()
 
 
-def test_a_last_batch_of_one_is_refused_where_it_cannot_train(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--model", "MLP", "--model.hidden_sizes", "[8]", "--model.batch_norm", "true", *DATA]
-    words += ["--data.num_train", "97", "--trainer.max_epochs", "1"]
-    assert cli.main([*words, "--run_dir", "run"]) == 2
+def test_a_last_batch_of_one_is_refused_with_batch_norm(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["fit", "--model", "MLP", "--model.hidden_sizes", "[8]", "--model.batch_norm", "true", *DATA]
+    args += ["--data.num_train", "97", "--trainer.max_epochs", "1"]
+    assert cli.main([*args, "--run_dir", "run"]) == 2
     assert "1 sample (97 in batches of 32), which batch normalisation cannot train on: set data.batch_size to 33" in (
         capsys.readouterr().err
     )
     assert not Path("run").exists()
-    assert cli.main([*words, "--data.batch_size", "33", "--run_dir", "run"]) == 0
-    assert cli.main([*words, "--trainer.limit_train_batches", "3", "--run_dir", "cut"]) == 0
-    assert cli.main([*words, "--model.batch_norm", "false", "--run_dir", "plain"]) == 0
+    assert cli.main([*args, "--data.batch_size", "33", "--run_dir", "run"]) == 0
+    assert cli.main([*args, "--trainer.limit_train_batches", "3", "--run_dir", "cut"]) == 0
+    assert cli.main([*args, "--model.batch_norm", "false", "--run_dir", "plain"]) == 0
 
 
-def test_a_sweep_that_is_left_out_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_skipped_sweep_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_epochs", "1", "--run_dir", "a"]) == 0
-    words = ["fit", "--ckpt_path", "a/checkpoints/last.ckpt", "--config", "configs/callbacks/lr_finder.yaml"]
-    assert cli.main([*words, "--trainer.max_epochs", "2", "--run_dir", "b"]) == 0
+    args = ["fit", "--ckpt_path", "a/checkpoints/last.ckpt", "--config", "configs/callbacks/lr_finder.yaml"]
+    assert cli.main([*args, "--trainer.max_epochs", "2", "--run_dir", "b"]) == 0
     assert "no learning-rate sweep: the training continues from a/checkpoints/last.ckpt" in capfd.readouterr().err
     assert not Path("b/lr_range.csv").exists()

@@ -1,4 +1,4 @@
-"""Each regime equals its twin in torch.optim.lr_scheduler, point by point."""
+"""Each regime equals the corresponding scheduler of torch.optim.lr_scheduler at each step."""
 
 import math
 from collections.abc import Callable
@@ -83,9 +83,7 @@ def test_warm_restarts_equal_torch(cycles: int, mult: int, first: int) -> None:
 
 
 @pytest.mark.parametrize(("warmup", "steps", "drop", "factor"), [(0.2, 10, 6, 0.1), (0.3, 200, 165, 0.01)])
-def test_a_drop_comes_at_its_step_although_numbers_are_rounded(
-    warmup: float, steps: int, drop: int, factor: float
-) -> None:
+def test_a_drop_is_at_the_exact_step_in_spite_of_rounding(warmup: float, steps: int, drop: int, factor: float) -> None:
     before, at = (lr_factor(step / steps, schedule="step", warmup=warmup) for step in (drop - 1, drop))
     assert (before, at) == pytest.approx((10 * factor, factor))
 
@@ -143,7 +141,7 @@ def test_a_named_combination_equals_its_settings(name: Any, final_lr: float | No
 
 
 @pytest.mark.parametrize("name", sorted(REGIMES.keys() - CUSTOMARY_FINAL_LR.keys()))
-def test_a_model_takes_the_name_of_a_combination_and_keeps_it_as_plain_text(name: Any) -> None:
+def test_a_model_accepts_the_name_of_a_combination(name: Any) -> None:
     named, explicit = MLP(schedule=name), MLP(**REGIMES[name])
     assert named.hparams["schedule"] == name
     for settings in (named, explicit):

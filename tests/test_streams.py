@@ -1,4 +1,4 @@
-"""Output that is closed, full, no longer read, or in an encoding without the characters of a class name."""
+"""Output streams that are closed, full, or cannot encode the name of a class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_cifar.studies.jobs import redirect_output
 PRINTS = """
 import sys
 from lightning_cifar import streams
-streams.protect({words})
+streams.protect({args})
 for _ in range(3):
     print("\\u65e5\\u672c" + "x" * 10_000, flush=True)
     print("progress", file=sys.stderr)
@@ -23,8 +23,8 @@ open("result", "w").write("done")
 """
 
 
-def process(words: list[str], folder: Path, redirection: str) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -c '{PRINTS.format(words=words).replace(chr(39), chr(34))}' {redirection}"
+def process(args: list[str], folder: Path, redirection: str) -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -c '{PRINTS.format(args=args).replace(chr(39), chr(34))}' {redirection}"
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -39,9 +39,9 @@ def test_a_run_continues_without_its_output(redirection: str, tmp_path: Path) ->
     assert done.stderr.count("the run continues without it") == (redirection in ("| true", ">/dev/full"))
 
 
-@pytest.mark.parametrize("words", [["report", "runs"], ["fit", "--help"], ["fit", "--model.help=LeNet"]])
-def test_a_question_does_not_outlive_its_reader(words: list[str], tmp_path: Path) -> None:
-    done = process(words, tmp_path, "| true")
+@pytest.mark.parametrize("args", [["report", "runs"], ["fit", "--help"], ["fit", "--model.help=LeNet"]])
+def test_a_help_text_ends_with_its_reader(args: list[str], tmp_path: Path) -> None:
+    done = process(args, tmp_path, "| true")
     assert done.returncode != 0
     assert not (tmp_path / "result").exists()
 
@@ -60,10 +60,10 @@ def test_the_exit_code_of_a_short_command(redirection: str, code: int, said: str
     assert (done.returncode, done.stderr) == (code, said)
 
 
-@pytest.mark.parametrize("words", [["fit"], ["report"]])
-def test_a_character_that_cannot_be_shown_is_escaped(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("args", [["fit"], ["report"]])
+def test_a_character_that_cannot_be_shown_is_escaped(args: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    code = PRINTS.format(words=words)
+    code = PRINTS.format(args=args)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
     )

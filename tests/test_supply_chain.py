@@ -1,4 +1,4 @@
-"""What is installed is what was chosen, and nothing of it opens a connection."""
+"""Dependencies are pinned, and a run opens no network connection."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_bad_releases_are_excluded() -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_locked_package_has_its_digests(lock: str) -> None:
+def test_every_locked_package_has_digests(lock: str) -> None:
     text = (ROOT / lock).read_text()
     blocks = re.split(r"\n(?=[\w.-]+==)", text)[1:]
     assert len(blocks) > 60
@@ -65,7 +65,7 @@ def test_every_locked_package_has_its_digests(lock: str) -> None:
     assert "://" not in text
 
 
-def test_the_locks_serve_the_project() -> None:
+def test_the_locks_match_the_project() -> None:
     dev = locked("requirements-dev.txt")
     for requirement in project():
         if requirement.name != "lightning-cifar" and "ray" not in requirement.name:
@@ -87,7 +87,7 @@ def test_the_locks_serve_the_project() -> None:
     ids=["import", "albumentations", "train"],
 )
 def test_no_connection(code: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-W", "ignore", "-c", FORBID + code]
+    args = [sys.executable, "-W", "ignore", "-c", FORBID + code]
     there = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, env=there)
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=False, env=there)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""A checkpoint alone gives the network, the names of its classes, and the normalisation of its images."""
+"""A checkpoint contains the network, the names of its classes, and the normalisation of its images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.ckpt"
 
 
-def test_what_a_checkpoint_tells(content: Content, path: Path) -> None:
+def test_content_of_a_checkpoint(content: Content, path: Path) -> None:
     torch.save(content, path)
     trained = load_trained(path)
     assert trained.class_names == SyntheticDataModule.class_names
@@ -47,7 +47,7 @@ def test_what_a_checkpoint_tells(content: Content, path: Path) -> None:
         assert torch.equal(value.cpu(), content["state_dict"][name])
 
 
-def test_one_that_was_trained_in_python_has_the_data_s_own_normalisation(content: Content, path: Path) -> None:
+def test_a_checkpoint_of_python_has_the_default_normalisation(content: Content, path: Path) -> None:
     del content["lightning_cifar_config"]
     torch.save(content, path)
     trained = load_trained(path)
@@ -55,7 +55,7 @@ def test_one_that_was_trained_in_python_has_the_data_s_own_normalisation(content
     assert "normalised as SyntheticDataModule does by default" in trained.notes[0]
 
 
-def test_the_data_need_not_be_there(content: Content, path: Path) -> None:
+def test_the_data_are_not_needed(content: Content, path: Path) -> None:
     content["lightning_cifar_config"] = (
         "data: {class_path: lightning_cifar.data.CIFAR10DataModule, init_args: {root: /nowhere/at/all, "
         "albumentations: /nowhere/pipeline.yaml, augment: [flip], std: [1.0, 1.0, 1.0]}}"
@@ -66,7 +66,7 @@ def test_the_data_need_not_be_there(content: Content, path: Path) -> None:
     assert (trained.mean, trained.std) == ((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
 
 
-def test_outputs_without_a_name_get_their_number(content: Content, path: Path) -> None:
+def test_outputs_without_names_are_numbered(content: Content, path: Path) -> None:
     model = LeNet(num_classes=4)
     torch.save(content | {"state_dict": model.state_dict(), "hyper_parameters": {"num_classes": 4}}, path)
     trained = load_trained(path)

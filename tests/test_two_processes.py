@@ -1,4 +1,4 @@
-"""A training with two processes on the CPU, through the command line: it ends, and rank zero alone writes."""
+"""A training with two processes on the CPU ends, and only rank zero writes."""
 
 import json
 import os
@@ -36,13 +36,13 @@ ARGS = [
 ]
 
 
-def run(words: list[str], folder: Path) -> str:
+def run(args: list[str], folder: Path) -> str:
     """The command's output. A run that hangs until pytest's timeout is killed with all of its processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIGHTNING_CIFAR_TRACEBACK": "1", "COLUMNS": "200"}
     log = folder / "log.txt"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_cifar", *words],
+            [sys.executable, "-m", "lightning_cifar", *args],
             cwd=folder,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -74,19 +74,19 @@ def test_fit_with_two_processes(tmp_path: Path) -> None:
 
 def _evaluate(verb: str, folder: str, devices: int) -> dict[str, float]:
     """Run ``test`` or ``predict`` on 203 images in batches of 40, and return the metrics."""
-    words = [verb, "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "203"]
-    words += ["--data.eval_batch_size", "40", "--run_dir", folder, "--trainer.accelerator", "cpu"]
-    words += ["--trainer.devices", str(devices), "--trainer.enable_progress_bar", "false"]
-    words += ["--trainer.callbacks", "PredictionGrid"] if verb == "test" else []
-    words += ["--trainer.strategy", "ddp_fork"] if devices > 1 else []
-    assert cli.main(words) == 0
+    args = [verb, "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_test", "203"]
+    args += ["--data.eval_batch_size", "40", "--run_dir", folder, "--trainer.accelerator", "cpu"]
+    args += ["--trainer.devices", str(devices), "--trainer.enable_progress_bar", "false"]
+    args += ["--trainer.callbacks", "PredictionGrid"] if verb == "test" else []
+    args += ["--trainer.strategy", "ddp_fork"] if devices > 1 else []
+    assert cli.main(args) == 0
     result = Path(folder, "result.json")
     return dict(json.loads(result.read_text())["metrics"]) if result.is_file() else {}
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on several devices
-def test_two_processes_report_what_one_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_report_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one, two = _evaluate("test", "one", 1), _evaluate("test", "two", 2)
     assert one.keys() == two.keys()

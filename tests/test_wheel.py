@@ -1,4 +1,4 @@
-"""What is given to others: source distribution and wheel, complete, installed beside nothing of this checkout."""
+"""Source distribution and wheel are complete, and work outside of the repository."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ runpy.run_module("lightning_cifar", run_name="__main__")
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, *words: str, **environment: str) -> str:
+def run(folder: Path, *args: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *args],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -75,8 +75,8 @@ def test_an_installed_wheel_trains_in_any_folder(dist: Path, tmp_path: Path) -> 
     here.mkdir()
     run(here, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel))
 
-    def installed(*words: str) -> str:
-        return run(here, "-c", WITHOUT_CHECKOUT, *words, PYTHONPATH=str(target))
+    def installed(*args: str) -> str:
+        return run(here, "-c", WITHOUT_CHECKOUT, *args, PYTHONPATH=str(target))
 
     assert installed("--help").startswith(f"{target / 'lightning_cifar'}\nusage: lightning-cifar")
     command = "fit --config configs/demo.yaml --trainer.max_steps 1 --trainer.limit_val_batches 1 --run_dir run"

@@ -29,9 +29,6 @@ def find_checkpoint(path: Path) -> Found:
     For the folder of a run, or its folder ``checkpoints``, this is ``best.ckpt``, else ``last.ckpt``, else the only
     other checkpoint in it, but never ``resume.ckpt``, which contains the weights at the start of an epoch.
 
-    Args:
-        path: Path of a checkpoint or of a folder.
-
     Raises:
         UsageError: If no checkpoint exists, or the choice is ambiguous.
     """

@@ -91,12 +91,7 @@ def _load_model(checkpoint: Checkpoint, allowed: Collection[str]) -> models.Clas
 
 
 def training_data(checkpoint: Checkpoint, notes: list[str], allowed: Collection[str] = ()) -> data.ImageDataModule:
-    """Make the data module of the training, without the settings for which it would read files.
-
-    Args:
-        checkpoint: Any checkpoint; it is not trusted.
-        notes: Assumptions are appended.
-        allowed: See :func:`load_trained`.
+    """Make the data module of the training without reading files. Assumptions are appended to ``notes``.
 
     Raises:
         UsageError: If the checkpoint does not name its data, or they have no images.

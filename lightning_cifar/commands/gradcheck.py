@@ -182,44 +182,39 @@ def check_layers() -> Iterator[Check]:
 def check_classifiers() -> Iterator[Check]:
     """Compare the gradients of the whole loss of a linear and of a two-layer classifier, for each weight."""
     rng = np.random.default_rng(0)
-    x, labels, reg = rng.normal(size=(5, 8)), rng.integers(0, 3, 5), 0.1
+    x, labels = rng.normal(size=(5, 8)), rng.integers(0, 3, 5)
     for name, sizes in {"linear classifier": [8, 3], "two-layer net": [8, 6, 3]}.items():
         parameters: list[Array] = [0.1 * rng.normal(size=shape) for shape in pairwise(sizes)]
         parameters += [0.1 * rng.normal(size=size) for size in sizes[1:]]
         half = len(parameters) // 2
-
-        def loss(parameters: list[Array], half: int = half) -> tuple[float, list[Array]]:
-            return _loss(x, labels, parameters[:half], parameters[half:], reg)
-
-        for i, (parameter, grad) in enumerate(zip(parameters, loss(parameters)[1], strict=True)):
+        for i, (parameter, grad) in enumerate(zip(parameters, _loss(x, labels, parameters)[1], strict=True)):
             around = parameters[:i], parameters[i + 1 :]
-            numeric = numeric_gradient(
-                lambda w, around=around, loss=loss: loss([*around[0], w, *around[1]])[0], parameter
-            )
+            numeric = numeric_gradient(lambda w, a=around: _loss(x, labels, [*a[0], w, *a[1]])[0], parameter)
             yield _difference(f"{name}: {'w' if i < half else 'b'}{i % half + 1}", grad, numeric)
 
 
-def _loss(
-    x: Array, labels: np.ndarray, weights: Sequence[Array], biases: Sequence[Array], reg: float
-) -> tuple[float, list[Array]]:
-    """Softmax loss of fully connected layers with ReLU between them, and L2 regularization of the weights."""
-    caches: list[tuple[layers.FCCache, Array | None]] = []
-    for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
-        x, cache = layers.fc_forward(x, w, b)
-        x, kept = layers.relu_forward(x) if i < len(weights) - 1 else (x, None)
+def _loss(x: Array, labels: np.ndarray, parameters: Sequence[Array], reg: float = 0.1) -> tuple[float, list[Array]]:
+    """Softmax loss of fully connected layers with ReLU between them and L2 regularization, and its gradients.
+
+    The parameters and the gradients are the weights of all layers, then their biases.
+    """
+    depth = len(parameters) // 2
+    caches: list[tuple[layers.FCCache, Array]] = []
+    for w, b in zip(parameters[:depth], parameters[depth:], strict=True):
+        scores, cache = layers.fc_forward(x, w, b)
+        x, kept = layers.relu_forward(scores)
         caches.append((cache, kept))
-    loss, grad = layers.softmax_loss(x, labels)
-    grads_w: list[Array] = []
-    grads_b: list[Array] = []
-    for (cache, kept), w in zip(reversed(caches), reversed(weights), strict=True):
-        if kept is not None:
+    loss, grad = layers.softmax_loss(scores, labels)
+    grads = [np.empty(0)] * len(parameters)
+    for i in reversed(range(depth)):
+        cache, kept = caches[i]
+        if i < depth - 1:
             grad = layers.relu_backward(grad, kept)
-        grad, grad_w, grad_b = layers.fc_backward(grad, cache)
-        penalty, grad_penalty = layers.l2_regularization(w, reg)
+        grad, grad_w, grads[depth + i] = layers.fc_backward(grad, cache)
+        penalty, grad_penalty = layers.l2_regularization(parameters[i], reg)
         loss += penalty
-        grads_w.insert(0, grad_w + grad_penalty)
-        grads_b.insert(0, grad_b)
-    return loss, [*grads_w, *grads_b]
+        grads[i] = grad_w + grad_penalty
+    return loss, grads
 
 
 def check_stability() -> Iterator[Check]:

@@ -38,14 +38,10 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def main(args: Sequence[str]) -> None:
-    """Draw regimes into a file, and print their settings for a configuration.
-
-    Args:
-        args: Arguments after ``lightning-cifar regimes``.
+    """Draw regimes into a file, and print their settings; ``args`` follow ``lightning-cifar regimes``.
 
     Raises:
         UsageError: If an option is unknown or out of range.
-        OSError: If the picture cannot be written.
     """
     options = _parser().parse_args(args)
     settings = _settings(options)

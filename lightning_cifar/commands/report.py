@@ -13,14 +13,10 @@ from lightning_cifar.files.paths import expand_user
 
 
 def main(args: Sequence[str]) -> int:
-    """Write the report as HTML, with a CSV file and a Markdown file beside it.
-
-    Args:
-        args: Arguments after ``lightning-cifar report``.
+    """Write the report as HTML, CSV and Markdown; ``args`` follow ``lightning-cifar report``.
 
     Raises:
         UsageError: If a folder is not a run, no run has the metric, or the report cannot be written there.
-        OSError: If a file cannot be written.
     """
     options = _parser().parse_args(args)
     is_one = len(options.runs) == 1 and options.runs[0].is_dir()

@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parse(args)
     study = read_study(Path(options.study), seeds=options.seeds, settings=options.set)
-    num_jobs, threads = options.jobs or "as many as fit", _threads(options)
+    num_jobs, threads = options.jobs or "as many as fit", options.threads
     folder = Path(options.out or Path("runs") / "studies" / study.name)
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
@@ -56,11 +56,8 @@ def main(args: Sequence[str]) -> int:
         try:
             _run(options, todo, board)
         except KeyboardInterrupt:
-            left = sum(state_of(job) not in ENDED for job in jobs)
-            print(
-                f"\nstopped, {len(jobs) - left} of {len(jobs)} runs are done; the same command continues",
-                file=sys.stderr,
-            )
+            done = sum(state_of(job) in ENDED for job in jobs)
+            print(f"\nstopped, {done} of {len(jobs)} runs are done; the same command continues", file=sys.stderr)
             raise
         finally:
             board.close()
@@ -73,7 +70,19 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} (={value}) must be at least 1.")
-    _check_executor(options)
+    if options.executor == "ray":
+        from lightning_cifar.studies.ray_executor import import_ray, read_resources
+
+        options.resources = read_resources("{}" if options.resources is None else options.resources)
+        import_ray(options.address)
+        options.threads = options.threads or max(1, int(options.resources.cpu))
+        return options
+    for name in ("address", "resources"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} is for Ray: add --executor ray.")
+    options.jobs = options.jobs or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options.threads = options.threads or max(1, cores // options.jobs)
     return options
 
 
@@ -82,14 +91,7 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
     add("--seeds", type=int, help="number of seeds (default: that of the study)")
-    add(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="setting, such as data.root=/my/data",
-    )
+    add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="such as data.root=/my/data")
     add("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
     add("--threads", type=int, help="threads of each run (default: number of cores / jobs)")
     add("--out", help="folder of the study (default: runs/studies/NAME)")
@@ -97,30 +99,6 @@ def _parser() -> CommandParser:
     add("--address", help="Ray cluster, HOST:PORT or auto (default: start Ray on this machine)")
     add("--resources", help="""resources of each run on Ray, such as '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
     return parser
-
-
-def _check_executor(options: argparse.Namespace) -> None:
-    """Check and parse the options of the executor."""
-    if options.executor == "local":
-        for name in ("address", "resources"):
-            if getattr(options, name) is not None:
-                raise UsageError(f"--{name} is for Ray: add --executor ray.")
-        options.jobs = options.jobs or 1
-        return
-    from lightning_cifar.studies.ray_executor import import_ray, read_resources
-
-    options.resources = read_resources("{}" if options.resources is None else options.resources)
-    import_ray(options.address)
-
-
-def _threads(options: argparse.Namespace) -> int:
-    """Number of threads of each run."""
-    if options.threads is not None:
-        return int(options.threads)
-    if options.executor == "ray":
-        return max(1, int(options.resources.cpu))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(options.jobs))
 
 
 def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None:

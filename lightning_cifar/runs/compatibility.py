@@ -17,16 +17,7 @@ from lightning_cifar.errors import UsageError, one_line
 
 
 def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: bool) -> None:
-    """Check the class of the network in a checkpoint, and its optimizer if the run trains (``of_fit``).
-
-    Args:
-        checkpoint: The checkpoint that the user named.
-        model: The section ``model`` of the configuration.
-        of_fit: Whether the run trains.
-
-    Raises:
-        UsageError: If they do not fit.
-    """
+    """Refuse a checkpoint of another class than the section ``model``, and of another optimizer if the run trains."""
     path, held = checkpoint.path, checkpoint.content.get("class_path")
     settings = model.get("init_args", {})
     for name in ("optimizer", "decay_norm_and_bias") if of_fit else ():
@@ -42,12 +33,7 @@ def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: 
 
 
 def show_as_trained(checkpoint: Checkpoint, section: Namespace) -> None:
-    """Use the image size, normalisation and class names of the training for the images of the user.
-
-    Args:
-        checkpoint: Checkpoint of the network.
-        section: The section ``data`` of the configuration. Settings that the user did not give are filled in.
-    """
+    """Fill the section ``data`` for images of the user with the size, normalisation and class names of the training."""
     if section["class_path"].rsplit(".", 1)[-1] != "ImageFolderDataModule":
         return
     source, settings = training_data(checkpoint, []), section["init_args"]

@@ -24,15 +24,9 @@ def default_callbacks(
     checkpoints: Path,
     given: Sequence[Callback],
 ) -> list[Callback]:
-    """Choose the callbacks of a run.
+    """Choose the callbacks of a run, whose section ``trainer`` is ``config``.
 
-    Args:
-        model: Network of the run.
-        datamodule: Data of the run.
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        config: The section ``trainer`` of the configuration.
-        checkpoints: Folder for the checkpoints of a ``fit``.
-        given: Callbacks of the user, which replace those of the same class, except the writers of checkpoints.
+    The callbacks of the user (``given``) replace those of the same class, except the writers of checkpoints.
     """
     chosen: list[Callback] = []
     shows_images = isinstance(datamodule, data.ImageDataModule)

@@ -20,12 +20,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def no_space(folder: Path, *, resumes: bool) -> UsageError:
-    """Return the error for a full disk.
-
-    Args:
-        folder: Folder of the run.
-        resumes: Whether ``fit --resume`` can continue a run of this command.
-    """
+    """Return the error for a full disk. ``fit --resume`` can continue the run if ``resumes`` is True."""
     again = f"continue with lightning-cifar fit --resume {folder}" if resumes and can_resume(folder) else "start again"
     return UsageError(f"no space is left in {folder}: free some, then {again}")
 

@@ -12,12 +12,7 @@ from lightning_cifar.runs.cli import RunCLI
 
 
 class LRFindCLI(RunCLI):
-    """Configures a run like ``fit``, sweeps, and stops before the first epoch.
-
-    Args:
-        *run: Arguments of :class:`RunCLI`.
-        finder: Callback that sweeps the learning rate.
-    """
+    """Configures a run like ``fit``, sweeps with the callback ``finder``, and stops before the first epoch."""
 
     def __init__(self, *run: Any, finder: LRRangeFinder) -> None:
         self.finder = finder

@@ -27,15 +27,7 @@ def choosable_classes(module: ModuleType) -> dict[str, type]:
 
 
 def check_nulls(section: str, settings: Namespace) -> None:
-    """Refuse null for an argument of a class that needs a value, which jsonargparse accepts.
-
-    Args:
-        section: ``model`` or ``data``.
-        settings: Class and arguments.
-
-    Raises:
-        UsageError: If an argument is null and its type does not allow it.
-    """
+    """Refuse null, which jsonargparse accepts, for an argument of a class whose type does not allow it."""
     nulls = [name for name, value in (settings.get("init_args") or Namespace()).items() if value is None]
     if not nulls:
         return

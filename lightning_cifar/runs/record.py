@@ -22,13 +22,7 @@ from lightning_cifar.runs.folder import RunFolder
 
 
 class RunRecord(Callback):
-    """Adds the configuration to each checkpoint, and writes the results to result.json.
-
-    Args:
-        command: Name of the command.
-        config: The configuration as YAML text.
-        folder: Folder of the run, which is notified of the first batch.
-    """
+    """Adds the configuration (YAML text) to each checkpoint, and writes the results of a command to result.json."""
 
     def __init__(self, command: str, config: str, folder: RunFolder) -> None:
         self.command, self.config, self.folder = command, config, folder

@@ -29,11 +29,7 @@ _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
 def check_trainer(settings: Mapping[str, object]) -> None:
-    """Check the settings of the section ``trainer`` of a configuration.
-
-    Raises:
-        UsageError: If a setting is out of range.
-    """
+    """Check the settings of the section ``trainer`` of a configuration."""
     for name, known in _NAMES.items():
         value = settings.get(name)
         if isinstance(value, str) and value not in known():
@@ -63,15 +59,7 @@ def check_trainer(settings: Mapping[str, object]) -> None:
 
 
 def check_goes_on(settings: Mapping[str, object], done: Mapping[str, int]) -> None:
-    """Check that a training from a checkpoint has epochs or steps left.
-
-    Args:
-        settings: The section ``trainer`` of a configuration.
-        done: ``epochs`` and ``steps`` of the checkpoint.
-
-    Raises:
-        UsageError: If nothing is left to train.
-    """
+    """Check that epochs and steps are left to train after those of the checkpoint (``done``)."""
     if settings.get("fast_dev_run"):
         return  # it has another limit
     for unit, number in done.items():
