@@ -33,8 +33,12 @@ def show(run: Trainer | str | os.PathLike[str], names: str = "*", *, width: int 
         UsageError: If a picture is not a regular file.
 
     Example:
-        >>> show("runs/lenet", "filters*", width=480)  # doctest: +SKIP
-        [PosixPath('runs/lenet/pictures/filters.png')]
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as run:
+        ...     Path(run, "pictures").mkdir()
+        ...     Path(run, "pictures", "filters.png").touch()
+        ...     [path.name for path in show(run, "filters*")]
+        ['filters.png']
     """
     folder = Path(run) if isinstance(run, str | os.PathLike) else run_folder(run)
     pictures = folder / "pictures"

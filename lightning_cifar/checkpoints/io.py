@@ -22,8 +22,12 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         checkpoint: A checkpoint that is already in memory, and is not read again.
 
     Example:
-        >>> import lightning.pytorch as pl
-        >>> trainer = pl.Trainer(plugins=[VerifiedCheckpointIO()], accelerator="cpu", logger=False)
+        >>> from tempfile import TemporaryDirectory
+        >>> plugin = VerifiedCheckpointIO()  # for Trainer(plugins=[plugin])
+        >>> with TemporaryDirectory() as folder:
+        ...     plugin.save_checkpoint({"epoch": 3}, Path(folder, "a.ckpt"))
+        ...     plugin.load_checkpoint(Path(folder, "a.ckpt"))
+        {'epoch': 3}
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:

@@ -45,9 +45,10 @@ def load_trained(checkpoint: Path | Checkpoint, *, allowed: Collection[str] = ()
             not finite.
 
     Example:
-        >>> trained = load_trained(Path("runs/LeNet/checkpoints/best.ckpt"))  # doctest: +SKIP
-        >>> trained.class_names[:2]  # doctest: +SKIP
-        ('airplane', 'automobile')
+        >>> content = {"state_dict": models.LeNet().state_dict(), "class_path": "LeNet", "SyntheticDataModule": {}}
+        >>> trained = load_trained(Checkpoint(Path("lenet.ckpt"), content))
+        >>> trained.class_names[:2], trained.mean
+        (('disc', 'ring'), (0.5, 0.5, 0.5))
     """
     if isinstance(checkpoint, Path):
         checkpoint = Checkpoint.read(checkpoint)
