@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(", ".join(f"{name} {version(name)}" for name in names))
         return 0
     try:
-        arguments = _checked(Arguments.parse(args))
+        arguments = _checked(Arguments(args[0], tuple(args[1:])))
         if arguments.command not in ("report", "gradcheck", "bench", "regimes", "doctor"):
             _quieten()
         if module := COMMANDS[arguments.command].module:

@@ -100,11 +100,6 @@ def explain_parser_error(
     classes = list(classes)
     by_name = {known.__name__: known for known in classes}
 
-    if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-        known = re.findall(r"[\w-]+", found[2])
-        return f"there is no command {found[1]!r}.{did_you_mean(found[1], known)} There are {', '.join(known)}."
-    if found := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", message):
-        return f"a command is missing: one of {found[1].replace(',', ', ')}."
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return _unknown("--" + found[1].lstrip("-").split("=")[0], list(options))
     if found := re.search(r"does not accept option '([^']+)'", message):

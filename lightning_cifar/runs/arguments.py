@@ -27,11 +27,6 @@ class Arguments:
     command: str
     args: tuple[str, ...]
 
-    @classmethod
-    def parse(cls, args: Sequence[str]) -> Arguments:
-        """Parse a command line that starts with the command."""
-        return cls(args[0], tuple(args[1:]))
-
     @cached_property
     def pairs(self) -> tuple[tuple[str, str | None], ...]:
         """Options with their values, for ``--a b`` and ``--a=b``; None for an option without a value."""

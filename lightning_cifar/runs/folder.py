@@ -13,16 +13,9 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.paths import expand_user
-from lightning_cifar.runs.resume import Resumed, remove_parts, with_run_id
+from lightning_cifar.runs.resume import Resumed
 
 RUN_DIR_VARIABLE = "LIGHTNING_CIFAR_RUN_DIR"  # the folder, for the processes that a strategy starts
-
-
-def choose_folder(stem: str) -> Path:
-    """Return a path in ``runs/`` that does not exist, of the stem and the time."""
-    stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
-    return next(path for path in paths if not path.exists())
 
 
 class RunFolder:
@@ -45,9 +38,13 @@ class RunFolder:
         self._is_started_by_a_run = RUN_DIR_VARIABLE in os.environ
 
     def choose(self, given: str | Path | None, stem: str) -> Path:
-        """Choose the path without creating it."""
-        chosen = os.environ.get(RUN_DIR_VARIABLE) or given
-        self.path = expand_user(chosen) if chosen else choose_folder(stem)
+        """Choose the path without creating it. By default, it is in ``runs/``, with the stem and the time."""
+        if chosen := os.environ.get(RUN_DIR_VARIABLE) or given:
+            self.path = expand_user(chosen)
+        else:
+            stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+            paths = (Path("runs", stem + (f"-{i}" if i else "")) for i in range(1000))
+            self.path = next(path for path in paths if not path.exists())
         return self.path
 
     def claim(self, config: str) -> None:
@@ -63,11 +60,12 @@ class RunFolder:
             self._make(self.path)
         self._lock = FolderLock(self.path)
         os.environ[RUN_DIR_VARIABLE] = str(self.path)
-        if self.resumed is not None:
-            remove_parts(self.path)
-        self._config = with_run_id(config, self.run_id)
+        self._config = f"# run {self.run_id}\n{config}"  # as a comment, which a new run with this file ignores
         if self.resumed is None:
             self._write_config()
+        else:
+            for path in self.path.rglob(".*.part"):  # incomplete files of a killed run
+                path.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Record the first batch. For a resumed run, write the new options and remove the old result."""

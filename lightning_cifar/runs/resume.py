@@ -113,18 +113,7 @@ def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
         raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
 
 
-def with_run_id(config: str, run_id: str) -> str:
-    """Return the text of ``config.yaml`` with the ID of its run as a comment, which a new run ignores."""
-    return f"# run {run_id}\n{config}"
-
-
 def _run_id(text: str) -> str | None:
     """None in folders of version 0.1.0."""
     found = re.match(r"# run ([0-9a-f]+)\n", text)
     return found[1] if found else None
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove incomplete files of a killed run."""
-    for path in folder.rglob(".*.part"):
-        path.unlink(missing_ok=True)
