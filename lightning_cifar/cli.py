@@ -59,7 +59,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if arguments.command not in ("report", "gradcheck", "bench", "regimes", "doctor"):
             _quieten()
         if module := COMMANDS[arguments.command].module:
-            return import_module(f"lightning_cifar.commands.{module}").main(arguments.args) or 0
+            code: int | None = import_module(f"lightning_cifar.commands.{module}").main(arguments.args)
+            return code or 0
         from lightning_cifar.runs.cli import RunCLI
 
         RunCLI.start(arguments)

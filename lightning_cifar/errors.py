@@ -46,7 +46,8 @@ class CommandParser(argparse.ArgumentParser):
     """Parser of a command of this package: an error is a UsageError of one line, with similar options."""
 
     def __init__(self, command: str = "", **settings: Any) -> None:
-        super().__init__(**{"prog": f"lightning-cifar {command}", "allow_abbrev": False, **settings})
+        settings = {"prog": f"lightning-cifar {command}", "allow_abbrev": False, **settings}
+        super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):

@@ -101,7 +101,7 @@ def read_section(
         taken = _plain(checkpoint, name, network, allowed)["init_args"]
     else:
         taken = {key: value for key, value in held.items() if _is_taken_of_data(key, value)}
-    known = argument_names(kind) if kind.__module__.startswith("lightning_cifar.") else taken
+    known: Collection[str] = argument_names(kind) if kind.__module__.startswith("lightning_cifar.") else taken
     unknown = next((key for key in taken if key not in known), None)
     if unknown is not None:
         raise UsageError(

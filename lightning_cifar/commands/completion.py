@@ -107,11 +107,11 @@ def _class_settings() -> Iterator[argparse.Action]:
     from lightning_cifar import callbacks, data, models
     from lightning_cifar.runs.parser import choosable_classes
 
-    for names, *modules in (
-        (("--model", "--model.help"), models),
-        (("--data", "--data.help"), data),
-        (("--trainer.callbacks", "--trainer.callbacks+", "--trainer.callbacks.help"), lightning_callbacks, callbacks),
-    ):
+    for names, modules in {
+        ("--model", "--model.help"): [models],
+        ("--data", "--data.help"): [data],
+        ("--trainer.callbacks", "--trainer.callbacks+", "--trainer.callbacks.help"): [lightning_callbacks, callbacks],
+    }.items():
         classes = {name: value for module in modules for name, value in choosable_classes(module).items()}
         yield argparse.Action(names, names[0], choices=sorted(classes))
         for value in classes.values():

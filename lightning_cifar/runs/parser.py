@@ -36,7 +36,7 @@ def check_nulls(section: str, settings: Namespace) -> None:
     parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
     for action in parser._actions:
         hint = getattr(action, "_typehint", action.type)
-        takes_null = not hint or action.default is None or {Any, None, NoneType} & {hint, *get_args(hint)}
+        takes_null = action.default is None or any(each in (Any, None, NoneType) for each in (hint, *get_args(hint)))
         if action.dest in nulls and not takes_null:
             raise UsageError(f"{section}.{action.dest} (=null) needs a value: leave it out for {action.default}.")
 
