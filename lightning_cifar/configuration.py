@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,42 +49,31 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path} must hold settings by name, {_EXAMPLE}.")
-    for name, line in _duplicates(node, ""):
-        raise UsageError(f"{path}, line {line}: {name} is given a second time: remove one of them.")
+    _check_names(path, node)
     for key, value in node.value:
-        name = str(key.value).rstrip("+")
+        name, place = str(key.value).rstrip("+"), f"{path}, line {key.start_mark.line + 1}"
         if name in _SECTIONS and isinstance(value, yaml.SequenceNode):
-            raise UsageError(f"{path}, line {key.start_mark.line + 1}: {name} must hold settings by name.")
+            raise UsageError(f"{place}: {name} must hold settings by name.")
         if name == "trainer" and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null":
-            raise UsageError(f"{path}, line {key.start_mark.line + 1}: trainer (={value.value}) must hold settings.")
-        _check_classes(path, name, value)
+            raise UsageError(f"{place}: trainer (={value.value}) must hold settings.")
     settings: dict[str, Any] = content
     return settings
 
 
-def _check_classes(path: str | Path, name: str, node: yaml.Node) -> None:
-    """Check that each ``class_path`` is a text."""
-    if not isinstance(node, yaml.MappingNode):
-        for i, item in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ()):
-            _check_classes(path, f"{name}.{i}", item)
-        return
-    for key, value in node.value:
-        if key.value == "class_path" and value.tag != "tag:yaml.org,2002:str":
-            found = f" (={value.value})" if isinstance(value, yaml.ScalarNode) else ""
-            line = value.start_mark.line + 1
-            raise UsageError(f"{path}, line {line}: {name}.class_path{found} must be the name of a class.")
-        _check_classes(path, f"{name}.{key.value}", value)
-
-
-def _duplicates(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+def _check_names(path: str | Path, node: yaml.Node, prefix: str = "") -> None:
+    """Check that names are unique, and that each ``class_path`` is a text."""
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            yield from _duplicates(item, f"{prefix}{i}.")
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name in seen:
-                yield name, key.start_mark.line + 1
-            seen.add(name)
-            yield from _duplicates(value, f"{name}.")
+            _check_names(path, item, f"{prefix}{i}.")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        name, place = f"{prefix}{key.value}", f"{path}, line {key.start_mark.line + 1}"
+        if name in seen:
+            raise UsageError(f"{place}: {name} is given a second time: remove one of them.")
+        seen.add(name)
+        if key.value == "class_path" and value.tag != "tag:yaml.org,2002:str":
+            found = f" (={value.value})" if isinstance(value, yaml.ScalarNode) else ""
+            raise UsageError(f"{place}: {name}{found} must be the name of a class.")
+        _check_names(path, value, f"{name}.")
