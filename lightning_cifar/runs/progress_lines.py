@@ -29,7 +29,7 @@ class EpochLines(Callback):
         self._ended: tuple[str, float] | None = None  # name of the epoch, and its seconds
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._say(trainer)
+        self._print(trainer)
         self._begin, self._validated = time.perf_counter(), False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -40,16 +40,15 @@ class EpochLines(Callback):
         self._ended = _place(trainer), time.perf_counter() - self._begin
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._say(trainer)
+        self._print(trainer)
 
-    def _say(self, trainer: pl.Trainer) -> None:
+    def _print(self, trainer: pl.Trainer) -> None:
         ended, self._ended = self._ended, None
         if ended is None or trainer.progress_bar_callback is None:
             return
         place, seconds = ended
-        numbers = _numbers(
-            trainer.callback_metrics, self._validated
-        )  # on all ranks, since reading a metric can synchronize them
+        # On all ranks, since reading a metric can synchronize them.
+        numbers = _numbers(trainer.callback_metrics, self._validated)
         if trainer.is_global_zero and not sys.stdout.isatty():
             sys.stdout.write("  ".join([place, *numbers, f"{seconds:.0f} s"]) + "\n")
             sys.stdout.flush()
