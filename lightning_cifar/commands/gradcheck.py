@@ -188,8 +188,11 @@ def check_classifiers() -> Iterator[Check]:
         parameters += [0.1 * rng.normal(size=size) for size in sizes[1:]]
         half = len(parameters) // 2
         for i, (parameter, grad) in enumerate(zip(parameters, _loss(x, labels, parameters)[1], strict=True)):
-            around = parameters[:i], parameters[i + 1 :]
-            numeric = numeric_gradient(lambda w, a=around: _loss(x, labels, [*a[0], w, *a[1]])[0], parameter)
+
+            def loss(value: Array, i: int = i, parameters: list[Array] = parameters) -> float:
+                return _loss(x, labels, [*parameters[:i], value, *parameters[i + 1 :]])[0]
+
+            numeric = numeric_gradient(loss, parameter)
             yield _difference(f"{name}: {'w' if i < half else 'b'}{i % half + 1}", grad, numeric)
 
 
@@ -205,7 +208,7 @@ def _loss(x: Array, labels: np.ndarray, parameters: Sequence[Array], reg: float 
         x, kept = layers.relu_forward(scores)
         caches.append((cache, kept))
     loss, grad = layers.softmax_loss(scores, labels)
-    grads = [np.empty(0)] * len(parameters)
+    grads = [*parameters]  # replaced one by one
     for i in reversed(range(depth)):
         cache, kept = caches[i]
         if i < depth - 1:

@@ -28,7 +28,7 @@ def choosable_classes(module: ModuleType) -> dict[str, type]:
 
 def check_nulls(section: str, settings: Namespace) -> None:
     """Refuse null, which jsonargparse accepts, for an argument of a class whose type does not allow it."""
-    nulls = [name for name, value in (settings.get("init_args") or Namespace()).items() if value is None]
+    nulls = [name for name, value in (settings.get("init_args") or {}).items() if value is None]
     if not nulls:
         return
     module, _, name = settings["class_path"].rpartition(".")
