@@ -36,9 +36,9 @@ def check_trainer(settings: Mapping[str, object]) -> None:
             raise UsageError(
                 f"trainer.{name} (={value}) must be one of {', '.join(known())}.{did_you_mean(value, known())}"
             )
-    name = settings.get("accelerator")
-    if name in AcceleratorRegistry and not AcceleratorRegistry[name]["accelerator"].is_available():
-        raise UsageError(f"trainer.accelerator (={name}) is not available on this machine: leave it out, or pass cpu.")
+    kind = settings.get("accelerator")
+    if kind in AcceleratorRegistry and not AcceleratorRegistry[kind]["accelerator"].is_available():
+        raise UsageError(f"trainer.accelerator (={kind}) is not available on this machine: leave it out, or pass cpu.")
     if settings.get("barebones"):
         raise UsageError(
             "trainer.barebones (=true) turns off checkpoints and logs, which a run folder needs: leave it out, or call "
