@@ -108,7 +108,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     run("--run_dir", str(folder), "--trainer.max_epochs", "1")
     assert "to train on, add --trainer.max_epochs" in error("fit", "--resume", str(folder))
     assert "leave --run_dir out" in error("fit", "--resume", str(folder), "--run_dir", "x")
-    assert "--resume goes on training" in error("test", "--resume", str(folder))
+    assert "--resume is an option of fit" in error("test", "--resume", str(folder))
     assert "--resume needs the folder" in error("fit", "--resume")
     lock = FolderLock(folder)
     assert "another run is using" in error("fit", "--resume", str(folder), "--trainer.max_epochs", "3")
@@ -117,7 +117,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     for path in (folder / "checkpoints").glob("resume.*"):
         path.unlink()
     (folder / "result.json").unlink()
-    assert "broke before its first" in error("fit", "--resume", str(folder))
+    assert "has no checkpoints/resume.ckpt yet" in error("fit", "--resume", str(folder))
 
 
 def test_the_newest_undamaged_checkpoint_is_used(

@@ -118,7 +118,7 @@ def test_stays_within_its_bounds_and_reaches_the_peak(schedule: Any, warmup: flo
         ({"final_lr": 2.0}, r"final_lr \(=2.0\)"),
         (
             {"schedule": "one-cycle", "warmup": 0.0},
-            r"warmup \(=0.0\) contradicts schedule='one-cycle', which stands for .*: set warmup to null",
+            r"warmup \(=0.0\) contradicts schedule='one-cycle', which means .*: set warmup to null",
         ),
         ({"schedule": "warm-restarts", "cycle_mult": 1.0}, r"cycle_mult \(=1.0\) contradicts schedule='warm-restarts'"),
         ({"schedule": "triangular", "cycles": 2}, r"cycles \(=2\) contradicts schedule='triangular'"),
