@@ -417,7 +417,7 @@ def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: 
         ([*FIND, "--min_lr", "1", "--max_lr", "0.1"], "max_lr (=0.1) must be above min_lr (=1.0)"),
         ([*FIND, "--min_lr", "0"], "min_lr (=0.0) must be a positive number"),
         ([*FIND, "--num_steps", "5"], "num_steps (=5) must be at least 10"),
-        ([*FIND, "--zoom", "1e-9", "1"], "zoom (=[1e-09, 1.0]) must be two rising learning rates within"),
+        ([*FIND, "--zoom", "1e-9", "1"], "zoom (=[1e-09, 1.0]) must be two increasing learning rates between"),
         ([*FIND, "--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
         ([*FIND, "--trainer.max_epoch", "3"], "Did you mean --trainer.max_epochs?"),
     ],

@@ -65,7 +65,7 @@ def test_a_mismatched_pair_is_one_line_with_a_command_and_exit_code_1(
     lines = capsys.readouterr().out.splitlines()
     row = next(i for i, line in enumerate(lines) if line.startswith("fix "))
     assert lines[row : row + 3] == [
-        "fix   pair: torch 2.14.1+cpu and torchvision 0.28.0+cpu do not fit: this torchvision needs torch",
+        "fix   pair: torch 2.14.1+cpu and torchvision 0.28.0+cpu are not compatible: this torchvision needs torch",
         "      ==2.13.0",
         "      > python -m pip install --force-reinstall 'torch==2.14.*' torchvision "
         "--index-url https://download.pytorch.org/whl/cpu",
@@ -93,8 +93,8 @@ def test_json_holds_the_same(quick: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert found == {
         "name": "disk",
         "level": "fix",
-        "text": "runs cannot be saved here: the current folder cannot be written",
-        "fix": "change to a folder of your own, or pass --run_dir or --out",
+        "text": "runs cannot be saved here: the current folder is not writable",
+        "fix": "change to a folder that you can write to, or pass --run_dir or --out",
     }
     levels = [each["level"] for each in content["checks"]]
     assert levels == sorted(levels, key=["ok", "note", "fix"].index), "what is to be fixed comes last"
@@ -165,7 +165,7 @@ def test_nothing_in_the_current_folder_is_imported(
     assert {"convolutions", "gpu", "CIFAR10", "pair", "processor", "memory"} <= found.keys()
     assert found["import torch"]["level"] == found["import lightning"]["level"] == "ok"
     assert found["CIFAR10"]["level"] == "note"
-    assert found["CIFAR10"]["text"].startswith("not in data: the shipped configurations download it")
+    assert found["CIFAR10"]["text"].startswith("not in data: the provided configurations download it")
     assert found["CIFAR10"]["fix"].startswith("lightning-cifar fit --model LeNet --data CIFAR10DataModule --data.root")
 
 
@@ -268,12 +268,12 @@ def test_a_library_that_ends_or_stops_the_process(fakes: Path, code: str, text: 
 @pytest.mark.parametrize(
     ("torch_version", "vision", "asks", "level", "text"),
     [
-        ("2.14.1", "0.29.1", "torch>=2.14.0", "ok", "fit"),
-        ("2.14.1+cpu", "0.29.1+cpu", "torch==2.14.1", "ok", "fit"),
+        ("2.14.1", "0.29.1", "torch>=2.14.0", "ok", "are compatible"),
+        ("2.14.1+cpu", "0.29.1+cpu", "torch==2.14.1", "ok", "are compatible"),
         ("2.14.1+cpu", "0.29.1", "torch>=2.14.0", "note", "are from different indexes"),
-        ("2.15.0", "0.29.2", "torch>=2.14.0", "ok", "fit"),
-        ("2.12.0", "0.29.1", "torch>=2.14.0", "fix", "do not fit: this torchvision needs torch >=2.14.0"),
-        ("2.14.1", "0.29.1", None, "ok", "fit"),
+        ("2.15.0", "0.29.2", "torch>=2.14.0", "ok", "are compatible"),
+        ("2.12.0", "0.29.1", "torch>=2.14.0", "fix", "are not compatible: this torchvision needs torch >=2.14.0"),
+        ("2.14.1", "0.29.1", None, "ok", "are compatible"),
     ],
 )
 def test_pairs(
@@ -294,7 +294,7 @@ def test_versions_outside_of_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None
     assert [(each.name, each.level, each.text) for each in found] == [
         ("packages", "fix", "torch is 2.9.1: <3,>=2.11 is needed"),
         ("packages", "fix", "rich is not installed: >=13.9 is needed"),
-        ("extra ray", "note", "for studies on a cluster: ray missing, or another version"),
+        ("extra ray", "note", "for studies on a cluster: ray missing, or with another version"),
     ]
     assert found[0].fix == "python -m pip install 'torch<3,>=2.11' torchvision"
     assert found[2].fix == "python -m pip install 'ray>=2.50'"
@@ -349,8 +349,8 @@ def test_the_compiled_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     ("num_cards", "computes", "has_driver", "level", "text"),
     [
         (1, True, True, "ok", "cuda:0 is H, 80 GB"),
-        (1, False, True, "fix", "a computation on it fails (no kernel image"),
-        (0, True, True, "note", "sees no card"),
+        (1, False, True, "fix", "a computation fails (no kernel image"),
+        (0, True, True, "note", "finds no GPU"),
         (0, True, False, "ok", "training runs on the CPU"),
     ],
 )
@@ -411,7 +411,7 @@ def cifar10(root: Path) -> Check:
 def test_complete_data(small_cifar10: Path) -> None:
     root = small_cifar10.parent
     assert list(libraries.datasets(root, root)) == [
-        Check("CIFAR10", "ok", f"complete in {root}, checksums as published")
+        Check("CIFAR10", "ok", f"complete in {root}, all checksums correct")
     ], "nothing is said of data sets that are not there"
     assert cifar10(small_cifar10).level == "ok", "the folder itself is found, too"
 
@@ -419,7 +419,7 @@ def test_complete_data(small_cifar10: Path) -> None:
 def test_a_missing_file_is_downloaded(small_cifar10: Path) -> None:
     (small_cifar10 / "data_batch_3").unlink()
     found = cifar10(small_cifar10.parent)
-    assert (found.level, "lacks data_batch_3" in found.text) == ("note", True)
+    assert (found.level, "data_batch_3 missing in" in found.text) == ("note", True)
     assert found.fix.endswith(f"--data.root {small_cifar10.parent} --data.download true --trainer.fast_dev_run true")
 
 
@@ -439,7 +439,7 @@ def test_another_version_of_the_data_is_no_mistake(small_cifar10: Path) -> None:
 
 def test_missing_data(tmp_path: Path) -> None:
     found = cifar10(tmp_path / "a b")
-    assert (found.level, "the shipped configurations download it" in found.text) == ("note", True)
+    assert (found.level, "the provided configurations download it" in found.text) == ("note", True)
     assert f"--data.root '{tmp_path / 'a b'}' --data.download true" in found.fix
 
 
@@ -458,7 +458,7 @@ def test_half_of_mnist(tmp_path: Path) -> None:
     (tmp_path / "MNIST/raw").mkdir(parents=True)
     (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_text("x")
     [found] = named(libraries.datasets(tmp_path, tmp_path), "MNIST")
-    assert (found.level, "lacks train-images" in found.text) == ("note", True)
+    assert (found.level, "train-images" in found.text) == ("note", True)
     assert "MNISTDataModule" in found.fix
 
 

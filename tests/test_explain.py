@@ -97,8 +97,8 @@ def test_pictures_a_table_and_a_page(checkpoint: Path, images: Path, capsys: pyt
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == "explained 3 images: out/index.html"
     for said in (
-        "broken.png is left out: damaged: image file is truncated",
-        "notes.txt is left out: not an image (png, jpeg, webp, bmp, gif), or damaged",
+        "broken.png is skipped: damaged: image file is truncated",
+        "notes.txt is skipped: not an image (png, jpeg, webp, bmp, gif), or damaged",
         "1 folder inside is not looked into",
     ):
         assert said in captured.err
@@ -203,8 +203,10 @@ def test_pixels_that_no_window_covers_are_told(
 ) -> None:
     run(checkpoint, "--images", images / "a.png", images / "c.jpg", "--window", 2, "--out", "out")
     said = capsys.readouterr().err
-    assert said.count("--stride 4 leaves 768 of 1024 pixels that no window covers") == 1, "once for all images"
-    assert "--stride 4 leaves 768 of 1024" in Path("out/index.html").read_text()
+    assert said.count("--stride 4: no window covers 768 of 1024 pixels that no window covers") == 1, (
+        "once for all images"
+    )
+    assert "--stride 4: no window covers 768 of 1024" in Path("out/index.html").read_text()
 
 
 @pytest.mark.usefixtures("quick")
@@ -243,7 +245,7 @@ def test_the_default_folder_is_always_new(checkpoint: Path, images: Path) -> Non
 def test_no_more_than_the_limit(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(checkpoint, "--images", images, "--limit", 2, "--out", "out")
     assert len(table(Path("out/predictions.csv"))) == 2
-    assert "the first 2 of 4 images: --limit 4 takes all" in capsys.readouterr().err
+    assert "only the first 2 of 4 images: --limit 4 uses all" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")
@@ -291,15 +293,15 @@ def test_options_that_are_wrong(checkpoint: Path, images: Path, capsys: pytest.C
         (("--ckpt_path", "no.ckpt", "--images", images), "there is no checkpoint no.ckpt"),
         ((*good, "--windwo", 3), "there is no option --windwo. Did you mean --window?"),
         ((*good, "--window", "-1"), "argument --window: '-1' must be a whole number, at least 1"),
-        ((*good, "--window", 33), "--window (=33) does not fit into 32 x 32 pixels"),
+        ((*good, "--window", 33), "--window (=33) is larger than 32 x 32 pixels"),
         ((*good, "--stride", 1.5), "argument --stride: '1.5' must be a whole number"),
         ((*good, "--fill", "median"), "argument --fill: 'median' must be mean, blur or a number"),
         ((*good, "--fill", "inf"), "argument --fill: 'inf' must be"),
         ((*good, "--mode", "quick"), "argument --mode: invalid choice: 'quick'"),
-        ((*good, "--target", "zigzga"), "there is no class 'zigzga'. Did you mean zigzag?"),
+        ((*good, "--target", "zigzga"), "--target (=zigzga) must be one of the classes "),
         ((*good, "--layers", "network.99"), "LeNet has no layer 'network.99': did you mean network."),
         ((*good, "--layers", "network.6"), "which are no maps"),
-        ((*good, "--out", images), "exists, and nothing is ever overwritten"),
+        ((*good, "--out", images), "exists and is not overwritten"),
         ((*good, "--out", images / "a.png" / "x"), "a.png is not a folder"),
     ):
         assert said in error_of(capsys, *words)
@@ -313,9 +315,9 @@ def test_folders_without_an_image(
     (images / "broken.png").rename(tmp_path / "bad/broken.png")
     for folder, said in (
         ("nowhere", "--images nowhere: No such file or directory"),
-        ("empty", "there is no image in --images empty: it is empty"),
-        ("images/notes.txt", "notes.txt is left out: not an image"),
-        ("bad", "no image could be read: broken.png is left out: damaged"),
+        ("empty", "--images empty contains no image: it is empty"),
+        ("images/notes.txt", "notes.txt is skipped: not an image"),
+        ("bad", "no image could be read: broken.png is skipped: damaged"),
     ):
         assert said in error_of(capsys, "--ckpt_path", checkpoint, "--images", folder)
 

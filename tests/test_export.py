@@ -83,7 +83,7 @@ def run(exported: Exported, tmp_path: Path) -> Path:
 
 
 def pixels_and_batches() -> tuple[Tensor, Tensor]:
-    """Test images as a stranger has them, in [0, 1], and the same as the run's own data gives them."""
+    """Test images in [0, 1], and the same images from the run's data module."""
     data = SyntheticDataModule(num_train=600, num_val=40, num_test=60, mean=MEAN, std=STD)
     pixels = torch.from_numpy(data.load("test").images).movedim(-1, 1).float() / 255
     data.setup("test")
@@ -91,7 +91,7 @@ def pixels_and_batches() -> tuple[Tensor, Tensor]:
 
 
 def open_elsewhere(format: Format, path: Path) -> Callable[[Tensor], Tensor]:
-    """As a stranger opens it."""
+    """Open it without the package."""
     if format == "onnx":
         session = onnxruntime.InferenceSession(str(path))
         return lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
@@ -267,7 +267,7 @@ def test_a_network_that_no_graph_can_hold_is_refused(tmp_path: Path, capsys: pyt
     assert capsys.readouterr() == ("", ""), "torch prints the whole graph"
     path = tmp_path / "network.safetensors"
     path.write_bytes(write("safetensors", network))
-    with pytest.raises(UsageError, match="holds Branching, which is no classifier of this package"):
+    with pytest.raises(UsageError, match="contains Branching, which is not a classifier of this package"):
         load_safetensors(path)
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(load_safetensors(path, Branching)(images), network(images))
@@ -308,7 +308,7 @@ def test_a_file_that_computes_something_else_is_not_written(
                 patch.setattr(writing, "write", spoilt)
                 said = error_of(capsys, run, "--format", format, code=1)
             assert f"export/best.{format} is not written: in " in said
-            assert "predictions differ from the network's, and logits by up to" in said
+            assert "predictions differ from those of the network, and logits by up to" in said
 
 
 def test_what_was_there_survives_a_file_that_is_not_written(
@@ -355,7 +355,7 @@ def test_what_counts_as_equal() -> None:
         assert not compare(expected, other).equal
     small = expected * 1e-6
     assert not compare(small, small.flip(1)).equal, "what rounding explains is measured by the logits"
-    with pytest.raises(ValueError, match=r"the file gives \(2, 3\), and not \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"the output has the shape \(2, 3\), not \(3, 3\)"):
         compare(expected, expected[:2])
 
 
@@ -371,8 +371,8 @@ def test_without_the_data_images_are_drawn(tmp_path: Path, capsys: pytest.Captur
     torch.save(content, tmp_path / "grey.ckpt")
     assert cli.main(["export", str(tmp_path / "grey.ckpt"), "--format", "pt2", "--check", "20"]) == 0
     said = capsys.readouterr().out
-    assert "note: its test images are not to be had (" in said
-    assert "on 20 drawn images: 20 of 20 predictions agree" in said
+    assert "note: test images are not available (" in said
+    assert "on 20 random images: 20 of 20 predictions agree" in said
     assert "(N, 1, 28, 28), values in [0, 1]" in said
     assert not Path("nowhere").exists()
     assert facts_in("pt2", tmp_path / "export/grey.pt2")["accuracy"] == {}
@@ -449,7 +449,7 @@ def test_checkpoints_that_are_no_classifier(tmp_path: Path, capsys: pytest.Captu
     }
     torch.save(content, tmp_path / "several.ckpt")
     said = error_of(capsys, tmp_path / "several.ckpt", "--format", "pt2")
-    assert "holds 2 networks side by side (plain, other), and a file takes one: train that one alone" in said
+    assert "contains 2 networks (plain, other), and a file can contain one: train only this network" in said
     torch.save({**content, "class_path": "lightning_cifar.models.MLPRegressor"}, tmp_path / "numbers.ckpt")
     assert "holds MLPRegressor, which does not classify" in error_of(
         capsys, tmp_path / "numbers.ckpt", "--format", "pt2"
@@ -506,11 +506,11 @@ def test_safetensors_files_that_cannot_be_used(exported: Exported, tmp_path: Pat
         with pytest.raises(UsageError, match="not a readable safetensors file, or is damaged"):
             load_safetensors(to)
     for changes, said in (
-        ({"mean": None}, "was not written by lightning-cifar export: it says nothing of mean"),
-        ({"model": "ConvNett"}, "holds ConvNett, which is no classifier of this package. Did you mean ConvNet"),
-        ({"model": "SideBySide"}, "holds SideBySide, which is no classifier"),
-        ({"model": "__builtins__"}, "which is no classifier"),
-        ({"hyper_parameters": {"channels": [7]}}, "holds other weights than ConvNet has"),
+        ({"mean": None}, "was not written by lightning-cifar export: it does not state mean"),
+        ({"model": "ConvNett"}, "contains ConvNett, which is not a classifier of this package. Did you mean ConvNet"),
+        ({"model": "SideBySide"}, "contains SideBySide, which is not a classifier"),
+        ({"model": "__builtins__"}, "which is not a classifier"),
+        ({"hyper_parameters": {"channels": [7]}}, "do not fit ConvNet: "),
         ({"hyper_parameters": {"width": 7}}, "does not fit ConvNet of this version"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -90,7 +90,7 @@ def test_photographs_are_preprocessed_as_in_the_training(
     assert (Path("p") / "pictures/predictions.png").stat().st_size > 1000
     said = capsys.readouterr().out
     assert "Disc/0.png" in said
-    assert "of 6 images in folders with a class's name" in said
+    assert "of 6 (images in folders named after a class)" in said
     settings = yaml.safe_load(Path("p/config.yaml").read_text())["data"]["init_args"]
     assert (settings["image_size"], settings["mean"]) == (32, [0.4, 0.5, 0.6])
 

@@ -197,5 +197,5 @@ def test_a_skipped_sweep_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.max_epochs", "1", "--run_dir", "a"]) == 0
     args = ["fit", "--ckpt_path", "a/checkpoints/last.ckpt", "--config", "configs/callbacks/lr_finder.yaml"]
     assert cli.main([*args, "--trainer.max_epochs", "2", "--run_dir", "b"]) == 0
-    assert "no learning-rate sweep: the training continues from a/checkpoints/last.ckpt" in capfd.readouterr().err
+    assert "no learning-rate sweep: the training resumes from a/checkpoints/last.ckpt" in capfd.readouterr().err
     assert not Path("b/lr_range.csv").exists()

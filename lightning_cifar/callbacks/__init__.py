@@ -1,6 +1,7 @@
-"""What watches a training: each callback says when, and leaves computing, drawing and saving to the other packages.
+"""Callbacks for any LightningModule and any data module.
 
-They serve any LightningModule and any data module. matplotlib is loaded when the first picture is drawn.
+A callback decides when to act; the packages ``analysis``, ``plots`` and ``artifacts`` compute, draw and save.
+matplotlib is imported when the first picture is drawn.
 """
 
 from lightning_cifar.callbacks.activation_snapshots import ActivationSnapshots

@@ -1,4 +1,4 @@
-"""How the activations of chosen layers are distributed, and how that changes while a network, or several, train."""
+"""Distributions of the activations of layers during the training of one or several networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ from lightning_cifar.analysis.activations import LayerSummary, observed
 from lightning_cifar.analysis.layer_selection import Place, choose_places
 from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.prediction_table import are_probabilities
-from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples, step_of
+from lightning_cifar.callbacks.base import SnapshotCallback, check_minimum
+from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples
+from lightning_cifar.callbacks.progress import step_of
 from lightning_cifar.callbacks.snapshots import (
     HEADER,
     Mode,
@@ -32,39 +34,42 @@ from lightning_cifar.callbacks.snapshots import (
 )
 
 
-class ActivationSnapshots(Callback):
-    """Watch how activations are distributed, on a fixed probe (the first validation samples), while training goes on.
+class ActivationSnapshots(SnapshotCallback):
+    """Record the distributions of activations on a fixed probe (the first validation samples) during training.
 
-    For one network, or for the members of a module that trains several (those in its ``members``), which are laid over
-    each other. At the end, and when training is interrupted, it writes ``<name>.csv`` (mean, standard deviation,
-    extremes, zeros, silent units, dropout's kept share), and in ``pictures/`` ``<name>.png`` (the last snapshot),
-    ``<name>_ridge.png`` (all), ``<name>_moments.png`` and the animation ``<name>.gif`` and ``.webp``. Loggers that take
-    histograms get one for each snapshot. The training goes on as if nobody had looked, bit for bit.
+    For a module that trains several networks (``members``), the networks are compared in the same plots. At the end,
+    and when training is interrupted, the callback writes ``<name>.csv`` (mean, standard deviation, extremes, zeros,
+    silent units, kept share of dropout), and in ``pictures/`` ``<name>.png`` (the last snapshot), ``<name>_ridge.png``
+    (all), ``<name>_moments.png`` and the animations ``<name>.gif`` and ``.webp``. Loggers that support histograms
+    receive one for each snapshot. The training does not change, bit for bit.
 
-    A step is one of the optimizer; where the module optimizes by itself, it is a batch. The losses in the titles are
-    those of the probe in evaluation mode: cross-entropy for class labels, mean squared error for numbers.
+    A step is an optimizer step, or a batch with manual optimization. The losses in the titles are those of the probe in
+    evaluation mode: cross-entropy for class labels, mean squared error for numbers.
 
     Args:
-        layers: names of layers, as in ``model.named_modules()``. For several members they are looked up in each; or
-            each member is given its own: ``{plain: network.linear_2, normed: network.norm_2}``. None chooses up to four
-            places: a network's batch norms and dropouts, or its activation functions where it has neither; for several
-            members the inputs of their activation functions, in order.
-        side: ``input``, ``output`` or ``both`` of the layers. None is both for one network, and for several the input
-            of an activation function and the output of any other layer.
-        every_n_steps: period.
-        num_samples: size of the probe. None is 256, or all where there are fewer.
-        modes: ``eval``, or ``train``, or both. ``train`` is in the modes in which the network trains: batch norm uses
-            the statistics of the probe, dropout drops.
-        bins: of each histogram that is kept.
-        max_snapshots: beyond so many, every second one is let go and the period doubles, so that memory is bounded.
-        histograms: give them to loggers.
-        max_frames: of the animation, at most 240; of more snapshots an even selection is shown.
-        seconds_per_frame: how long each is shown; the last one stays five times as long.
-        name: of the files and pictures.
+        layers: names of layers in ``model.named_modules()``, of all members or by member:
+            ``{plain: network.linear_2, normed: network.norm_2}``. None chooses up to four places: the batch norms and
+            dropouts of a network, or its activation functions if it has neither; for several members the inputs of
+            their activation functions, in order.
+        side: ``input``, ``output`` or ``both`` of the layers. None is both for one network; for several, the input of
+            an activation function and the output of any other layer.
+        every_n_steps: period of the snapshots.
+        num_samples: size of the probe. None is 256, or all if the validation set is smaller.
+        modes: ``eval``, ``train``, or both. In ``train``, the layers are in the modes of the training: batch norm uses
+            the statistics of the probe, dropout is active.
+        bins: number of bins of each stored histogram.
+        max_snapshots: above this number, every second snapshot is removed and the period doubles, which bounds memory.
+        histograms: whether to log histograms.
+        max_frames: maximum number of frames of the animation, at most 240; evenly selected.
+        seconds_per_frame: duration of a frame; the last one is shown five times as long.
+        name: name of the files and pictures.
 
     Raises:
-        ValueError: If a value is out of range. At the start of training: if there is no such layer, none to choose, or
-            one that does not run, or the validation set is smaller than the probe.
+        ValueError: If a value is out of range; when training starts, if a layer does not exist or does not run, no
+            layer can be chosen, or the validation set is smaller than the probe.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[ActivationSnapshots(every_n_steps=20, modes=["eval", "train"])])
     """
 
     def __init__(
@@ -81,31 +86,18 @@ class ActivationSnapshots(Callback):
         seconds_per_frame: float = 0.2,
         name: str = "activations",
     ) -> None:
-        least = {"every_n_steps": 1, "bins": 8, "max_snapshots": 2, "max_frames": 2}
-        given = {"every_n_steps": every_n_steps, "bins": bins, "max_snapshots": max_snapshots, "max_frames": max_frames}
-        if num_samples is not None:
-            least["num_samples"], given["num_samples"] = 1, num_samples
-        for key, value in given.items():
-            if value < least[key]:
-                raise ValueError(f"{key} (={value}) must be at least {least[key]}")
+        super().__init__(every_n_steps, max_snapshots, max_frames, seconds_per_frame, name)
+        check_minimum(num_samples=num_samples)
+        check_minimum(8, bins=bins)
         if side not in (None, "input", "output", "both"):
             raise ValueError(f"side (={side}) must be input, output or both")
         if not modes or len(set(modes)) < len(modes) or not set(modes) <= {"eval", "train"}:
             raise ValueError(f"modes (={list(modes)}) must be eval, train or both")
-        if not 0.02 <= seconds_per_frame <= 60:
-            raise ValueError(f"seconds_per_frame (={seconds_per_frame}) must be 0.02 to 60: browsers show no less")
         self.layers, self.side, self.modes = layers, side, tuple(modes)
-        self.every_n_steps, self.num_samples, self.bins = every_n_steps, num_samples, bins
-        self.max_snapshots, self.histograms = max_snapshots, histograms
-        self.max_frames, self.seconds_per_frame, self.name = max_frames, seconds_per_frame, name
+        self.num_samples, self.bins, self.histograms = num_samples, bins, histograms
         self.snapshots: list[Snapshot] = []
         self._places: list[Place] = []
         self._probe: tuple[Tensor, Tensor | None] | None = None
-        self._period = every_n_steps
-
-    @property
-    def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
         return {"period": self._period, "snapshots": [snapshot.pack() for snapshot in self.snapshots]}
@@ -119,14 +111,14 @@ class ActivationSnapshots(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         step = step_of(trainer, pl_module)
-        if step == 0:  # a new training, with a callback that may have served before
+        if step == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period = [], self.every_n_steps
         self._places = choose_places(networks_of(pl_module), self.layers, self.side)
         probe = self._read_probe(trainer)
         first = self._look(trainer, pl_module, step, *probe)
         self._probe = probe
         if self.snapshots and self.snapshots[-1].layers.keys() != first.layers.keys():
-            rank_zero_warn("ActivationSnapshots: the checkpoint's snapshots are of other layers, and are left out.")
+            rank_zero_warn("ActivationSnapshots: the checkpoint's snapshots are of other layers: they are not used.")
             self.snapshots = []
         self._keep(trainer, first)
 
@@ -135,7 +127,7 @@ class ActivationSnapshots(Callback):
     ) -> None:
         if self._probe is not None:
             step = step_of(trainer, pl_module)
-            if step % self._period == 0 and step > self.snapshots[-1].step:  # some batches are no step
+            if step % self._period == 0 and step > self.snapshots[-1].step:  # not every batch is a step
                 self._keep(trainer, self._look(trainer, pl_module, step, *self._probe))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,23 +139,16 @@ class ActivationSnapshots(Callback):
         self._write(trainer, pl_module)
         self._probe = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            if self._probe is not None:
-                self._write(trainer, pl_module)
-        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
-            rank_zero_warn(f"ActivationSnapshots: {error}")
-
     def _read_probe(self, trainer: Trainer) -> tuple[Tensor, Tensor | None]:
         inputs, targets = read_samples(trainer, self.num_samples or 256, owner="ActivationSnapshots")
         if self.num_samples is not None and len(inputs) < self.num_samples:
-            raise ValueError(f"num_samples (={self.num_samples}) is more than the {len(inputs)} validation samples")
+            raise ValueError(f"num_samples (={self.num_samples}) must be at most {len(inputs)}, the validation samples")
         return inputs, targets
 
     def _look(
         self, trainer: Trainer, pl_module: LightningModule, step: int, inputs: Tensor, targets: Tensor | None
     ) -> Snapshot:
-        """On every rank, since a layer may talk to its like on the others."""
+        """Take a snapshot. Must be called on all ranks, since layers may communicate."""
         losses: dict[str, float] = {}
         layers: dict[tuple[Mode, str, str], LayerSummary] = {}
         for network_name, network in networks_of(pl_module).items():
@@ -172,7 +157,7 @@ class ActivationSnapshots(Callback):
                 continue
             for mode in self.modes:
                 with undisturbed(network), observed(network, names, self.bins) as found:
-                    if mode == "eval":  # otherwise as it trains: what is frozen stays frozen
+                    if mode == "eval":  # train keeps the modes of the training, for example of frozen layers
                         for layer in network.modules():
                             layer.training = False
                     first = self._probe is None
@@ -180,8 +165,8 @@ class ActivationSnapshots(Callback):
                         output = forward(trainer, network, inputs)
                 if missing := [name for name in names if name not in found]:
                     raise ValueError(
-                        f"ActivationSnapshots: layer {missing[0]} of {type(network).__name__} did not run on the "
-                        "probe, or passes something other than one tensor: choose another"
+                        f"ActivationSnapshots: layer {missing[0]} of {type(network).__name__} does not run on the "
+                        "probe, or its input or output is not one tensor: choose another"
                     )
                 layers |= {(mode, network_name, name): found[name] for name in names}
                 if mode == "eval" or network_name not in losses:
@@ -189,12 +174,9 @@ class ActivationSnapshots(Callback):
         return Snapshot(step, losses, layers)
 
     def _keep(self, trainer: Trainer, snapshot: Snapshot) -> None:
-        """On every rank, so that all agree when the next one is due."""
-        if not (self.snapshots and self.snapshots[-1].step >= snapshot.step):  # resumed where one was taken
-            self.snapshots.append(snapshot)
-        if len(self.snapshots) > self.max_snapshots and snapshot.step % self._period == 0:  # the last one always stays
-            self.snapshots = self.snapshots[::2]
-            self._period *= 2
+        """Keep and log a snapshot. Must be called on all ranks, so that they agree on the next step."""
+        if not (self.snapshots and self.snapshots[-1].step >= snapshot.step):  # false if resumed at a snapshot
+            self._append(snapshot)
         if not (self.histograms and trainer.is_global_zero):
             return
         tags = [
@@ -208,14 +190,14 @@ class ActivationSnapshots(Callback):
                 log_histograms(getattr(logger, "experiment", None), tag, summary, snapshot.step)
 
     def _heading(self, snapshot: Snapshot) -> str:
-        """Two lines: when, and the losses."""
+        """Return the step and, on a second line, the losses."""
         count = 0 if self._probe is None else len(self._probe[0])
         losses = [f"{name} {loss:.3g}".strip() for name, loss in snapshot.losses.items() if not math.isnan(loss)]
         text = f"\nloss on {count} validation samples: {', '.join(losses)}" if losses else ""
         return f"activations after {snapshot.step:,} training steps{only_mode(self.modes)}{text}"
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if self._probe is None or not trainer.is_global_zero:
             return
         from lightning_cifar import plots
 
@@ -227,7 +209,7 @@ class ActivationSnapshots(Callback):
         columns = min(len(places), 4)
         ridge_columns = min(sum(len(place.taps) for place in places), 4)
         last = density_panels(snapshots[-1:], places, modes, share=0.0005)
-        # Rare values would make a wide axis of many steps wider still.
+        # A larger share than above, since rare values of many steps would make the axis too wide.
         history = density_panels(snapshots, places, modes, share=0.003)
         figures = {
             "": plots.draw_densities(last, title=self._heading(snapshots[-1]), columns=columns),
@@ -251,7 +233,7 @@ def _loss(output: object, targets: Tensor | None) -> float:
         return math.nan
     if targets.ndim == 1 and not targets.is_floating_point() and output.ndim == 2:
         if len(output) != len(targets) or not 0 <= int(targets.min()) <= int(targets.max()) < output.shape[1]:
-            return math.nan  # labels of something else than these classes
+            return math.nan  # not labels of these classes
         logits = output.float()
         if are_probabilities(logits, tolerance=1e-3):
             logits = logits.log()
@@ -262,7 +244,7 @@ def _loss(output: object, targets: Tensor | None) -> float:
 
 
 def _dropouts(networks: Mapping[str, nn.Module]) -> set[tuple[str, str]]:
-    """Networks and layers."""
+    """Return (network, layer) of all dropout layers."""
     return {
         (network_name, layer_name)
         for network_name, network in networks.items()

@@ -1,21 +1,20 @@
-"""A broken run that is continued ends with the same bits as one that was never broken."""
+"""Resume an interrupted training with bit-identical results."""
 
 from __future__ import annotations
 
 import csv
 import io
-import random
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import Tensor
 
 from lightning_cifar.artifacts import run_folder
+from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.random_states import random_state, set_random_state
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.checksums import move_verified
 
@@ -25,30 +24,30 @@ _KEY = "exact_resume"
 class ExactResume(Callback):
     """Save ``checkpoints/resume.ckpt`` at the start of every n-th epoch, with all random states.
 
-    The one before is kept as ``resume.previous.ckpt``.
+    The previous one is kept as ``resume.previous.ckpt``. A killed run loses at most the epochs since the last
+    checkpoint; the resumed run has the same batches, dropout masks and logged rows, bit for bit. Lightning's own
+    checkpoints contain no random states, and those at the end of an epoch are saved before its means are logged.
 
-    Lightning's checkpoints hold no random state, and one that is saved at the end of an epoch is saved before the
-    epoch's means are logged. At the start of an epoch all is said and nothing has begun: a run that goes on from there
-    sees the same batches, draws the same dropout and logs the same rows. A run that is killed loses at most the epochs
-    since then, and repeats them to the bit.
+    To resume, use this callback, as the first in the list, and
+    ``trainer.fit(..., ckpt_path=".../checkpoints/resume.ckpt")``. Other checkpoints of the run contain the random
+    states too.
 
-    ``trainer.fit(..., ckpt_path=".../checkpoints/resume.ckpt")`` continues, with this callback, and the first in the
-    list. Other checkpoints of the same run carry the random states too.
-
-    Bit-identical needs what the machine makes repeatable: the same number of threads, processes and the same versions.
-    A ``DataLoader`` with ``persistent_workers=True`` draws more when it is made than in later epochs: it continues with
-    other batches.
+    Bit-identical results require the same number of threads and processes, and the same versions. A ``DataLoader``
+    with ``persistent_workers=True`` resumes with other batches, since it draws more random numbers when it is created
+    than in later epochs.
 
     Args:
-        every_n_epochs: a smaller number loses less, a larger one writes less.
+        every_n_epochs: period of the checkpoints.
 
     Raises:
-        ValueError: The number is below 1.
+        ValueError: If ``every_n_epochs`` is below 1.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[ExactResume()])
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs (={every_n_epochs}) must be at least 1")
+        check_minimum(every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
         self._loaded: dict[str, Any] | None = None
         self._resumed_at: int | None = None
@@ -57,8 +56,8 @@ class ExactResume(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._resumed_at = None
-        # Lightning makes the first epoch's iterator, which may draw, right after this hook; each later epoch's, right
-        # after on_train_epoch_start. A continued run makes it here.
+        # Lightning creates the iterator of the first epoch, which may draw random numbers, after this hook, and those
+        # of later epochs after on_train_epoch_start. A resumed run creates it here.
         if self._loaded is None:
             self._first = random_state()
             return
@@ -70,7 +69,7 @@ class ExactResume(Callback):
             raise ValueError(f"the checkpoint's random states cannot be restored: {error!r}: it is damaged") from error
         before, threads = loaded.get("threads"), torch.get_num_threads()
         if before not in (None, threads) and trainer.is_global_zero:
-            text = f"the run had {before} threads and goes on with {threads}: the bits may differ"
+            text = f"the run used {before} threads and resumes with {threads}: results may not be bit-identical"
             sys.stderr.write(f"{text}; set OMP_NUM_THREADS={before}\n")
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -84,12 +83,12 @@ class ExactResume(Callback):
         if trainer.fast_dev_run or trainer.current_epoch % self.every_n_epochs:  # type: ignore[attr-defined]
             return
         if self._resumed_at == trainer.global_step:
-            return  # this is where we came from
+            return  # the checkpoint that was loaded
         for logger in trainer.loggers:
             logger.save()
         self._first, self._saving = first, True
         try:
-            # Here weights_only says what is saved: all states, not the weights alone.
+            # weights_only=False saves all states.
             path = run_folder(trainer) / "checkpoints" / "resume.ckpt"
             if trainer.is_global_zero and path.is_file():
                 move_verified(path, path.with_name("resume.previous.ckpt"))
@@ -99,7 +98,7 @@ class ExactResume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         tables = [_table(logger) for logger in trainer.loggers if isinstance(logger, CSVLogger)]
-        # As it is now: Lightning's logger writes the whole table anew for each new column, and may be killed in it.
+        # Lightning's logger rewrites the table for each new column, and may be killed while writing.
         text = next((path.read_bytes().decode() for path in tables if path.is_file()), "")
         threads = torch.get_num_threads()
         checkpoint[_KEY] = {"random": self._first or random_state(), "table": text, "threads": threads}
@@ -111,9 +110,9 @@ class ExactResume(Callback):
 
 
 def _between_epochs(loops: dict[str, Any]) -> None:
-    """Let the loops' counters say that an epoch ended and none has begun.
+    """Set the loop counters to the state between two epochs.
 
-    As they are at the start of an epoch, Lightning would take it for a full one when it continues, and skip it.
+    With the counters of a started epoch, Lightning would treat this epoch as complete on resuming, and skip it.
     """
     for progress in (loops["epoch_progress"]["total"], loops["epoch_progress"]["current"]):
         progress["ready"] = progress["completed"]
@@ -124,7 +123,7 @@ def _between_epochs(loops: dict[str, Any]) -> None:
 
 
 def _zero(progress: dict[str, Any]) -> None:
-    """Zero the counters of the current epoch, wherever they are; those of the whole run stay."""
+    """Reset the counters of the current epoch, but not those of the whole run."""
     for key, value in progress.items():
         if key == "current":
             progress[key] = dict.fromkeys(value, 0)
@@ -132,52 +131,19 @@ def _zero(progress: dict[str, Any]) -> None:
             _zero(value)
 
 
-def random_state() -> dict[str, Any]:
-    """The states of torch's, Python's and NumPy's global generators, as plain values and tensors."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global one is meant
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(internal), gauss_next],
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(gauss),
-        ],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`random_state` gave."""
-    torch.set_rng_state(_on_cpu(state["torch"]))
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([_on_cpu(each) for each in state["cuda"]])
-    version, internal, gauss_next = state["python"]
-    random.setstate((version, tuple(internal), gauss_next))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-
-
-def _on_cpu(state: Tensor) -> Tensor:
-    return state.cpu().to(torch.uint8)
-
-
 def _table(logger: CSVLogger) -> Path:
     return Path(logger.log_dir) / "metrics.csv"
 
 
 def _restore_table(logger: CSVLogger, text: str) -> None:
-    """Bring back the table as it was; Lightning's logger removes one that it finds."""
+    """Restore the table, which Lightning's logger removes when it starts."""
     if text:
         logger.experiment.metrics_keys = next(csv.reader(io.StringIO(text, newline="")))
         write_atomically(_table(logger), text.encode())
 
 
 def _restore_scalars(logger: TensorBoardLogger, text: str) -> None:
-    """Write the rows of the table where a training goes on in a new folder, which has no events of its first part."""
+    """Log the rows of the table again if the run resumes in a new folder without earlier event files."""
     own = logger.experiment.file_writer.event_writer._file_name
     if any(str(path) != own for path in Path(logger.log_dir).glob("events.out.tfevents.*")):
         return

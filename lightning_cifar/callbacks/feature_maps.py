@@ -1,4 +1,4 @@
-"""What the layers make of a few images, while the network learns."""
+"""Pictures of the feature maps of layers for a few images during training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from lightning_cifar.analysis.feature_maps import default_layers, feature_maps, thin_out
 from lightning_cifar.analysis.layers import find_layer
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.class_names import class_names
+from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
 from lightning_cifar.callbacks.probe import first_forward, read_probe
+from lightning_cifar.callbacks.progress import epochs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +28,12 @@ _MAX_COLUMNS = 8
 
 
 class _Row(TypedDict):
-    """The first maps of the first image at one time; all of them travel in the checkpoint."""
+    """The first maps of the first image at one time; part of the checkpoint."""
 
     epoch: float
     step: int
     maps: dict[str, Tensor]
-    """Layer -> (K, P, Q), half precision: a hundredth of a colour is enough."""
+    """Layer -> (K, P, Q), in half precision, which is sufficient for colors."""
     num_maps: dict[str, int]
 
 
@@ -40,26 +42,29 @@ class _State(TypedDict):
 
 
 class FeatureMaps(Callback):
-    """Draw the outputs of layers for fixed validation images, from the initial weights to the last.
+    """Draw the feature maps of layers for fixed validation images, from the initial weights to the last ones.
 
-    ``pictures/feature_maps/<layer>/image_<index>/epoch_<epoch>.png`` shows all maps of a layer beside the image: of
-    the initial weights (epoch 0), after every n-th epoch, and at the end. ``over_training.png`` beside them shows, for
-    the first of the images, how the layer's first maps develop over all epochs. In ``validate`` the maps are drawn
-    once, as ``evaluation.png``.
+    ``pictures/feature_maps/<layer>/image_<index>/epoch_<epoch>.png`` shows the image and all maps of a layer: with the
+    initial weights (epoch 0), after every n-th epoch, and at the end. ``over_training.png`` in the same folder shows
+    how the layer's first maps of the first image change over the epochs. In ``validate`` the maps are drawn once, as
+    ``evaluation.png``.
 
-    The maps come from a forward pass ``module(images)`` of their own in evaluation mode, which leaves the module as it
-    was. The epochs drawn in ``over_training.png`` are part of the checkpoint, so that a resumed run continues them.
+    The maps are computed by a separate forward pass ``module(images)`` in evaluation mode, which does not change the
+    module. The epochs of ``over_training.png`` are part of the checkpoint, so a resumed run continues them.
 
     Args:
-        layers: names as ``named_modules()`` gives them; without them the first convolution.
-        images: which images of the validation set, counted from 0.
-        every_n_epochs: a picture of all maps after each n-th epoch.
-        max_maps: of layers with more maps, the first so many are drawn.
-        columns: maps in a row.
+        layers: names in ``named_modules()``; None uses the first convolution.
+        images: indices of images in the validation set.
+        every_n_epochs: draw all maps after every n-th epoch.
+        max_maps: maximum number of maps per layer.
+        columns: maps per row.
 
     Raises:
-        ValueError: A number is out of range; before the training begins, if there is no such layer or image, a layer's
-            output is no maps (N, K, P, Q), or the module cannot be called with images.
+        ValueError: If a number is out of range; when training starts, if a layer or image does not exist, the output
+            of a layer is not maps (N, K, P, Q), or the module cannot be called with images.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[FeatureMaps(images=[0, 1], every_n_epochs=10)])
     """
 
     def __init__(
@@ -74,9 +79,7 @@ class FeatureMaps(Callback):
             raise ValueError(f"layers (={layers!r}) must be a list of names, or None for the first convolution")
         if not images or min(images) < 0:
             raise ValueError(f"images (={list(images)}) must be a list of numbers from 0")
-        for name, number in (("every_n_epochs", every_n_epochs), ("max_maps", max_maps), ("columns", columns)):
-            if number < 1:
-                raise ValueError(f"{name} (={number}) must be at least 1")
+        check_minimum(every_n_epochs=every_n_epochs, max_maps=max_maps, columns=columns)
         self.layers = None if layers is None else list(dict.fromkeys(layers))
         self.images = list(dict.fromkeys(images))
         self.every_n_epochs, self.max_maps, self.columns = every_n_epochs, max_maps, columns
@@ -85,7 +88,7 @@ class FeatureMaps(Callback):
         self._labels: Tensor | None = None
         self._rows: list[_Row] = []
         self._drawn_at = -1  # step
-        self._has_looked = False
+        self._has_drawn = False
 
     @property
     def state_key(self) -> str:
@@ -102,40 +105,40 @@ class FeatureMaps(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
-            self._rows = []  # a new training with a callback that has served before
+            self._rows = []  # a new training with a callback that was used before
         self._drawn_at, self._probe = -1, None
-        if not _looks(trainer):
+        if not _is_active(trainer):
             return
         self._read(trainer)
         epochs = trainer.fit_loop.epoch_progress.current
-        # A checkpoint of an epoch's last step may be older than the end of the epoch, which does not come again.
+        # A checkpoint of an epoch's last step may be older than the hooks at its end, which are not called again.
         between_epochs = epochs.ready == epochs.completed
         if between_epochs and all(row["step"] != trainer.global_step for row in self._rows):
-            self._look(trainer, pl_module, float(trainer.current_epoch), draw=not self._rows)
+            self._compute(trainer, pl_module, float(trainer.current_epoch), draw=not self._rows)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if self._probe is not None:
-            self._look(trainer, pl_module, _position(trainer), draw=due)
+            self._compute(trainer, pl_module, epochs_of(trainer), draw=due)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._probe is None or not self._rows:
             return
         if self._drawn_at != trainer.global_step:
-            self._look(trainer, pl_module, self._rows[-1]["epoch"], draw=True)
+            self._compute(trainer, pl_module, self._rows[-1]["epoch"], draw=True)
         self._draw_rows(trainer, pl_module)
         self._probe = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING and _looks(trainer):
+        if trainer.state.fn == TrainerFn.VALIDATING and _is_active(trainer):
             self._choose_layers(pl_module)
             self._read(trainer)
-            self._look(trainer, pl_module, None, draw=True)
+            self._compute(trainer, pl_module, None, draw=True)
             self._probe = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._has_looked:
-            rank_zero_warn("FeatureMaps draws nothing in test, since it looks at validation images: run validate.")
+        if not self._has_drawn:
+            rank_zero_warn("FeatureMaps draws nothing in test, since it uses validation images: run validate.")
 
     def _choose_layers(self, pl_module: LightningModule) -> None:
         self._names = default_layers(pl_module)[:1] if self.layers is None else self.layers
@@ -144,10 +147,10 @@ class FeatureMaps(Callback):
 
     def _read(self, trainer: Trainer) -> None:
         self._probe, self._labels = read_probe(trainer, self.images, owner="FeatureMaps")
-        self._has_looked = True
+        self._has_drawn = True
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: float | None, *, draw: bool) -> None:
-        """Compute the maps, remember the first of them, and draw all of them."""
+    def _compute(self, trainer: Trainer, pl_module: LightningModule, epoch: float | None, *, draw: bool) -> None:
+        """Compute the maps, keep the first ones, and draw all."""
         assert self._probe is not None
         precision = trainer.precision_plugin
         with first_forward("FeatureMaps", pl_module, self._probe), precision.forward_context():
@@ -160,14 +163,14 @@ class FeatureMaps(Callback):
 
         pixels = self._pixels(trainer)
         for name in self._names:
-            for place, index in enumerate(self.images):
+            for i, index in enumerate(self.images):
                 figure = draw_feature_maps(
-                    pixels[place],
-                    maps[name][place].cpu().numpy(),
+                    pixels[i],
+                    maps[name][i].cpu().numpy(),
                     layer=name,
                     columns=self.columns,
                     max_maps=self.max_maps,
-                    title=self._title(trainer, pl_module, place, _describe(epoch, trainer.global_step)),
+                    title=self._title(trainer, pl_module, i, _describe(epoch, trainer.global_step)),
                 )
                 save_figure(trainer, f"{_folder(name, index)}/{_file_name(epoch, trainer.global_step)}", figure)
         self._drawn_at = trainer.global_step
@@ -176,7 +179,7 @@ class FeatureMaps(Callback):
         row = _Row(
             epoch=epoch,
             step=step,
-            # float16 ends at 65,504; a network that has diverged goes beyond.
+            # The largest float16 is 65,504, which a diverged network exceeds.
             maps={name: value[0, :_MAX_COLUMNS].clamp(-65504, 65504).half().cpu() for name, value in maps.items()},
             num_maps={name: value.shape[1] for name, value in maps.items()},
         )
@@ -201,34 +204,20 @@ class FeatureMaps(Callback):
             save_figure(trainer, f"{_folder(name, self.images[0])}/over_training", figure)
 
     def _pixels(self, trainer: Trainer) -> NDArray[np.float32]:
-        from lightning_cifar.plots import to_displayable
-
         assert self._probe is not None
-        data = getattr(trainer, "datamodule", None)
-        probe = self._probe.float() if self._probe.is_floating_point() else self._probe  # NumPy has no bfloat16
-        pixels = to_displayable(probe.cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))
-        # What is neither colour nor grey is shown as the mean of its channels.
+        pixels = displayable(trainer, self._probe)
+        # Images with other than 1 or 3 channels are shown as the mean of their channels.
         return pixels if pixels.shape[-1] in (1, 3) else pixels.mean(axis=-1, keepdims=True)
 
-    def _title(self, trainer: Trainer, pl_module: LightningModule, place: int, when: str) -> str:
-        label = "" if self._labels is None else str(int(self._labels[place]))
-        names = class_names(getattr(trainer, "datamodule", None))
-        if label and 0 <= int(label) < len(names):
-            label = names[int(label)]
-        kind = f" ({label})" if label else ""
-        return f"{type(pl_module).__name__}, validation image {self.images[place]}{kind}, {when}"
+    def _title(self, trainer: Trainer, pl_module: LightningModule, i: int, when: str) -> str:
+        names, kind = class_names(getattr(trainer, "datamodule", None)), ""
+        if self._labels is not None:
+            kind = f" ({label_name(names, int(self._labels[i]))})"
+        return f"{type(pl_module).__name__}, validation image {self.images[i]}{kind}, {when}"
 
 
-def _looks(trainer: Trainer) -> bool:
+def _is_active(trainer: Trainer) -> bool:
     return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
-
-
-def _position(trainer: Trainer) -> float:
-    """Epochs completed at the end of the current one, which may have been cut short."""
-    batches = trainer.num_training_batches
-    if not 0 < batches < float("inf"):
-        return trainer.current_epoch + 1.0
-    return trainer.current_epoch + min(1.0, trainer.fit_loop.epoch_loop.batch_progress.current.ready / batches)
 
 
 def _describe(epoch: float | None, step: int) -> str:
@@ -242,7 +231,7 @@ def _folder(layer: str, index: int) -> str:
 
 
 def _file_name(epoch: float | None, step: int) -> str:
-    """Names that sort by time."""
+    """Return a name that sorts by time."""
     if epoch is None:
         return "evaluation"
     whole = f"epoch_{int(epoch):03d}"

@@ -1,4 +1,4 @@
-"""The filters of a convolution, as they are at the end."""
+"""Pictures of the filters of a convolution."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
+from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
 
 
 class FilterImages(Callback):
-    """Save ``pictures/<name>.png``: the filters of a convolution at the end of fit, or when it is interrupted.
+    """Save the filters of a convolution as ``pictures/<name>.png`` at the end of fit, or when it is interrupted.
 
     Args:
-        layer: name of a convolution, as in ``model.named_modules()``; the first one if not given.
-        every_n_epochs: after each n-th epoch too, as ``pictures/<name>/epoch_<n>.png``; the number counts completed
+        layer: name of a convolution in ``model.named_modules()``; None uses the first one.
+        every_n_epochs: also save ``pictures/<name>/epoch_<n>.png`` after every n-th epoch, where n counts completed
             epochs.
-        columns: filters in a row.
-        mode: ``rgb`` shows a filter of 3 input channels as one picture; ``channels`` each input channel on a sheet of
-            its own. ``auto`` is ``rgb`` where it can be.
-        scaling: ``per_filter``: each filter from its lowest to its highest weight. ``shared``: one range for all,
-            centred on zero.
-        max_kernels: pictures; of a layer with more the first ones are shown, and the title says so.
-        name: of the files; ``filters``, with the layer's name where one is given.
+        columns: filters per row.
+        mode: ``rgb`` shows a filter with 3 input channels as one color picture, ``channels`` shows each input channel
+            on a separate sheet, ``auto`` is ``rgb`` if possible.
+        scaling: ``per_filter`` scales each filter from its lowest to its highest weight, ``shared`` uses one range
+            centered on zero for all.
+        max_kernels: maximum number of pictures, at most 256; of a layer with more, the first ones are shown.
+        name: name of the files; default: ``filters``, plus the layer's name if ``layer`` is given.
 
     Raises:
-        ValueError: A number is out of range, or, when fit starts, the layer has no filters.
+        ValueError: If a number is out of range or, when fit starts, the layer has no filters.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[FilterImages(every_n_epochs=5)])
     """
 
     def __init__(
@@ -49,9 +52,7 @@ class FilterImages(Callback):
         max_kernels: int = 256,
         name: str | None = None,
     ) -> None:
-        for argument, number in {"every_n_epochs": every_n_epochs, "columns": columns}.items():
-            if number is not None and number < 1:
-                raise ValueError(f"{argument} (={number}) must be at least 1")
+        check_minimum(every_n_epochs=every_n_epochs, columns=columns)
         if not 1 <= max_kernels <= 256:
             raise ValueError(f"max_kernels (={max_kernels}) must be 1 to 256")
         self.layer, self.every_n_epochs = layer, every_n_epochs
@@ -62,7 +63,7 @@ class FilterImages(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            warn_of_twins(trainer, self)
+            warn_of_duplicates(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._found = None
@@ -82,7 +83,7 @@ class FilterImages(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
             self._draw(trainer, pl_module, self.name, trainer.current_epoch)
-        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
+        except OSError as error:  # must not hide the first exception, which may have the same cause
             rank_zero_warn(f"FilterImages: {error}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""The curves that networks fit to points, as they are learnt."""
+"""Fitted curves of regression networks during training."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_cifar import artifacts
 from lightning_cifar.analysis.modes import evaluation, undisturbed
-from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples, step_of
+from lightning_cifar.callbacks.base import SnapshotCallback, check_minimum
+from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples
+from lightning_cifar.callbacks.progress import step_of
 
 if TYPE_CHECKING:
     from lightning_cifar.plots import FitPicture
@@ -22,19 +24,19 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 
 MOST_POINTS = 2000
-"""Of each kind that are drawn; the error is over so many validation points."""
+"""Maximum number of training points and of validation points; the error is computed over the latter."""
 _SHEET = 6
 
 
 class Fit(NamedTuple):
-    """What one network says after a training step."""
+    """Outputs of one network after a training step."""
 
     values: Array
-    """(G,) at the places of the grid, in evaluation mode."""
+    """(G,) on the grid, in evaluation mode."""
     error: float
     """Mean squared error over the validation points, in evaluation mode."""
     band: Array | None
-    """(2, G): mean and standard deviation of the curves with dropout; None where there are none."""
+    """(2, G): mean and standard deviation of the curves with dropout; None without dropout."""
 
 
 class FitSnapshot(NamedTuple):
@@ -44,30 +46,32 @@ class FitSnapshot(NamedTuple):
     fits: dict[str, Fit]
 
 
-class FitCurves(Callback):
-    """Draw the fitted curve over training and validation points, with the validation error, while training goes on.
+class FitCurves(SnapshotCallback):
+    """Draw the fitted curve with the training and validation points and the validation error during training.
 
-    For a network that maps x (N, 1) to y (N, 1), or for the members of a module that trains several (those in its
-    ``members``), in one picture. At the end, and when training is interrupted, it writes ``<name>.csv`` (step, network,
-    mean squared error on the validation points), and in ``pictures/`` ``<name>.png`` (the last curves),
-    ``<name>_moments.png`` (up to six moments between the first step and the last), and the animation ``<name>.gif`` and
-    ``.webp``, whose axes stay fixed. The training goes on as if nobody had looked, bit for bit.
+    For a network that maps x (N, 1) to y (N, 1), or for several networks in one picture (a module's ``members``). At
+    the end, and when training is interrupted, the callback writes ``<name>.csv`` (step, network, mean squared error on
+    the validation points), and in ``pictures/`` ``<name>.png`` (the last curves), ``<name>_moments.png`` (up to six
+    steps from the first to the last) and the animations ``<name>.gif`` and ``.webp`` with fixed axes. The training does
+    not change, bit for bit.
 
     Args:
-        every_n_steps: period, in steps of the optimizer; in batches where the module optimizes by itself.
-        mc_samples: draw a band for each network that has dropout: mean and two standard deviations, at each place, of
-            so many outputs with dropout active and all else in evaluation mode (Gal & Ghahramani, 1506.02142, without
-            their term for the noise of the data). The masks are the same in every picture, so that the band does not
-            flicker. 0 is off.
-        num_places: places on the x axis.
-        max_snapshots: beyond so many, every second one is let go and the period doubles, so that memory is bounded.
-        max_frames: of the animation, at most 240; of more snapshots an even selection is shown.
-        seconds_per_frame: how long each is shown; the last one stays five times as long.
-        name: of the files and pictures.
+        every_n_steps: period in optimizer steps, or in batches with manual optimization.
+        mc_samples: draw a band for each network with dropout: mean and two standard deviations of this number of
+            outputs with active dropout and all other layers in evaluation mode (Gal & Ghahramani, arXiv:1506.02142,
+            without their term for the noise of the data). All pictures use the same masks. 0 disables it.
+        num_places: number of points on the x axis.
+        max_snapshots: above this number, every second snapshot is removed and the period doubles, which bounds memory.
+        max_frames: maximum number of frames of the animation, at most 240; evenly selected.
+        seconds_per_frame: duration of a frame; the last one is shown five times as long.
+        name: name of the files and pictures.
 
     Raises:
-        ValueError: If a value is out of range. When training starts: if the batches are not x (N, 1) and y (N, 1), the
-            network's output is not (N, 1), or a band is asked for and there is no dropout.
+        ValueError: If a value is out of range; when training starts, if the batches are not x (N, 1) and y (N, 1), the
+            network's output is not (N, 1), or ``mc_samples`` is given and no network has dropout.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[FitCurves(every_n_steps=10, mc_samples=50)])
     """
 
     def __init__(
@@ -80,28 +84,16 @@ class FitCurves(Callback):
         seconds_per_frame: float = 0.2,
         name: str = "fit_curves",
     ) -> None:
-        least = {"every_n_steps": 1, "num_places": 2, "max_snapshots": 2, "max_frames": 2}
-        numbers = (every_n_steps, num_places, max_snapshots, max_frames)
-        for (key, lowest), value in zip(least.items(), numbers, strict=True):
-            if value < lowest:
-                raise ValueError(f"{key} (={value}) must be at least {lowest}")
+        super().__init__(every_n_steps, max_snapshots, max_frames, seconds_per_frame, name)
+        check_minimum(2, num_places=num_places)
         if mc_samples < 0 or mc_samples == 1:
             raise ValueError(f"mc_samples (={mc_samples}) must be 0 for none, or at least 2")
-        if not 0.02 <= seconds_per_frame <= 60:
-            raise ValueError(f"seconds_per_frame (={seconds_per_frame}) must be 0.02 to 60: browsers show no less")
-        self.every_n_steps, self.mc_samples, self.num_places = every_n_steps, mc_samples, num_places
-        self.max_snapshots, self.max_frames = max_snapshots, max_frames
-        self.seconds_per_frame, self.name = seconds_per_frame, name
+        self.mc_samples, self.num_places = mc_samples, num_places
         self.snapshots: list[FitSnapshot] = []
-        self._period = every_n_steps
         self._grid: Tensor | None = None
         self._validation: tuple[Tensor, Tensor] | None = None
         self._train: list[Tensor] = []
-        """(N, 2) each: places and values."""
-
-    @property
-    def state_key(self) -> str:
-        return self._generate_state_key(name=self.name)
+        """Batches (N, 2) of x and y."""
 
     def state_dict(self) -> dict[str, Any]:
         fits = [[snapshot.step, _pack(snapshot.fits)] for snapshot in self.snapshots]
@@ -115,14 +107,14 @@ class FitCurves(Callback):
         self._validation, self._train = None, []
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
-        if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have served before
+        if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period, self._grid = [], self.every_n_steps, None
         if self.mc_samples and not any(_dropouts(network) for network in networks_of(pl_module).values()):
-            raise ValueError(f"mc_samples (={self.mc_samples}) asks for dropout, and no network has any: set it to 0")
+            raise ValueError(f"mc_samples (={self.mc_samples}) needs dropout, and no network has it: set it to 0")
         self._validation = _check_points(*read_samples(trainer, MOST_POINTS, owner="FitCurves"))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        # Training points come from the batches that pass: another turn through their loader might draw random numbers.
+        # Use the batches of the training: an additional iteration over the loader might draw random numbers.
         if self._validation is None or sum(map(len, self._train)) >= MOST_POINTS:
             return
         first = not self._train
@@ -142,18 +134,11 @@ class FitCurves(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validation is not None and self._train:
             self._snap(trainer, pl_module)
-            self._write(trainer)
+            self._write(trainer, pl_module)
         self._validation = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            if self._validation is not None and self.snapshots:
-                self._write(trainer)
-        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
-            rank_zero_warn(f"FitCurves: {error}")
-
     def _choose_grid(self) -> Tensor:
-        """(G, 1): from the lowest place of all points to the highest, and a twentieth of that beyond."""
+        """Return x (G, 1) from the lowest point to the highest, with a margin of a twentieth of the range."""
         assert self._validation is not None
         x = torch.cat([self._validation[0].flatten(), self._train[0][:, 0]]).double()
         low, high = float(x.min()), float(x.max())
@@ -163,15 +148,12 @@ class FitCurves(Callback):
     def _snap(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = step_of(trainer, pl_module)
         if self.snapshots and self.snapshots[-1].step >= step:
-            return  # a batch without a step, or resumed where a snapshot was taken
+            return  # a batch without a step, or resumed at a snapshot
         fits = {name: self._look(trainer, network) for name, network in networks_of(pl_module).items()}
         if self.snapshots and self.snapshots[-1].fits.keys() != fits.keys():
-            rank_zero_warn("FitCurves: the checkpoint's curves are of other networks, and are left out.")
+            rank_zero_warn("FitCurves: the checkpoint's curves are of other networks: they are not used.")
             self.snapshots = []
-        self.snapshots.append(FitSnapshot(step, fits))
-        if len(self.snapshots) > self.max_snapshots and step % self._period == 0:  # the last one stays in any case
-            self.snapshots = self.snapshots[::2]
-            self._period *= 2
+        self._append(FitSnapshot(step, fits))
 
     def _look(self, trainer: Trainer, network: nn.Module) -> Fit:
         assert self._validation is not None
@@ -185,8 +167,8 @@ class FitCurves(Callback):
             if not isinstance(output, Tensor) or output.shape != (len(grid) + len(x), 1):
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(
-                    f"FitCurves needs a network that maps (N, 1) to (N, 1): {type(network).__name__} makes {shape} of "
-                    f"{(len(grid) + len(x), 1)}"
+                    f"FitCurves needs a network that maps (N, 1) to (N, 1): {type(network).__name__} maps "
+                    f"{(len(grid) + len(x), 1)} to {shape}"
                 )
             error = float((output[len(grid) :].float() - y.float()).square().mean())
             dropouts = _dropouts(network) if self.mc_samples else []
@@ -200,7 +182,9 @@ class FitCurves(Callback):
                 band = torch.stack([curves.mean(0), curves.std(0)]).cpu().numpy()
         return Fit(output[: len(grid), 0].float().cpu().numpy(), error, band)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validation is None or not self.snapshots:
+            return
         from lightning_cifar import plots
 
         rows = (
@@ -230,7 +214,7 @@ class FitCurves(Callback):
         curves = []
         for name in snapshots[0].fits:
             fits = [snapshot.fits[name] for snapshot in snapshots]
-            nothing = np.full((2, self._grid.numel()), np.nan)  # a run that was resumed with other settings
+            nothing = np.full((2, self._grid.numel()), np.nan)  # a run resumed with other settings
             bands = [nothing if fit.band is None else fit.band for fit in fits]
             has_band = any(fit.band is not None for fit in fits)
             edges = [np.stack([band[0] + sign * band[1] for band in bands]) for sign in (-2, 2) if has_band]
@@ -243,7 +227,7 @@ class FitCurves(Callback):
 
 
 def _check_points(x: object, y: object) -> tuple[Tensor, Tensor]:
-    """Places and values (N, 1) each."""
+    """Return x and y (N, 1)."""
     shapes = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in (x, y)]
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == 2 and x.shape[1] == 1 and x.shape == y.shape:
         return x, y
@@ -255,7 +239,7 @@ def _dropouts(network: nn.Module) -> list[nn.Module]:
 
 
 def _seed(device: torch.device) -> None:
-    """Of the device's generator alone: ``torch.manual_seed`` would reach those of other devices too."""
+    """Seed only the device's generator; ``torch.manual_seed`` also seeds those of other devices."""
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(0)
     else:
@@ -268,14 +252,14 @@ def _heading(snapshot: FitSnapshot, separator: str = ", ") -> str:
 
 
 def _by_ratio(snapshots: Sequence[FitSnapshot], most: int) -> list[FitSnapshot]:
-    """At most so many, with the first and the last, and more of the early ones."""
+    """Select snapshots with the first and the last one, and more of the early ones."""
     count = len(snapshots)
     places = np.r_[0, np.geomspace(1, count - 1, most - 1)] if count > most else np.arange(count)
     return [snapshots[index] for index in np.unique(places.round().astype(int))]
 
 
 def _pack(fits: dict[str, Fit]) -> dict[str, Any]:
-    """As plain values and tensors, which a checkpoint may hold."""
+    """Convert to plain values and tensors, which a checkpoint can contain."""
     return {
         name: [torch.from_numpy(values), error, None if band is None else torch.from_numpy(band)]
         for name, (values, error, band) in fits.items()

@@ -1,4 +1,4 @@
-"""The network's layers as a table, at the start of training."""
+"""A table of the network's layers at the start of training."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from lightning_cifar.callbacks.probe import first_forward
 
 
 class LayerTable(Callback):
-    """Prints each layer with its output shape and number of parameters.
+    """Print each layer with its output shape and number of parameters when fit starts.
 
-    Needs a module with an ``example_input_array``, as Lightning has it: a tensor, a tuple of ``forward``'s arguments or
-    a dict of them by name. A warning says where there is none.
+    The module needs Lightning's ``example_input_array``: a tensor, a tuple of the arguments of ``forward``, or a dict
+    of them by name. Otherwise a warning is shown.
 
     Raises:
-        ValueError: When fit starts, if the module does not take its example.
+        ValueError: When fit starts, if ``forward`` does not accept the ``example_input_array``.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[LayerTable()])
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         example = pl_module.example_input_array
-        who = type(pl_module).__name__
+        name = type(pl_module).__name__
         if not isinstance(example, Tensor | tuple | Mapping):
             rank_zero_warn(
-                f"LayerTable shows nothing: {who} has no example_input_array. Set it to one input, such as "
+                f"LayerTable is disabled: {name} has no example_input_array. Set it to one input, such as "
                 "torch.zeros(1, 3, 32, 32)."
             )
         elif trainer.is_global_zero:
@@ -37,11 +40,11 @@ class LayerTable(Callback):
             parameters = list(pl_module.parameters())
             total = sum(each.numel() for each in parameters)
             trainable = sum(each.numel() for each in parameters if each.requires_grad)
-            print(format_layers(who, rows, total, trainable))
+            print(format_layers(name, rows, total, trainable))
 
 
 def format_layers(title: str, rows: list[LayerRow], total: int, trainable: int) -> str:
-    """The table as plain text."""
+    """Format the table as plain text."""
     cells = [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.num_parameters:,}") for row in rows]
     header = ("layer", "", "output", "parameters")
     widths = [max(len(line[i]) for line in (header, *cells)) for i in range(4)]

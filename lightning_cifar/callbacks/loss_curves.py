@@ -1,4 +1,4 @@
-"""Loss and accuracy of training and validation against epoch, kept up to date during a fit."""
+"""Curves of training and validation loss and accuracy over epochs, updated during training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
+from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.progress import epochs_of
 
 
 class _State(TypedDict):
@@ -19,21 +21,26 @@ class _State(TypedDict):
 
 
 class LossCurves(Callback):
-    """Draw ``pictures/<name>.png`` while training, at its end, and when it is interrupted.
+    """Plot loss and accuracy in ``pictures/<name>.png`` during training, at its end, and when it is interrupted.
 
-    The epoch axis counts completed epochs: the means over the first training epoch, and the validation after it,
-    stand at 1; a validation in the middle of it at 0.5. The points are part of the checkpoint, so a resumed run
-    continues its curves.
+    The x axis counts completed epochs: the means over the first training epoch and the validation after it are at 1, a
+    validation in the middle of the first epoch at 0.5. The points are part of the checkpoint, so a resumed run
+    continues the curves.
 
     Args:
-        train_loss, val_loss, train_accuracy, val_accuracy: names under which the module logs them; accuracies are
-            fractions. What is not logged is not drawn. A module of several networks logs ``train/loss/<network>`` and
-            so on, and all of them are drawn.
-        every_n_epochs: draw after each n-th epoch.
-        max_time_share: a drawing is put off when the last one took more than this share of the time since. The
-            drawing at the end always happens.
-        title: the name of the module's class if not given.
-        name: of the picture.
+        train_loss, val_loss, train_accuracy, val_accuracy: names of the logged metrics; accuracies are fractions.
+            Metrics that are not logged are not drawn. The metrics of several networks, ``train/loss/<network>`` and so
+            on, are all drawn.
+        every_n_epochs: draw after every n-th epoch.
+        max_time_share: largest share of the training time spent on drawing during training.
+        title: title of the picture; None uses the name of the module's class.
+        name: name of the picture.
+
+    Raises:
+        ValueError: If ``every_n_epochs`` is below 1.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[LossCurves(train_loss="loss", val_loss="val_loss")])
     """
 
     def __init__(
@@ -47,20 +54,17 @@ class LossCurves(Callback):
         title: str | None = None,
         name: str = "loss_curves",
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs (={every_n_epochs}) must be at least 1")
+        check_minimum(every_n_epochs=every_n_epochs)
         self.train_loss, self.train_accuracy = train_loss, train_accuracy
         self.val_loss, self.val_accuracy = val_loss, val_accuracy
-        self.every_n_epochs = every_n_epochs
-        self.max_time_share = max_time_share
-        self.title = title
-        self.name = name
+        self.every_n_epochs, self.max_time_share = every_n_epochs, max_time_share
+        self.title, self.name = title, name
         self.history: dict[str, list[list[float]]] = {}
-        """Points [epochs completed, value] by the name of the metric."""
+        """Points [completed epochs, value] by the name of the metric."""
         self._last_seen: dict[str, Tensor] = {}
-        self._closing: float | None = None  # position of the epoch that has ended, until the next one starts
+        self._closing: float | None = None  # position of the last epoch, until the next one starts
         self._undrawn = False
-        self._told = False
+        self._warned = False
         self._drawn_at = 0.0
         self._draw_seconds = 0.5  # the first drawing loads matplotlib
 
@@ -76,24 +80,25 @@ class LossCurves(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
-            self.history = {}  # a new training with a callback that has served before
+            self.history = {}  # a new training with a callback that was used before
         self._last_seen = {}
-        self._closing, self._told = None, False
+        self._closing, self._warned = None, False
         self._drawn_at = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
         self._closing = None
-        # A module may log in its own on_train_epoch_end. Without validation in the first epoch, the end will tell.
+        # Not earlier: a module may log in its on_train_epoch_end. Without a validation in the first epoch, the check
+        # at the end is sufficient.
         if trainer.current_epoch == 1 and trainer.check_val_every_n_epoch in (None, 1):
-            self._tell_if_empty(trainer, "after the first epoch")
+            self._warn_if_empty(trainer, "in the first epoch")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
-            self._collect(trainer, _position(trainer), self.val_loss, self.val_accuracy)
+            self._collect(trainer, epochs_of(trainer), self.val_loss, self.val_accuracy)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._closing = _position(trainer)
+        self._closing = epochs_of(trainer)
         self._collect_train(trainer)
         elapsed = time.monotonic() - self._drawn_at
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
@@ -103,7 +108,7 @@ class LossCurves(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
         self._closing = None
-        self._tell_if_empty(trainer, "to the end")
+        self._warn_if_empty(trainer, "during the training")
         self._draw(trainer, pl_module)
 
     def on_save_checkpoint(
@@ -115,21 +120,21 @@ class LossCurves(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
             self._draw(trainer, pl_module)
-        except OSError as error:  # a full disk may be why we are here; the first exception is the one to show
+        except OSError as error:  # must not hide the first exception, which may have the same cause
             rank_zero_warn(f"LossCurves: {error}")
 
-    def _tell_if_empty(self, trainer: Trainer, when: str) -> None:
-        if self.history or self._told:
+    def _warn_if_empty(self, trainer: Trainer, when: str) -> None:
+        if self.history or self._warned:
             return
-        self._told = True
+        self._warned = True
         names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
         rank_zero_warn(
             f"LossCurves found none of {self.train_loss}, {self.val_loss}, {self.train_accuracy} and "
-            f"{self.val_accuracy} {when}; the module logged {names}. Pass it the names to draw."
+            f"{self.val_accuracy} {when}; the module logged {names}. Pass the names to draw to LossCurves."
         )
 
     def _collect_train(self, trainer: Trainer) -> None:
-        """Called more than once after an epoch: a module may log in its own on_train_epoch_end, which follows ours."""
+        """Collect again after an epoch: the module's on_train_epoch_end, which may log, runs after ours."""
         if self._closing is not None:
             self._collect(trainer, self._closing, self.train_loss, self.train_accuracy)
 
@@ -138,7 +143,7 @@ class LossCurves(Callback):
         members = self._members(metrics)
         for key in [*keys, *(f"{key}/{member}" for key in keys for member in members)]:
             value = metrics.get(key)
-            # The trainer keeps the value of an earlier epoch until there is a new one: the same tensor is old news.
+            # The trainer keeps the tensor of an earlier epoch until a new value is logged.
             if value is None or value is self._last_seen.get(key):
                 continue
             self._last_seen[key] = value
@@ -164,7 +169,7 @@ class LossCurves(Callback):
         self._draw_seconds = self._drawn_at - started
 
     def _members(self, names: Iterable[str]) -> list[str]:
-        """The networks that have a loss of their own. Accuracies are no sign: those of single classes look the same."""
+        """Return the networks with a separate loss. Accuracies of classes have names like those of networks."""
         prefixes = (f"{self.train_loss}/", f"{self.val_loss}/")
         found = (name.removeprefix(prefix) for name in names for prefix in prefixes if name.startswith(prefix))
         return list(dict.fromkeys(found))
@@ -173,17 +178,5 @@ class LossCurves(Callback):
         def points(key: str) -> list[tuple[float, float]]:
             return [(epoch, value) for epoch, value in self.history.get(f"{key}{suffix}", [])]
 
-        return {
-            "train_loss": points(self.train_loss),
-            "val_loss": points(self.val_loss),
-            "train_accuracy": points(self.train_accuracy),
-            "val_accuracy": points(self.val_accuracy),
-        }
-
-
-def _position(trainer: Trainer) -> float:
-    """Epochs completed, with the part of the current one as a fraction."""
-    batches = trainer.num_training_batches
-    if not 0 < batches < float("inf"):
-        return trainer.current_epoch + 1.0
-    return trainer.current_epoch + min(1.0, trainer.fit_loop.epoch_loop.batch_progress.current.ready / batches)
+        names = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+        return {name: points(getattr(self, name)) for name in names}

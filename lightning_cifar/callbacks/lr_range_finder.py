@@ -1,4 +1,4 @@
-"""The learning-rate range finder (Smith, 1506.01186), on a copy of the network, before training or in between."""
+"""The learning-rate range test (Smith, arXiv:1506.01186) on a copy of the network, before or during training."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ LR_NAMES = ("lr", "learning_rate")
 
 
 class LRRangeFinder(Callback):
-    """Sweeps the learning rate before ``fit``, and again at ``milestones``, and suggests a value with an interval.
+    """Sweep the learning rate before ``fit``, and at the epochs ``milestones``, and suggest a value with an interval.
 
-    Each sweep takes ``num_steps`` optimizer steps of a copy of the module, with its own optimizer, from ``min_lr`` to
-    ``max_lr`` exactly; nothing of the training changes by it, bit for bit. Writes ``lr_range.csv``, ``lr_range.json``,
-    ``lr_range.html`` and pictures into the run's folder.
+    Each sweep trains a copy of the module with its optimizer for ``num_steps`` steps, from ``min_lr`` to ``max_lr``
+    (Smith, arXiv:1506.01186). It does not change the training, bit for bit. The callback writes ``lr_range.csv``,
+    ``lr_range.json``, ``lr_range.html`` and pictures into the run's folder.
 
     Args:
         min_lr: First learning rate.
         max_lr: Last learning rate.
-        num_steps: Optimizer steps of a sweep.
-        num_sweeps: Sweeps from the same weights, in different orders of the data: their spread is the interval.
-        spacing: Between the learning rates.
-        stop_factor: End a sweep when the smoothed loss exceeds so many times its lowest; None never.
-        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module or its hyper-parameters; optimizer and
-            schedule follow.
-        milestones: Epochs, counted from 1, at whose start to sweep again. Nothing is applied there.
-        zoom: Window of learning rates of a second picture.
+        num_steps: Optimizer steps per sweep.
+        num_sweeps: Number of sweeps from the same weights with different orders of the data. Their spread gives the
+            interval.
+        spacing: Spacing of the learning rates.
+        stop_factor: End a sweep when the smoothed loss exceeds this multiple of its minimum; None disables this.
+        apply: Set the suggestion as ``lr`` (or ``learning_rate``) of the module or its hyperparameters, and create
+            optimizer and schedule again.
+        milestones: Epochs, counted from 1, at whose start to sweep again, without applying the result.
+        zoom: Range of learning rates of a second picture.
 
     Raises:
         ValueError: If a value is out of range.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[LRRangeFinder(num_steps=100, apply=True)])
     """
 
     def __init__(
@@ -65,15 +69,16 @@ class LRRangeFinder(Callback):
         if stop_factor is not None and not stop_factor > 1:
             raise ValueError(f"stop_factor (={stop_factor}) must be above 1, or null.")
         if any(epoch < 1 for epoch in milestones):
-            raise ValueError(f"milestones (={list(milestones)}) are epochs, counted from 1.")
+            raise ValueError(f"milestones (={list(milestones)}) must be epochs, counted from 1.")
         if zoom is not None and not (len(zoom) == 2 and min_lr <= zoom[0] < zoom[1] <= max_lr):
-            raise ValueError(f"zoom (={list(zoom)}) must be two rising learning rates within {min_lr:g} to {max_lr:g}.")
+            limits = f"between {min_lr:g} and {max_lr:g}"
+            raise ValueError(f"zoom (={list(zoom)}) must be two increasing learning rates {limits}.")
         self.lrs = [float(lr) for lr in sweep_lrs(min_lr, max_lr, num_steps, spacing)]
         self.num_sweeps, self.stop_factor, self.apply = num_sweeps, stop_factor, apply
         self.milestones, self.zoom = tuple(milestones), None if zoom is None else (float(zoom[0]), float(zoom[1]))
         self.sweeps: list[Sweep] = []
         self.suggestion: Suggestion | None = None
-        self.doubt = ""  # why it is to be taken with care
+        self.doubt = ""  # why the suggestion may be unreliable
         self.own_lr: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,15 +86,15 @@ class LRRangeFinder(Callback):
             return
         if trainer.ckpt_path is not None:
             rank_zero_info(
-                f"no learning-rate sweep: the training continues from {trainer.ckpt_path} at its learning rate. "
-                "To sweep, start without a checkpoint, or name epochs to sweep at (milestones)."
+                f"no learning-rate sweep: the training resumes from {trainer.ckpt_path} with its learning rate. "
+                "To sweep, start without a checkpoint, or set milestones."
             )
             return
         name, self.own_lr = _own_lr(pl_module)
         if self.apply and name is None:
             raise ValueError(
-                f"{type(pl_module).__name__} has no attribute lr or learning_rate to apply a found one to, nor a "
-                "hyper-parameter of that name."
+                f"{type(pl_module).__name__} has neither an attribute nor a hyperparameter lr or learning_rate: add "
+                "one, or set apply to false."
             )
         suggestion = self.find(trainer, pl_module)
         if self.apply and name is not None:
@@ -100,13 +105,13 @@ class LRRangeFinder(Callback):
             self.find(trainer, pl_module, f"_epoch_{trainer.current_epoch + 1}")
 
     def find(self, trainer: Trainer, pl_module: LightningModule, suffix: str = "") -> Suggestion:
-        """Sweep, suggest, tell and write."""
+        """Sweep, suggest a learning rate, print it and write the results."""
         self.sweeps = list(self._sweep(trainer, pl_module))
         self.suggestion, self.doubt = suggest(self.sweeps), doubt(self.sweeps)
         low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
         num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
         if num_diverged:
-            rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which end there.")
+            rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which end early.")
         where = suffix.replace("_", " ")
         rank_zero_info(f"found lr{where}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
         if self.doubt:
@@ -121,12 +126,10 @@ class LRRangeFinder(Callback):
             pl_module.hparams[name] = value
         if hasattr(pl_module, name) and not isinstance(getattr(type(pl_module), name, None), property):
             setattr(pl_module, name, value)
-        trainer.strategy.setup_optimizers(trainer)  # anew, with the schedule around the found peak
+        trainer.strategy.setup_optimizers(trainer)  # again, with the schedule for the new peak
         if _peak_lrs(trainer) == before and value != self.own_lr:
-            who = type(pl_module).__name__
-            rank_zero_warn(
-                f"LRRangeFinder: lr = {value:.3g} is not applied: configure_optimizers of {who} does not use {name}."
-            )
+            method = f"{type(pl_module).__name__}.configure_optimizers"
+            rank_zero_warn(f"LRRangeFinder: lr = {value:.3g} is not applied: {method} does not use {name}.")
         else:
             rank_zero_info(f"lr = {value:.3g} is applied")
 
@@ -178,26 +181,20 @@ class LRRangeFinder(Callback):
             "doubt": self.doubt,
         }
         artifacts.save_figure(trainer, name, draw_lr_range(curves, **marks))
-        inside = (
-            any(
-                np.isfinite(smoothed[(lrs >= self.zoom[0]) & (lrs <= self.zoom[1])]).any()
-                for lrs, _, smoothed in curves
-            )
-            if self.zoom
-            else False
-        )
-        if self.zoom is not None and not inside:
-            rank_zero_warn(f"no sweep reached the zoom {self.zoom[0]:g} to {self.zoom[1]:g}: its picture is left out.")
-        if self.zoom is not None and inside:
-            artifacts.save_figure(trainer, f"{name}_zoom", draw_lr_range(curves, **marks, zoom=self.zoom))
+        if self.zoom is not None:
+            low, high = self.zoom
+            if any(np.isfinite(smoothed[(lrs >= low) & (lrs <= high)]).any() for lrs, _, smoothed in curves):
+                artifacts.save_figure(trainer, f"{name}_zoom", draw_lr_range(curves, **marks, zoom=self.zoom))
+            else:
+                rank_zero_warn(f"no sweep reached the zoom range {low:g} to {high:g}: its picture is not drawn.")
         artifacts.save_page(trainer, name, lr_range_html(curves, **marks))
 
 
 def _own_lr(pl_module: LightningModule) -> tuple[str | None, float | None]:
-    """Under which name a module has its learning rate, as an attribute or a hyper-parameter, and the number."""
+    """Return the name and value of the module's learning rate, an attribute or a hyperparameter."""
     for name in LR_NAMES:
         for value in (getattr(pl_module, name, None), pl_module.hparams.get(name)):
-            if isinstance(value, int | float | Tensor):  # a stranger may have a method of that name
+            if isinstance(value, int | float | Tensor):  # may also be a method of this name
                 return name, float(value)
     return None, None
 

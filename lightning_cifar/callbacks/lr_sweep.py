@@ -1,25 +1,25 @@
-"""One learning-rate sweep on a copy of a LightningModule, which leaves no trace.
+"""A learning-rate sweep on a copy of a LightningModule, without side effects on the training.
 
-What is trained is a copy, by the module's own optimizer, on batches of a loader of its own: the module, its optimizer,
-schedule, gradients and hooks, the trainer, its loggers and the loader's position are not touched at all. What is left
-to restore, on exception too, are the random states, the state of a gradient scaler and the epoch of a shared sampler.
+The copy is trained with its own optimizer on batches of a separate loader. The module, its optimizer, schedule,
+gradients and hooks, the trainer, its loggers and the position of its loader do not change. Random states and the epoch
+of a shared sampler are restored afterwards, also after an exception.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lightning_cifar.callbacks.random_states import random_state_restored
 
 
 def sweep(
@@ -31,35 +31,35 @@ def sweep(
     stop: Callable[[list[float]], bool],
     on_step: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Train a copy for one optimizer step at each learning rate and give the losses.
+    """Train a copy for one optimizer step at each learning rate and return the losses.
 
     Args:
-        trainer: Gives device, precision, accumulation, gradient clipping and data; connected to the module.
-        pl_module: Stays as it is.
-        lrs: Of the first parameter group; the others keep their ratio to it.
-        seed: Chooses the order of the batches and what the network draws.
-        stop: Told the losses so far, whether to end early. All ranks see the same losses.
+        trainer: Trainer connected to the module; defines device, precision, accumulation, gradient clipping and data.
+        pl_module: Module to copy.
+        lrs: Learning rates of the first parameter group; the others keep their ratio to it.
+        seed: Seed of the order of the batches and of the network's random numbers.
+        stop: Decides from the losses so far whether to end early. All ranks have the same losses.
         on_step: Called after each step.
 
     Returns:
-        The loss of each step, at its learning rate, before its update: the mean over the accumulated batches and over
-        the ranks. Not longer than ``lrs``; the last one may be NaN or infinite.
+        The loss of each step at its learning rate, before the update: the mean over the accumulated batches and over
+        the ranks. May be shorter than ``lrs``; the last loss may be NaN or infinite.
 
     Raises:
-        ValueError: If the module optimises manually, has several optimizers or none, cannot be copied, takes an
-            iterator, or there are several training loaders, or no batches.
+        ValueError: If the module uses manual optimization, several optimizers or none, or an iterator, cannot be
+            copied, or there are several training loaders or no batches.
     """
     if not pl_module.automatic_optimization:
-        raise ValueError("the learning-rate range finder needs automatic optimization: this module optimises manually.")
+        raise ValueError("the learning-rate range finder needs automatic optimization: this module optimizes manually.")
     if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
         raise ValueError("the learning-rate range finder needs a training_step that takes a batch, not an iterator.")
     losses: list[float] = []
-    # The fit would do this next. Not inside: it draws random numbers, once, and the fit counts on that.
+    # Outside of the block below: fit would do this next, and it draws random numbers once.
     trainer.fit_loop.setup_data()
     if isinstance(trainer.train_dataloader, list | tuple | Mapping):
         count = len(trainer.train_dataloader)
         raise ValueError(f"the learning-rate range finder needs one training loader, this run has a group of {count}.")
-    with _random_states(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
+    with random_state_restored(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         model = _detached_copy(pl_module)
         model.trainer = trainer
@@ -90,10 +90,10 @@ def sweep(
 
 
 def find_optimizer(configured: Any) -> Optimizer:
-    """The optimizer in what ``configure_optimizers`` gives, in any of Lightning's forms.
+    """Return the optimizer in the result of ``configure_optimizers``, in any of Lightning's formats.
 
     Raises:
-        ValueError: If there is none, or more than one.
+        ValueError: If the result does not contain exactly one optimizer.
     """
     if isinstance(configured, Mapping):
         configured = configured.get("optimizer")
@@ -108,14 +108,14 @@ def find_optimizer(configured: Any) -> Optimizer:
 
 
 def _detached_copy(pl_module: LightningModule) -> LightningModule:
-    """A copy without gradients, trainer and logging, on the same device."""
+    """Copy a module without gradients, trainer and logging, on the same device."""
     trainer = pl_module._trainer
     memo: dict[int, Any] = {} if trainer is None else {id(trainer): None}
     for parameter in pl_module.parameters():
         memo[id(parameter.grad)] = None
     try:
         model = copy.deepcopy(pl_module, memo)
-    except (NotImplementedError, RuntimeError, TypeError) as error:  # a lock, a file, a tensor with a history
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # a lock, a file, a tensor with a graph
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(
@@ -123,7 +123,7 @@ def _detached_copy(pl_module: LightningModule) -> LightningModule:
         ) from error
 
     def ignore(*args: Any, **kwargs: Any) -> None:
-        """A sweep logs nothing."""
+        """Do not log."""
 
     for name in ("log", "log_dict"):
         object.__setattr__(model, name, ignore)
@@ -131,7 +131,7 @@ def _detached_copy(pl_module: LightningModule) -> LightningModule:
 
 
 def _load_momenta(optimizer: Optimizer, trainer: Trainer) -> None:
-    """In the middle of training, go on from the optimizer's state."""
+    """During training, continue with the optimizer's state."""
     running = trainer.optimizers[0] if trainer.optimizers else None
     if running is None or trainer.global_step == 0:
         return
@@ -140,15 +140,15 @@ def _load_momenta(optimizer: Optimizer, trainer: Trainer) -> None:
 
 
 def _group_ratios(optimizer: Optimizer) -> list[float]:
-    """Learning rate of each group at the peak, over that of the first."""
+    """Return the peak learning rate of each group, divided by that of the first."""
     peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     if peaks[0] <= 0:
-        raise ValueError(f"the first parameter group has lr={peaks[0]}: give it a positive one to set the ratios by.")
+        raise ValueError(f"the first parameter group has lr={peaks[0]}: set a positive one, which defines the ratios.")
     return [peak / peaks[0] for peak in peaks]
 
 
 def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, scaler: Any) -> float:
-    """Add the gradients of one batch and give its loss."""
+    """Accumulate the gradients of one batch and return its loss."""
     plugin = trainer.precision_plugin
     batch = trainer.strategy.batch_to_device(plugin.convert_input(batch))
     takes_index = is_param_in_hook_signature(model.training_step, "batch_idx", min_args=2)
@@ -156,7 +156,7 @@ def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, 
         output = model.training_step(*((batch, index) if takes_index else (batch,)))
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
-        raise ValueError("training_step gave no loss: it has to return a tensor, or a dict with the key 'loss'.")
+        raise ValueError("training_step must return the loss as a tensor, or a dict with the key 'loss'.")
     scaled = loss / trainer.accumulate_grad_batches
     (scaled if scaler is None else scaler.scale(scaled)).backward()
     return float(loss.detach())
@@ -191,11 +191,11 @@ def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
 
 
 def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
-    """Batches of the training loader, epoch after epoch, from an iterator of their own."""
+    """Iterate over the training batches, epoch after epoch, with a separate iterator."""
     loader: Any = copy.copy(trainer.train_dataloader)
     if hasattr(loader, "_iterator"):
-        loader._iterator = None  # persistent workers belong to the training
-    epoch = 1_000_003 * (seed + 1)  # none that the training will see
+        loader._iterator = None  # do not use the persistent workers of the training
+    epoch = 1_000_003 * (seed + 1)  # not an epoch of the training
     while True:
         samplers: tuple[Any, Any] = (loader, getattr(loader, "sampler", None))
         for sampler in samplers:
@@ -206,28 +206,13 @@ def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
             yield batch
             count += 1
         if not count:
-            raise ValueError("the training loader gives no batches.")
+            raise ValueError("the training loader returns no batches: check the data and the batch size.")
         epoch += 1
 
 
 @contextmanager
-def _random_states() -> Iterator[None]:
-    """Restore all random states, on exception too, which Lightning's isolate_rng does not."""
-    python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  others' state
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
-        torch.set_rng_state(tensor)
-        if devices is not None:
-            torch.cuda.set_rng_state_all(devices)
-
-
-@contextmanager
 def _shared_state(trainer: Trainer) -> Iterator[None]:
-    """Restore what a copied loader shares with the original: its sampler's epoch and generators."""
+    """Restore the state that a copied loader shares with the original: its sampler's epoch and generators."""
     loader = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)
     batch_sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)

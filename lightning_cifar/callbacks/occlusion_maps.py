@@ -1,4 +1,4 @@
-"""Which parts of fixed images the network's answer rests on, as training goes on."""
+"""Occlusion maps of fixed validation images during training."""
 
 from __future__ import annotations
 
@@ -17,43 +17,46 @@ from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import frame_store, run_folder, save_figure
-from lightning_cifar.callbacks.class_names import class_names
-from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
+from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
+from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
 from lightning_cifar.callbacks.probe import first_forward, read_probe
 from lightning_cifar.files.reading import UnreadableFileError
 
 _NAME = "occlusion_maps"
 _VALUES = {"images", "drops", "titles", "notes", "mistakes", "title", "label", "step"}  # of a sheet
-_FINEST = 0.001  # limit of the finest scale, so that noise does not look like a finding
+_FINEST = 0.001  # smallest limit of the color scale, so that noise is not shown in strong colors
 
 
 class OcclusionMaps(Callback):
-    """Save ``pictures/occlusion_maps/epoch_<n>.png``: how far a class's probability falls where the image is covered.
+    """Save ``pictures/occlusion_maps/epoch_<n>.png``: the drop of a class's probability when a window covers the image.
 
-    A window slides over each of a few validation images, which stay the same for the whole run. One sheet shows the
-    images, the maps laid over them, and the maps, all on one scale centred on zero. Sheets are made at the end of
-    every n-th epoch and of the training; the number counts completed epochs. The values of each sheet are kept in
+    The window slides over a few validation images, which are the same during the whole run. A sheet shows the images,
+    the maps over them, and the maps, with one color scale centered on zero. Sheets are drawn at the end of every n-th
+    epoch and of the training, where n counts completed epochs. The values of the sheets are stored in
     ``pictures/.frames/occlusion_maps/``.
 
-    With the defaults a sheet of 32 x 32 images takes 1,352 forward passes of one image, less than 7 % of an epoch of
-    20,000 images without gradients, and the drawing of it a fifth of a second.
+    With the defaults, a sheet of 32 x 32 images takes 1,352 forward passes of one image, less than 7 % of an epoch of
+    20,000 images without gradients, and 0.2 seconds of drawing.
 
     Args:
-        images: which validation images, counted from the start of the loader.
-        window: side of the square that is covered, in pixels; None is a quarter of the image's shorter side.
-        stride: step of the window in pixels; None is a quarter of the window.
-        fill: what covers, in the space of the normalised image: ``mean`` of the image, its ``blur``, or a number.
+        images: indices of validation images in the loader.
+        window: side of the square window in pixels; None is a quarter of the image's shorter side.
+        stride: stride of the window in pixels; None is a quarter of the window.
+        fill: value of covered pixels, in units of the normalized image: ``mean`` or ``blur`` of the image, or a number.
         every_n_epochs: period of the sheets.
-        mode: ``exact``, or ``fast``, which approximates.
-        target: the class whose probability is watched: the ``true`` one, or the one ``predicted`` at that time. Without
-            labels it is always the predicted one.
-        limit: both ends of the colour scale; larger drops get the colour of the end. None is the largest change in any
-            sheet of the run, rounded up to 1, 2 or 5 times a power of ten. All sheets of a run have the same scale, so
-            that they can be compared: when it grows, the earlier sheets are drawn again.
+        mode: ``exact``, or ``fast`` for an approximation.
+        target: class of the probability: the ``true`` one or the ``predicted`` one. Without labels, it is the predicted
+            class.
+        limit: both ends of the color scale; larger drops get the last color. None is the largest change in all sheets
+            of the run, rounded up to 1, 2 or 5 times a power of ten. All sheets of a run have the same scale: when it
+            grows, the earlier sheets are drawn again.
 
     Raises:
-        ValueError: A number is out of range; at the start of training, if the window does not fit into the images, or
+        ValueError: If a number is out of range; when training starts, if the window does not fit into the images, or
             the module does not map images (N, C, H, W) to logits (N, K).
+
+    Example:
+        >>> trainer = Trainer(callbacks=[OcclusionMaps(images=[0, 1, 2], window=8)])
     """
 
     def __init__(
@@ -69,9 +72,7 @@ class OcclusionMaps(Callback):
     ) -> None:
         if not images or min(images) < 0:
             raise ValueError(f"images (={list(images)}) must be one or more indices, 0 or more")
-        for name, value in (("window", window), ("stride", stride), ("every_n_epochs", every_n_epochs)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} (={value}) must be at least 1")
+        check_minimum(window=window, stride=stride, every_n_epochs=every_n_epochs)
         if not isinstance(fill, str) and not math.isfinite(fill):
             raise ValueError(f"fill (={fill}) must be a finite number, mean or blur")
         if limit is not None and not (math.isfinite(limit) and limit > 0):
@@ -87,16 +88,16 @@ class OcclusionMaps(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            warn_of_twins(trainer, self)
+            warn_of_duplicates(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe, self._drawn = None, trainer.current_epoch
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
             self._probe = read_probe(trainer, self.images, owner=type(self).__name__)
-            self._try(pl_module, *self._probe)
+            self._check(pl_module, *self._probe)
             self._sheets, self._limit = [], self.limit or 0.0
             frame_store(run_folder(trainer), _NAME).keep(trainer.current_epoch + 1)
-            for epoch in range(1, trainer.current_epoch + 1):  # of the run that is resumed
+            for epoch in range(1, trainer.current_epoch + 1):  # sheets of the resumed run
                 sheet = self._read(trainer, epoch)
                 if sheet is not None:
                     self._sheets.append(epoch)
@@ -110,12 +111,12 @@ class OcclusionMaps(Callback):
         if trainer.current_epoch > self._drawn:
             self._draw(trainer, pl_module, trainer.current_epoch)
 
-    def _try(self, module: LightningModule, images: Tensor, labels: Tensor | None) -> None:
-        """Refuse at once what a sheet would refuse after an epoch: a single window tells."""
+    def _check(self, module: LightningModule, images: Tensor, labels: Tensor | None) -> None:
+        """Raise the errors of the first sheet before the first epoch, by means of a single window."""
         if images.shape[1] not in (1, 3):
-            raise ValueError(f"OcclusionMaps draws images of 1 or 3 channels, these have {images.shape[1]}")
+            raise ValueError(f"OcclusionMaps needs images with 1 or 3 channels, these have {images.shape[1]}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the step is too wide by intention
+            warnings.simplefilter("ignore")  # the stride is larger than the window
             window, _ = self._sizes(images)
             try:
                 with first_forward("this callback", module, images):
@@ -124,8 +125,8 @@ class OcclusionMaps(Callback):
                 raise ValueError(f"OcclusionMaps: {error}") from error
         if are_probabilities(_logits(module, images), tolerance=1e-3):
             raise ValueError(
-                f"OcclusionMaps needs logits (N, K), and {type(module).__name__}(images) gives probabilities: let "
-                "forward give what goes into the softmax"
+                f"OcclusionMaps needs logits (N, K), and {type(module).__name__}(images) returns probabilities: let "
+                "forward return the input of the softmax"
             )
 
     def _sizes(self, images: Tensor) -> tuple[int, int]:
@@ -147,12 +148,10 @@ class OcclusionMaps(Callback):
         titles, notes, mistakes = [], [], []
         for i, guess in enumerate(predicted.tolist()):
             true = None if labels is None else int(labels[i])
-            title = f"predicted {_name(names, guess)} {float(best[i]):.2f}"
-            watched = f"map of P({_name(names, int(targets[i]))}), {float(maps.clean[i]):.2f} when uncovered"
-            if true is not None:
-                title = f"true {_name(names, true)}, {title}"
-            titles.append(title)
-            notes.append(watched)
+            prefix = "" if true is None else f"true {label_name(names, true, 'class {}')}, "
+            titles.append(f"{prefix}predicted {label_name(names, guess, 'class {}')} {float(best[i]):.2f}")
+            target = label_name(names, int(targets[i]), "class {}")
+            notes.append(f"map of P({target}), {float(maps.clean[i]):.2f} when uncovered")
             mistakes.append(true not in (None, guess))
         drops = maps.pixels.float().cpu().numpy()
         frame_store(run_folder(trainer), _NAME).write(
@@ -173,7 +172,7 @@ class OcclusionMaps(Callback):
             self._save(trainer, each, images)
 
     def _read(self, trainer: Trainer, epoch: int) -> dict[str, NDArray[np.generic]] | None:
-        """The values of a sheet; None if the file is gone or damaged, or the sheet shows other images."""
+        """Read the values of a sheet; None if the file is missing or damaged, or the sheet shows other images."""
         try:
             sheet = frame_store(run_folder(trainer), _NAME).read(epoch)
         except UnreadableFileError:
@@ -183,38 +182,33 @@ class OcclusionMaps(Callback):
         return sheet
 
     def _save(self, trainer: Trainer, epoch: int, images: Tensor) -> None:
-        """Draw a sheet from its values on the disk."""
-        from lightning_cifar.plots import Occlusion, draw_occlusion_maps, to_displayable
+        """Draw a sheet from its stored values."""
+        from lightning_cifar.plots import Occlusion, draw_occlusion_maps
 
         sheet = self._read(trainer, epoch)
         if sheet is None:
             return
-        data = getattr(trainer, "datamodule", None)
-        shown = to_displayable(images.float().cpu().numpy(), getattr(data, "mean", None), getattr(data, "std", None))
+        shown = displayable(trainer, images.float())
         columns = zip(sheet["titles"].tolist(), sheet["notes"].tolist(), sheet["mistakes"].tolist(), strict=True)
         rows = [
             Occlusion(image, drops, *texts)
             for image, drops, texts in zip(shown, sheet["drops"].astype(np.float32), columns, strict=True)
         ]
-        title = f"{sheet['title']}, colours from {-self._limit:g} to {self._limit:g}"
+        title = f"{sheet['title']}, colors from {-self._limit:g} to {self._limit:g}"
         figure = draw_occlusion_maps(rows, title=title, label=str(sheet["label"]), limit=self._limit)
         save_figure(trainer, f"{_NAME}/epoch_{epoch:03d}", figure, step=int(sheet["step"]))
 
 
 def _round_up(drops: NDArray[np.generic]) -> float:
-    """The largest change, rounded up to 1, 2 or 5 times a power of ten."""
+    """Return the largest change, rounded up to 1, 2 or 5 times a power of ten."""
     largest = np.nanmax(np.abs(drops.astype(np.float64)), initial=_FINEST)
     power = 10.0 ** math.floor(math.log10(largest))
     return float(next(factor * power for factor in (1, 2, 5, 10) if largest <= factor * power * (1 + 1e-9)))
 
 
 def _logits(module: LightningModule, images: Tensor) -> Tensor:
-    """(N, K), in evaluation mode."""
+    """Compute the logits (N, K) in evaluation mode."""
     types = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()]
     with evaluation(module):
         logits: Tensor = module(images.to(types[0] if types else images.dtype))
     return logits
-
-
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if 0 <= label < len(names) else f"class {label}"

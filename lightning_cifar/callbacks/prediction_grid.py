@@ -1,150 +1,83 @@
-"""What the network says of a batch, and the mistakes of which it is most sure."""
+"""Sheets of predicted images, and of the most confident mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.analysis.predictions import Predictions, keep_worst, read_predictions
 from lightning_cifar.artifacts import save_figure, save_table
-from lightning_cifar.callbacks.class_names import class_names
-from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
-from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage, check_minimum
+from lightning_cifar.callbacks.datamodule import class_names, displayable
 from lightning_cifar.callbacks.ranks import gather, places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Stage: TypeAlias = Literal["val", "test"]
 
-_SPLIT = {"val": "validation", "test": "test"}
+class PredictionGrid(EvaluationCallback):
+    """Save two sheets of images with predicted class, its probability and, if it is wrong, the true class.
 
-
-class PredictionGrid(Callback):
-    """Save two sheets of images with predicted class, its probability and, where it is wrong, the true class.
-
-    ``pictures/predictions_<stage>.png`` is the first batch of the validation or test set;
-    ``pictures/mistakes_<stage>.png`` and ``mistakes_<stage>.csv`` are the most confident mistakes of the whole set. No
-    more images than the sheets show are kept while the batches pass. Drawn at the end of ``fit`` (from its last
+    ``pictures/predictions_<stage>.png`` shows the first batch of the validation or test set.
+    ``pictures/mistakes_<stage>.png`` and ``mistakes_<stage>.csv`` contain the most confident mistakes on the whole set.
+    Only the images on the sheets are kept in memory. The sheets are drawn at the end of ``fit`` (from its last
     validation), ``validate`` and ``test``.
 
-    The evaluation step returns the logits (N, K), or probabilities, as a tensor or as ``{"logits": ...}``, and the
-    batch is (images, labels). With several data loaders the first one is shown. The data module's ``class_names``,
-    ``mean`` and ``std`` are used where it has them.
+    The evaluation step returns logits (N, K) or probabilities, as a tensor or as ``{"logits": ...}``. A batch is
+    (images, labels). Only the first of several data loaders is shown. The data module's ``class_names``, ``mean`` and
+    ``std`` are used if it has them.
 
     Args:
-        rows, columns: of the sheets; a smaller batch fills less.
-        every_n_epochs: draw during training too, after the validation of each n-th epoch.
+        rows, columns: of the sheets.
+        every_n_epochs: also draw during training, after the validation of every n-th epoch.
 
     Raises:
-        ValueError: A number is below 1.
+        ValueError: If a number is below 1.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[PredictionGrid(rows=3, columns=6)])
     """
 
     def __init__(self, rows: int = 4, columns: int = 8, every_n_epochs: int | None = None) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"rows (={rows}) and columns (={columns}) must be at least 1")
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs (={every_n_epochs}) must be at least 1, or None for the end only")
+        check_minimum(rows=rows, columns=columns)
         self.rows, self.columns = rows, columns
-        self.every_n_epochs = every_n_epochs
-        self._silent = False
-        self._told: set[str] = set()
-        self._reset()
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._silent = False  # another module may give what the last one did not
-        warn_of_twins(trainer, self)
+        super().__init__(every_n_epochs)
 
     def _reset(self) -> None:
         self._batch: Predictions | None = None
         self._worst: Predictions | None = None
         self._num_classes = 0
         self._gives_probabilities = False
-        self._seen = 0
         self._num_counted: Tensor | int = 0
         self._num_wrong: Tensor | int = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reset()
+    @property
+    def _is_empty(self) -> bool:
+        return self._batch is None
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reset()
+    _only_first_loader = True
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reset()
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not trainer.sanity_checking and dataloader_idx == 0:
-            self._collect("val", trainer, trainer.val_dataloaders, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if dataloader_idx == 0:
-            self._collect("test", trainer, trainer.test_dataloaders, outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._join_ranks(trainer)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._join_ranks(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        if trainer.state.fn == TrainerFn.VALIDATING or (
-            self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        ):
-            self._report("val", trainer)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report("test", trainer)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._batch is None and not self._silent:
-            self._give_up("the fit ended without a validation. Give it validation data, or run validate or test")
-        self._report("val", trainer)
-
-    def _collect(self, stage: Stage, trainer: Trainer, loaders: object, outputs: object, batch: object) -> None:
-        if self._silent:
-            return
+    def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
         parts = _read(outputs, batch)
         if isinstance(parts, str):
-            self._give_up(parts.format(step="validation_step" if stage == "val" else "test_step"))
+            self._disable(parts.format(step="validation_step" if stage == "val" else "test_step"))
             return
         images, logits, labels = parts
         if self._worst is not None and self._worst.images.shape[1:] != images.shape[1:]:
             shapes = [tuple(each.shape[1:]) for each in (self._worst.images, images)]
-            self._give_up(f"images of {shapes[0]} and {shapes[1]} do not go on one sheet: let the data resize them")
+            self._disable(f"images of {shapes[0]} and {shapes[1]} do not fit on one sheet: resize them")
             return
-        if self._batch is None:  # one look an evaluation, since a look waits for the device
+        if self._batch is None:  # only once per evaluation, since the check waits for the device
             self._gives_probabilities = are_probabilities(logits, tolerance=1e-3)
         if self._gives_probabilities:
             logits = logits.log()
-        indices = places(trainer, loader_at(loaders), self._seen, len(labels)).to(labels.device)
-        labels = torch.where(indices < 0, -1, labels.long())  # samples that a sampler repeats count once
+        indices = places(trainer, loader, self._seen, len(labels)).to(labels.device)
+        labels = torch.where(indices < 0, -1, labels.long())  # count samples that a sampler repeats only once
         self._seen += len(labels)
         self._num_classes = logits.shape[1]
         predictions = read_predictions(images, logits, labels, indices)
@@ -156,20 +89,12 @@ class PredictionGrid(Callback):
         self._num_wrong = self._num_wrong + predictions.wrong.sum()
         self._worst = keep_worst(self._worst, predictions, count)
 
-    def _give_up(self, reason: str) -> None:
-        self._reset()
-        self._silent = True
-        if reason not in self._told:
-            self._told.add(reason)
-            rank_zero_warn(f"PredictionGrid shows nothing: {reason}.")
-
-    def _join_ranks(self, trainer: Trainer) -> None:
-        """Each process has seen its share: from here on all know of all mistakes. All ranks take part."""
+    def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size == 1:
             return
         size = self.rows * self.columns
-        own = (_on_cpu(self._batch), _on_cpu(self._worst), int(self._num_counted), int(self._num_wrong))
-        shares = gather(trainer, own)
+        local = (_on_cpu(self._batch), _on_cpu(self._worst), int(self._num_counted), int(self._num_wrong))
+        shares = gather(trainer, local)
         firsts = [batch for batch, _, _, _ in shares if batch is not None]
         if firsts:
             joined = Predictions(*(torch.cat(parts) for parts in zip(*firsts, strict=True)))
@@ -188,14 +113,14 @@ class PredictionGrid(Callback):
         wrong = self._worst.wrong
         worst = Predictions(*(part[wrong] for part in self._worst))
         total, mistakes = int(self._num_counted), int(self._num_wrong)
-        names = _class_names(trainer, self._num_classes)
-        split = _SPLIT[stage]
+        names = class_names(getattr(trainer, "datamodule", None), count=self._num_classes, default="{}")
+        split = SPLITS[stage]
         if not mistakes:
-            headline = f"No mistake: all {total:,} {split} images are right."
+            headline = f"No mistakes: all {total:,} {split} images are classified correctly."
         elif mistakes > len(wrong):
-            headline = f"The {len(wrong)} most confident of {mistakes:,} mistakes among {total:,} {split} images"
+            headline = f"The {len(wrong)} most confident of {mistakes:,} mistakes on {total:,} {split} images"
         else:
-            headline = f"All {mistakes} mistakes among {total:,} {split} images, the most confident first"
+            headline = f"All {mistakes} mistakes on {total:,} {split} images, the most confident first"
         num_wrong = int(self._batch.wrong.sum())
         batch_headline = f"Predictions for {len(self._batch.true)} {split} images, {num_wrong} of them wrong"
         save_figure(trainer, f"predictions_{stage}", self._draw(trainer, self._batch, names, batch_headline))
@@ -210,21 +135,13 @@ class PredictionGrid(Callback):
         save_table(trainer, f"mistakes_{stage}", ("index", "true", "predicted", "probability"), rows)
 
     def _draw(
-        self,
-        trainer: Trainer,
-        predictions: Predictions,
-        names: Sequence[str],
-        title: str,
-        *,
-        numbered: bool = False,
+        self, trainer: Trainer, predictions: Predictions, names: Sequence[str], title: str, *, numbered: bool = False
     ) -> Figure:
-        from lightning_cifar.plots import draw_predictions, to_displayable
+        from lightning_cifar.plots import draw_predictions
 
         shown = Predictions(*(part.cpu() for part in predictions))
-        data = getattr(trainer, "datamodule", None)
-        pixels = shown.images.float() if shown.images.is_floating_point() else shown.images  # NumPy has no bfloat16
         return draw_predictions(
-            to_displayable(pixels.numpy(), getattr(data, "mean", None), getattr(data, "std", None)),
+            displayable(trainer, shown.images),
             [names[label] for label in shown.predicted.tolist()],
             [names[label] for label in shown.true.tolist()],
             shown.probabilities.numpy(),
@@ -235,7 +152,7 @@ class PredictionGrid(Callback):
 
 
 def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str:
-    """Images (N, C, H, W), logits (N, K) and labels (N,), or what is missing."""
+    """Return images (N, C, H, W), logits (N, K) and labels (N,), or a message about what is missing."""
     images, labels = batch[:2] if isinstance(batch, tuple | list) and len(batch) > 1 else (None, None)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         return "a batch must be (images, labels) with images (N, C, H, W), C 1 or 3"
@@ -249,8 +166,3 @@ def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str
 
 def _on_cpu(predictions: Predictions | None) -> Predictions | None:
     return None if predictions is None else Predictions(*(part.cpu() for part in predictions))
-
-
-def _class_names(trainer: Trainer, num_classes: int) -> Sequence[str]:
-    names = class_names(getattr(trainer, "datamodule", None), count=num_classes)
-    return names or [str(index) for index in range(num_classes)]

@@ -1,41 +1,41 @@
-"""Samples that stay the same for the whole run, to look at again and again, and the networks that look at them."""
+"""Fixed validation samples (the probe) on which callbacks run a network during the whole training."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_cifar.callbacks.random_states import random_state_restored
+
 
 def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple[Tensor, Tensor | None]:
-    """Images of the validation set, on the module's device, as the network gets them.
+    """Read images of the validation set on the module's device, as the network receives them.
 
-    The loader is read once more from its start, without moving any random state. With several data loaders the first
-    one is read; with several processes, this one's share.
+    The loader is read from its start without a change of random states. Only the first of several data loaders is
+    read, and only the samples of this process.
 
     Args:
-        trainer: within ``fit`` (from ``on_train_start`` on) or ``validate``.
-        indices: which images, counted from the start of the loader.
-        owner: name of the callback, for its errors.
+        trainer: in ``fit`` (from ``on_train_start`` on) or ``validate``.
+        indices: indices of the images in the loader.
+        owner: name of the callback for error messages.
 
     Returns:
-        Images (len(indices), C, H, W), and labels (len(indices),) where the batch has integer ones.
+        Images (len(indices), C, H, W), and labels (len(indices),) if the batches contain integer labels.
 
     Raises:
-        ValueError: There is no validation loader, its batches do not start with images (N, C, H, W), the images asked
-            for differ in size, or it ends before the highest index.
+        ValueError: If the validation loader is missing or too short, its batches do not start with images
+            (N, C, H, W), or the images differ in size.
     """
     wanted, seen = sorted(set(indices)), 0
     if wanted[0] < 0:
         raise ValueError(f"{owner}: index {wanted[0]} must be 0 or more")
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
-    with _random_state():
-        for batch in _batches(trainer, f"{owner} looks at validation images"):
+    with random_state_restored():
+        for batch in _batches(trainer, f"{owner} needs validation images"):
             images = batch[0] if isinstance(batch, tuple | list) and batch else batch
             if not isinstance(images, Tensor) or images.ndim != 4:
                 raise ValueError(f"{owner} needs batches that start with images (N, C, H, W), these {describe(batch)}")
@@ -51,7 +51,7 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
                 break
     if len(found) < len(wanted):
         raise ValueError(
-            f"{owner}: there is no image {wanted[-1]}, the validation set has {seen}: choose lower indices"
+            f"{owner}: image {wanted[-1]} does not exist, the validation set has {seen}: choose lower indices"
         )
     chosen = [found[index] for index in indices]
     names = [label for _, label in chosen if label is not None]
@@ -60,25 +60,25 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
 
 
 def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Tensor, Tensor | None]:
-    """The first samples of the validation set, images or not, on the module's device; read as :func:`read_probe` does.
+    """Read the first samples of the validation set, of any shape, in the same way as :func:`read_probe`.
 
     Args:
-        trainer: within ``fit`` (from ``on_train_start`` on) or ``validate``.
-        most: how many at most; None is all.
-        owner: name of the callback, for its errors.
+        trainer: in ``fit`` (from ``on_train_start`` on) or ``validate``.
+        most: maximum number of samples; None reads all.
+        owner: name of the callback for error messages.
 
     Returns:
-        Inputs (N, ...), and targets (N, ...) where the batch has a second tensor.
+        Inputs (N, ...), and targets (N, ...) if the batches contain a second tensor.
 
     Raises:
-        ValueError: There is no validation loader, its batches do not start with a tensor or differ in shape, or it is
-            empty.
+        ValueError: If the validation loader is missing or empty, or its batches do not start with a tensor or differ
+            in shape.
     """
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     seen = 0
-    with _random_state():
-        for batch in _batches(trainer, f"{owner} looks at the validation set"):
+    with random_state_restored():
+        for batch in _batches(trainer, f"{owner} needs validation samples"):
             items = batch if isinstance(batch, tuple | list) else [batch]
             if not items or not isinstance(items[0], Tensor) or not items[0].ndim:
                 raise ValueError(f"{owner} needs batches that start with a tensor (N, ...), these {describe(batch)}")
@@ -90,20 +90,20 @@ def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Ten
             if seen == most:
                 break
     if not seen:
-        raise ValueError(f"{owner} looks at the validation set, and it is empty")
-    _check_alike([part.shape[1:] for part in inputs], f"{owner}: ask for {len(inputs[0])} samples, the first batch")
+        raise ValueError(f"{owner} needs validation samples, and the validation set is empty: add some")
+    _check_alike([part.shape[1:] for part in inputs], f"{owner}: use {len(inputs[0])} samples, the first batch")
     alike = len(targets) == len(inputs) and len({part.shape[1:] for part in targets}) == 1
     return torch.cat(inputs), torch.cat(targets) if alike else None
 
 
 def networks_of(pl_module: LightningModule) -> dict[str, nn.Module]:
-    """The networks that are trained together, by name: the module's ``members``, or itself under the name ``""``."""
+    """Return the networks that are trained together by name: the module's ``members``, or ``{"": pl_module}``."""
     members = getattr(pl_module, "members", None)
     return dict(members.items()) if isinstance(members, nn.ModuleDict) and len(members) else {"": pl_module}
 
 
 def forward(trainer: Trainer, network: nn.Module, inputs: Tensor) -> object:
-    """What the network makes of the inputs, in the trainer's precision and in the modes that its layers are in."""
+    """Compute the network's output in the trainer's precision; the modes of the layers are not changed."""
     with trainer.precision_plugin.forward_context():
         output: object = network(trainer.precision_plugin.convert_input(inputs))
     return output
@@ -111,32 +111,31 @@ def forward(trainer: Trainer, network: nn.Module, inputs: Tensor) -> object:
 
 @contextmanager
 def first_forward(owner: str, network: nn.Module, inputs: Tensor | str) -> Iterator[None]:
-    """Around the first forward pass: a network that takes something else is told so.
+    """Convert errors of the first forward pass, such as those of a wrong shape or type, to a clear ValueError.
 
     Args:
-        owner: name of the callback, for the error.
-        network: which is called.
-        inputs: the first part of a validation batch, or the words for something else.
+        owner: name of the callback for the error message.
+        network: the network that is called.
+        inputs: the first part of a validation batch, or a description of other inputs.
 
     Raises:
-        ValueError: In place of whatever the network raised, which stays its cause.
+        ValueError: If the network raises an error, which becomes its cause. ValueErrors are not changed.
     """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError) as error:
-        # Those of a wrong shape or type; ValueErrors speak for themselves.
         what = inputs if isinstance(inputs, str) else f"the first part of a validation batch, {tuple(inputs.shape)}"
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{owner} calls {type(network).__name__} with {what}, and it does not take that: {reason}. "
-            f"Give it a forward that does, or leave {owner} out"
+            f"{owner} cannot call {type(network).__name__} with {what}: {reason}. "
+            f"Implement a forward for these inputs, or remove {owner}"
         ) from error
 
 
 def loader_at(loaders: object, index: int = 0) -> object:
-    """Of a trainer's loaders, which are one, a list or a dict of them, or nothing: the one of that number, or None."""
+    """Return one of the trainer's data loaders (one loader, a list or a dict of them, or None), or None."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     if isinstance(loaders, list | tuple):
@@ -145,48 +144,25 @@ def loader_at(loaders: object, index: int = 0) -> object:
 
 
 def describe(batch: object) -> str:
-    """For an error about batches: what they are, and the remedy."""
+    """Describe a batch for an error message about its format."""
     if isinstance(batch, Mapping):
-        return f"are dicts of {', '.join(map(str, batch))}: let the loader collate (inputs, targets)"
+        return f"are dicts of {', '.join(map(str, batch))}: collate them to (inputs, targets)"
     first = batch[0] if isinstance(batch, tuple | list) and batch else batch
     return f"start with {tuple(first.shape)}" if isinstance(first, Tensor) else f"start with {type(first).__name__}"
 
 
-def step_of(trainer: Trainer, pl_module: LightningModule) -> int:
-    """Training steps so far: of the optimizer, or batches where the module optimizes by itself.
-
-    Such a module may have several optimizers, whose steps the trainer counts one by one.
-    """
-    if pl_module.automatic_optimization:
-        return trainer.global_step
-    processed: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-    return processed
-
-
 def _batches(trainer: Trainer, purpose: str) -> Iterator[object]:
-    """Of the first validation loader, on the module's device."""
+    """Iterate over the batches of the first validation loader on the module's device."""
     loader = loader_at(trainer.val_dataloaders)
     if loader is None:
         limited = trainer.limit_val_batches == 0
-        remedy = "limit_val_batches is 0: let it be more" if limited else "there is no validation loader: add one"
-        raise ValueError(f"{purpose}, and {remedy}")
+        fix = "limit_val_batches is 0: set it to 1 or more" if limited else "the validation loader is missing: add one"
+        raise ValueError(f"{purpose}, and {fix}")
     for batch in loader:  # type: ignore[attr-defined]
         yield trainer.strategy.batch_to_device(batch)
 
 
-def _check_alike(shapes: Sequence[torch.Size], remedy: str) -> None:
+def _check_alike(shapes: Sequence[torch.Size], fix: str) -> None:
     found = list(dict.fromkeys(tuple(shape) for shape in shapes))
     if len(found) > 1:
-        raise ValueError(f"the validation samples differ in shape, {found[0]} and {found[1]}: {remedy}")
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    """Reading a loader may draw: from torch, Python and NumPy. All three return to where they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a stranger's loader may use it
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+        raise ValueError(f"the validation samples differ in shape, {found[0]} and {found[1]}: {fix}")

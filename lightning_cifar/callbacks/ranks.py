@@ -1,4 +1,4 @@
-"""What several processes see of one data set: the places of their samples, and the results of all of them."""
+"""Distributed evaluation: dataset indices of the samples of each process, and results gathered from all processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 def places(trainer: Trainer, loader: object, seen: int, count: int) -> Tensor:
-    """Places in the data set of the next samples of this process.
+    """Return the dataset indices of the next samples of this process.
 
-    Of R processes, process r gets the samples r, r + R, r + 2R, ... of the set, as DistributedSampler deals them out.
+    Of R processes, process r evaluates the samples r, r + R, r + 2R, ..., as in DistributedSampler.
 
     Args:
-        trainer: Its rank and number of processes are used where the loader has no DistributedSampler.
-        loader: The data loader that gave the samples.
-        seen: Samples of this loader that came before, on this process.
-        count: Number of the next samples.
+        trainer: its rank and number of processes are used if the loader has no DistributedSampler.
+        loader: the data loader of the samples.
+        seen: number of samples of this loader that this process has evaluated before.
+        count: number of the next samples.
 
     Returns:
-        int64 (count,) on the CPU; -1 for samples that a DistributedSampler repeats to give each process as many.
+        int64 (count,) on the CPU; -1 for samples that a DistributedSampler repeats for equal shares.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler):  # in predict, Lightning hides it in the batch sampler
@@ -37,7 +37,7 @@ def places(trainer: Trainer, loader: object, seen: int, count: int) -> Tensor:
 
 
 def gather(trainer: Trainer, value: T) -> list[T]:
-    """The values of all processes, by rank. All processes take part."""
+    """Return the values of all processes, by rank. Must be called on all ranks."""
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
         return [value]
     values = [value] * trainer.world_size

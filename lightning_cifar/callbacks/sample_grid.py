@@ -1,4 +1,4 @@
-"""The images that the network gets, on one sheet."""
+"""A sheet of the images that the network receives."""
 
 from __future__ import annotations
 
@@ -6,45 +6,46 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.class_names import class_names
-from lightning_cifar.callbacks.duplicate_callbacks import warn_of_twins
+from lightning_cifar.callbacks.base import BatchCallback, check_minimum
+from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
 from lightning_cifar.callbacks.probe import describe
 
 _HEADLINE = {
-    "train": "training images as the network gets them",
+    "train": "training images as the network receives them",
     "val": "validation images",
     "test": "test images",
 }
 
 
-class SampleGrid(Callback):
-    """Save ``pictures/samples_<stage>.png`` from the first batch of training, of validation and of the test.
+class SampleGrid(BatchCallback):
+    """Save ``pictures/samples_<stage>.png`` from the first batch of training, validation and test.
 
-    The batch is the one that the hooks hand over, after augmentation and on its way into the network: no further batch
-    is drawn, and no random state moves. The data module's ``mean`` and ``std`` undo the normalisation where it has
-    them, and its ``class_names`` are the titles.
+    The picture shows the batch that the hooks receive, after augmentation; no additional batch is loaded, and no random
+    state changes. The data module's ``mean`` and ``std`` undo the normalization, and its ``class_names`` are the
+    titles, if it has them.
 
     Args:
-        rows, columns: of the sheet; a smaller batch fills less.
+        rows, columns: of the sheet.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[SampleGrid(rows=2)])
     """
 
     def __init__(self, rows: int = 4, columns: int = 8) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"rows (={rows}) and columns (={columns}) must be at least 1")
-        self.rows = rows
-        self.columns = columns
-        self._done: set[str] = set()
-        self._silent = False
-        self._told = False
+        check_minimum(rows=rows, columns=columns)
+        self.rows, self.columns = rows, columns
+        super().__init__()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._done, self._silent = set(), False
-        warn_of_twins(trainer, self)
+        self._done: set[str] = set()
+        super().setup(trainer, pl_module, stage)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._show("train", trainer, batch)
@@ -61,31 +62,22 @@ class SampleGrid(Callback):
         self._show("test", trainer, batch)
 
     def _show(self, stage: Literal["train", "val", "test"], trainer: Trainer, batch: object) -> None:
-        if stage in self._done or self._silent:
+        if stage in self._done or self._disabled:
             return
         self._done.add(stage)
         if not trainer.is_global_zero:
             return
         images = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-            self._silent = True
-            if not self._told:
-                self._told = True
-                rank_zero_warn(
-                    "SampleGrid shows nothing: a batch must be (images, labels) with images (N, C, H, W), C 1 or 3, "
-                    f"these {describe(batch)}."
-                )
+            wanted = "(images, labels) with images (N, C, H, W), C 1 or 3"
+            self._disable(f"a batch must be {wanted}, these {describe(batch)}")
             return
-        from lightning_cifar.plots import draw_image_grid, to_displayable
+        from lightning_cifar.plots import draw_image_grid
 
         count = self.rows * self.columns
-        data = getattr(trainer, "datamodule", None)
-        pixels = images[:count].detach().cpu()
-        if pixels.is_floating_point():
-            pixels = pixels.float()  # NumPy has no bfloat16
         figure = draw_image_grid(
-            to_displayable(pixels.numpy(), getattr(data, "mean", None), getattr(data, "std", None)),
-            _titles(batch, count, class_names(data)),
+            displayable(trainer, images[:count].detach()),
+            _titles(batch, count, class_names(getattr(trainer, "datamodule", None))),
             columns=self.columns,
             suptitle=_HEADLINE[stage],
         )
@@ -93,8 +85,8 @@ class SampleGrid(Callback):
 
 
 def _titles(batch: object, count: int, names: Sequence[str]) -> list[str] | None:
-    """Names of the labels (N,), or their numbers; None where the batch has no integer labels."""
+    """Return the names or numbers of the labels (N,); None if the batch does not contain integer labels."""
     labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         return None
-    return [names[label] if 0 <= label < len(names) else str(label) for label in labels[:count].tolist()]
+    return [label_name(names, label) for label in labels[:count].tolist()]

@@ -1,4 +1,4 @@
-"""Snapshots of activations: what is kept of each, and the table, panels and histograms that are made of them."""
+"""Snapshots of activations, and the table, plot panels and logged histograms made from them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ HEADER = (
     *("step", "mode", "network", "layer", "side", "values", "mean", "std", "min", "max"),
     *("zero_share", "silent_share", "kept_share", "not_finite", "probe_loss"),
 )
-# Bins of a logged histogram: each costs TensorBoard's writer a microsecond, and its page shows thirty.
+# Bins of a logged histogram: each takes TensorBoard's writer a microsecond, and its page shows thirty.
 _MOST_LOGGED = 60
 
 
 class Snapshot(NamedTuple):
-    """What was seen after a training step."""
+    """Activations after a training step."""
 
     step: int
     losses: dict[str, float]
-    """Of each network on the probe; NaN where it is not known how to compute one."""
+    """Loss of each network on the probe; NaN if it cannot be computed."""
     layers: dict[tuple[Mode, str, str], LayerSummary]
     """By mode, network and layer."""
 
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
         return layer.before if tap.side == "input" else layer.after
 
     def pack(self) -> dict[str, Any]:
-        """As plain values and tensors, which a checkpoint may hold."""
+        """Convert to plain values and tensors, which a checkpoint can contain."""
         layers = [[*key, _pack(found.before), _pack(found.after)] for key, found in self.layers.items()]
         return {"step": self.step, "losses": dict(self.losses), "layers": layers}
 
@@ -65,11 +65,11 @@ def _unpack(packed: list[Any]) -> Summary:
 
 
 def table_rows(snapshots: Sequence[Snapshot], dropouts: set[tuple[str, str]]) -> Iterator[list[object]]:
-    """Under :data:`HEADER`. Numbers have seven digits, as float32 does, and what does not exist is empty.
+    """Return the rows of a table with the columns :data:`HEADER`; missing values are empty.
 
     Args:
         snapshots: in order.
-        dropouts: networks and layers for which a share of kept values has a meaning.
+        dropouts: (network, layer) of the dropout layers, which have a share of kept values.
     """
     for snapshot in snapshots:
         for (mode, network, layer), found in snapshot.layers.items():
@@ -82,20 +82,20 @@ def table_rows(snapshots: Sequence[Snapshot], dropouts: set[tuple[str, str]]) ->
 
 
 def only_mode(modes: Sequence[Mode]) -> str:
-    """For a heading; with more than one, the panels tell them apart."""
+    """Return the mode for a heading if there is only one; otherwise the panels name their modes."""
     return f", {MODE_WORDS[modes[0]]}" if len(modes) == 1 else ""
 
 
 def density_panels(
     snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], share: float
 ) -> list[DensityPanel]:
-    """One for each mode and place, each with an axis for all snapshots.
+    """Make a panel for each mode and place, with one axis for all snapshots.
 
     Args:
         snapshots: in order.
-        places: what to look at.
-        modes: likewise.
-        share: of the values of each snapshot that may lie beyond either end of the axis.
+        places: layers and sides to show.
+        modes: modes to show.
+        share: share of the values of each snapshot that may lie beyond either end of the axis.
     """
     from lightning_cifar.plots import DensityCurve, DensityPanel
 
@@ -119,7 +119,7 @@ def density_panels(
 def moment_panels(
     snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], dropouts: set[tuple[str, str]]
 ) -> list[MomentPanel]:
-    """One for each place, its modes together."""
+    """Make a panel for each place, with all modes."""
     from lightning_cifar.plots import MomentCurve, MomentPanel
 
     panels = []
@@ -149,7 +149,7 @@ def moment_panels(
 
 
 def log_histograms(experiment: object, tag: str, summary: Summary, step: int) -> None:
-    """To what takes histograms: as counts, or as values at the middles of the bins. Others are left alone."""
+    """Log a histogram if the logger supports it, as counts or as values at the centers of the bins."""
     add_counts = getattr(experiment, "add_histogram_raw", None)
     add_values = getattr(experiment, "add_histogram", None)
     if add_counts is None and add_values is None:
@@ -178,6 +178,6 @@ def log_histograms(experiment: object, tag: str, summary: Summary, step: int) ->
 
 
 def _note(zeros: float, outside: float) -> str:
-    """What a density leaves out."""
+    """Describe the values that a density does not contain."""
     parts = [f"without the {100 * zeros:.3g} % exact zeros"] if zeros >= 0.001 else []
     return ", ".join([*parts, f"{100 * outside:.2g} % outside"] if outside >= 0.001 else parts)

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging (Izmailov et al., 1803.05407)."""
+"""Stochastic weight averaging (Izmailov et al., arXiv:1803.05407)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 
 class SWAWeightAveraging(WeightAveraging):
-    """Averages the weights at the ends of the last epochs, at a constant learning rate.
+    """Average the weights at the ends of the last epochs, with a constant learning rate.
 
-    From the first average on, what is validated, saved in checkpoints, tested and exported is the average; training
-    continues with its own weights. The number of epochs and the schedule before the averaging are unchanged. Unlike
-    the paper, the running statistics of batch normalisation are averaged too, and not computed anew.
+    After the first average, the averaged weights are validated, saved in checkpoints, tested and exported; training
+    continues with the current weights. The number of epochs and the schedule before the averaging do not change. Unlike
+    in the paper (Izmailov et al., arXiv:1803.05407), the running statistics of batch normalization are averaged too,
+    not recomputed.
 
-    Lightning's StochasticWeightAveraging sets the average after the last checkpoint is written, and trains an epoch
-    more than asked for when there is batch normalisation.
+    Lightning's StochasticWeightAveraging sets the average after the last checkpoint is written, and trains an
+    additional epoch for networks with batch normalization.
 
     Args:
-        start: Share of the training after which averaging begins.
-        lr: Learning rate while averaging, in place of the schedule; None keeps the schedule.
-        device: Where the average is kept; None is the device of the network.
+        start: Fraction of the training after which averaging starts.
+        lr: Learning rate while averaging; None keeps the schedule.
+        device: Device of the average; None uses the device of the network.
 
     Raises:
         ValueError: If a value is out of range.
+
+    Example:
+        >>> trainer = Trainer(max_epochs=20, callbacks=[SWAWeightAveraging(start=0.8)])
     """
 
     def __init__(self, start: float = 0.75, lr: float | None = 0.01, device: str | None = None) -> None:
@@ -40,12 +44,12 @@ class SWAWeightAveraging(WeightAveraging):
 
     @property
     def averages(self) -> bool:
-        """Whether there is an average."""
+        """Whether an average exists."""
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-            raise ValueError("SWAWeightAveraging needs an end: set trainer.max_epochs or max_steps.")
+            raise ValueError("SWAWeightAveraging needs a limit: set trainer.max_epochs or max_steps.")
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -57,7 +61,7 @@ class SWAWeightAveraging(WeightAveraging):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Before the validation of the epoch, which is to see the average with this epoch in it.
+        # Before the validation of the epoch, which uses the average that includes this epoch.
         ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
         if ends and self._is_late(trainer) and trainer.global_step > self._latest_update_step:
             assert self._average_model is not None
@@ -71,7 +75,7 @@ class SWAWeightAveraging(WeightAveraging):
         if self.averages:
             super().on_train_end(trainer, pl_module)
         else:
-            rank_zero_warn("SWAWeightAveraging averaged nothing: the training ended before its start.")
+            rank_zero_warn("SWAWeightAveraging averaged nothing: the training ended before the averaging started.")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averages and trainer.state.fn == TrainerFn.FITTING:
@@ -90,7 +94,7 @@ class SWAWeightAveraging(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _is_late(self, trainer: Trainer) -> bool:
-        """Whether this epoch, or this step where steps are the limit, belongs to the averaged part."""
+        """Return whether this epoch (or step, if steps are the limit) belongs to the averaged part."""
         if trainer.max_steps > 0:
             return trainer.global_step >= self.start * trainer.max_steps
         assert trainer.max_epochs is not None

@@ -10,23 +10,30 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_cifar.callbacks.base import check_minimum
+
 
 class Throughput(Callback):
     """Show ``images/s`` over the last steps on the progress bar, and log ``train/images_per_s`` for each epoch.
 
-    The time is that of the training loop with its loading of data; validation and whatever follows an epoch are taken
-    out. The images of all ranks count. A GPU is waited for once an epoch and before a validation, never in a step, so
-    the number on the bar is that of the steps launched, which a full queue soon holds to those that are done.
+    The time includes the training loop and the loading of data, but not validation and other work between epochs. The
+    images of all ranks count. The GPU is synchronized once per epoch and before a validation, but not in a step: the
+    progress bar counts launched steps, which are soon limited by the GPU's full queue.
 
     Args:
-        window: steps over which the number on the bar is taken.
-        refresh_seconds: the bar gets a new number at most this often. Reaching its metrics takes about as long as a
-            ``log`` call, too much for every step.
+        window: number of steps of the moving average on the progress bar.
+        refresh_seconds: minimum time between two updates of the progress bar; an update takes about as long as a
+            ``log`` call.
+
+    Raises:
+        ValueError: If ``window`` is below 1.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[Throughput(window=100)])
     """
 
     def __init__(self, window: int = 50, refresh_seconds: float = 0.5) -> None:
-        if window < 1:
-            raise ValueError(f"window (={window}) must be at least 1 step")
+        check_minimum(window=window)
         self.refresh_seconds = refresh_seconds
         self._marks: deque[tuple[float, int]] = deque(maxlen=window + 1)
         self._images = 0
@@ -37,7 +44,7 @@ class Throughput(Callback):
 
     @property
     def images_per_s(self) -> float:
-        """Over the window, of all ranks; 0 before the first step."""
+        """Images per second over the window, of all ranks; 0 before the first step."""
         return _rate(self._marks[0], self._marks[-1]) if self._marks else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,7 +59,7 @@ class Throughput(Callback):
         self._epoch_start = (self._clock(), self._images)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        self._resume()  # after a validation in the middle of an epoch
+        self._resume()  # after a validation within the epoch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -69,12 +76,12 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause(pl_module)
         rate = _rate(self._epoch_start, (self._clock(), self._images))
-        # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero
-        # alone, and would wait there for the others for ever.
+        # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero only,
+        # which would wait for the other ranks without end.
         pl_module.log("train/images_per_s", rate, sync_dist=False)
 
     def _clock(self) -> float:
-        """Seconds of training so far; stands still during a pause."""
+        """Return the seconds of training so far, without pauses."""
         return (time.perf_counter() if self._paused_at is None else self._paused_at) - self._excluded
 
     def _pause(self, pl_module: LightningModule) -> None:
@@ -92,7 +99,7 @@ class Throughput(Callback):
         self._refreshed_at = time.perf_counter()
         bar = trainer.progress_bar_callback
         if bar is not None and getattr(bar, "is_enabled", True):
-            # Text, since a number is shown with decimals by one bar and as 1.23e+4 by the other.
+            # Text, since the bars format a number differently, as 12300.000 or 1.23e+4.
             trainer.progress_bar_metrics["images/s"] = f"{self.images_per_s:,.0f}"  # type: ignore[assignment]
 
 
@@ -102,7 +109,7 @@ def _rate(start: tuple[float, int], end: tuple[float, int]) -> float:
 
 
 def _count_images(batch: object) -> int:
-    """Length of the first tensor in a batch."""
+    """Return the length of the first tensor in a batch."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else 0
     items = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()

@@ -20,7 +20,7 @@ _EXPECTED = (
     # num_val 0 turns the validation off.
     "Total length of `list` across ranks is zero",
     # The same; the callback is one of the defaults.
-    "ClassAccuracy reports nothing: the fit ended without a validation",
+    "ClassAccuracy is disabled: fit ended without a validation",
     # A run that starts from a checkpoint has a new folder.
     "The dirpath has changed",
     # The callback replaces the schedule by one that is stepped each epoch.

@@ -1,4 +1,4 @@
-"""Studies: a training choice, repeated over seeds, and whether the difference is real.
+"""Studies: training configurations repeated over seeds, with confidence intervals of their differences.
 
-``spec`` reads what to compare, ``executors`` run it, ``results`` reads run folders, ``report`` tells what came out.
+``spec`` reads a study, ``jobs`` lists its runs, ``local`` and ``ray_executor`` run them, ``report`` evaluates them.
 """

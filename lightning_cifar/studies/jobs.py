@@ -1,11 +1,11 @@
-"""The runs of a study: one folder each, in a known state, and the work of one of them.
+"""The runs of a study, their folders and states.
 
-FOLDER/study.json                what is compared; another study is refused
+FOLDER/study.json                arms, metric, mode and baseline; a different study is rejected
 FOLDER/about.json                question, target, seeds, order of the arms, and the command: for the report
-FOLDER/<arm>/config.yaml         the arm's whole configuration
-FOLDER/<arm>/seed-0/             a run folder like any other
-FOLDER/<arm>/seed-0/done.json    written last: the run ended, and how
-FOLDER/<arm>/seed-0.log          what it printed
+FOLDER/<arm>/config.yaml         complete configuration of the arm
+FOLDER/<arm>/seed-0/             run folder
+FOLDER/<arm>/seed-0/done.json    final state of the run, written last
+FOLDER/<arm>/seed-0.log          output of the run
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
 
 
 class DoneRecord(TypedDict):
-    """Content of done.json, as far as it is read."""
+    """Keys of done.json that are read."""
 
     state: Literal["done", "diverged", "failed"]
     error: NotRequired[str]
 
 
 class StudyRecord(TypedDict):
-    """Content of study.json, as far as it is read."""
+    """Keys of study.json that are read."""
 
     name: NotRequired[str]
     arms: dict[str, dict[str, Any]]
@@ -48,7 +48,7 @@ class StudyRecord(TypedDict):
 
 
 class AboutRecord(TypedDict):
-    """Content of about.json, as far as it is read."""
+    """Keys of about.json that are read."""
 
     arms: NotRequired[list[str]]
     seeds: NotRequired[list[int]]
@@ -59,7 +59,7 @@ class AboutRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a study: everything that a worker, here or on another machine, needs to know."""
+    """One run of a study, with all information that a worker on any machine needs."""
 
     arm: str
     seed: int
@@ -79,7 +79,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     epoch: int
     max_epochs: int
@@ -87,10 +87,10 @@ class Progress:
 
 
 def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
-    """The jobs of a study, seed by seed, arm by arm; nothing is written.
+    """List the jobs of a study by seed, then by arm, without writing anything.
 
     Raises:
-        UsageError: The folder belongs to another study, is something else, or holds links that lead elsewhere.
+        UsageError: If the folder belongs to another study, is not a study's folder, or contains links to other folders.
     """
     marker = folder / STUDY
     if os.path.lexists(marker):
@@ -98,9 +98,9 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
         if (held := read_text(marker)) != study.to_json():
             changed = changes(held, study.to_json())
             what = f"another study ({changed})" if changed else "another study"
-            raise UsageError(f"{folder} holds {what}: pass another --out, or undo the change.")
+            raise UsageError(f"{folder} contains {what}: pass another --out, or undo the change.")
     elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} exists and is not a study's folder: pass another --out.")
+        raise UsageError(f"{folder} exists and is not the folder of a study: pass another --out.")
     jobs = []
     for seed in study.seeds:
         for arm in study.arms:
@@ -110,7 +110,7 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
 
 
 def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
-    """Make the study's folder, or accept that of the same study, and list its jobs.
+    """Create the folder of the study, or use that of the same study, and list its jobs.
 
     Raises:
         UsageError: See :func:`list_jobs`.
@@ -124,10 +124,10 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
 
 
 def state_of(job: Job) -> State:
-    """How a run ended, from what is on disk alone.
+    """Read the state of a run from its folder.
 
     Raises:
-        UnreadableFileError: done.json holds something else than a run writes.
+        UnreadableFileError: If done.json has another format.
     """
     held = _read_done(job)
     if held is None:
@@ -136,13 +136,13 @@ def state_of(job: Job) -> State:
 
 
 def error_of(job: Job) -> str:
-    """Why a run failed, in one line; empty where it did not."""
+    """Return the error of a failed run in one line, or an empty string."""
     held = _read_done(job)
     return "" if held is None else held.get("error", "")
 
 
 def _read_done(job: Job) -> DoneRecord | None:
-    """None where it is missing, or was cut off by a power cut."""
+    """Read done.json; None if it is missing or truncated, for example by a power failure."""
     try:
         return read_json(job.path / DONE, DoneRecord)
     except (MissingFileError, BrokenFileError):
@@ -150,12 +150,12 @@ def _read_done(job: Job) -> DoneRecord | None:
 
 
 def redirect_output(path: Path) -> None:
-    """Send what this process prints, and the libraries below Python too, to the end of a file."""
+    """Append the output of this process, including that of C libraries, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open_own(path, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)
     for text in (sys.stdout, sys.stderr):
-        if isinstance(text, io.TextIOWrapper):  # a file shows every character, whatever the terminal can
+        if isinstance(text, io.TextIOWrapper):  # independent of the terminal's encoding
             text.reconfigure(encoding="utf-8", errors="backslashreplace")

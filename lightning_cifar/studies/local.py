@@ -1,4 +1,4 @@
-"""Runs in processes of this machine: each forked from one that has loaded everything, so that a start costs little."""
+"""Runs in local processes, forked from a process that has imported all libraries, so that a run starts fast."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ Watcher = Callable[[Job, State | Progress | str | None], None]
 
 
 def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
-    """Do the jobs, ``num_jobs`` at a time.
+    """Run the jobs, ``num_jobs`` at the same time.
 
     Args:
-        jobs: in their order.
-        num_jobs: processes at a time.
-        watch: is told of a job that starts (None), its progress, why it broke off, and the state in which it ended.
+        jobs: jobs in their order.
+        num_jobs: number of processes.
+        watch: called when a job starts (with None), for its progress, its error, and its final state.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after all processes have ended.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after all processes have ended.
     """
-    # A server that has imported all there is, and forks itself: a run starts without the seconds of an import, and
-    # takes nothing over from the run before.
+    # The fork server imports everything once: a run starts without seconds of imports, in a new process.
     context = mp.get_context("forkserver")
-    # The last two are what a run would import as it starts to log, and at its first picture.
+    # A run would import the last two when it starts to log and at its first picture.
     context.set_forkserver_preload(["lightning_cifar.studies.run", "torch.utils.tensorboard", "matplotlib.figure"])
     waiting = list(jobs)
     running: dict[int, tuple[Job, mp.process.BaseProcess, Connection]] = {}
@@ -71,11 +70,11 @@ def _drain(pipe: Connection, job: Job, watch: Watcher) -> None:
         while pipe.poll():
             watch(job, pipe.recv())
     except (EOFError, OSError):
-        pass  # the process ended; its state on disk tells how
+        pass  # the process ended; its state is on disk
 
 
 def _end(processes: Sequence[mp.process.BaseProcess]) -> None:
-    """Ask, then insist."""
+    """Terminate the processes, and kill those that do not end within 5 seconds."""
     for process in processes:
         process.terminate()
     limit = time.monotonic() + 5
@@ -88,9 +87,9 @@ def _end(processes: Sequence[mp.process.BaseProcess]) -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: the children, and the server that forks them, leave it to us.
+    """Block Ctrl-C for processes that start inside, which inherit this; here it is delivered afterwards.
 
-    They inherit what is blocked. Here it waits until the block is over, and is not lost.
+    Ctrl-C reaches all processes of a terminal, but only this one must handle it, not the workers and their fork server.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -101,7 +100,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_noted() -> Iterator[list[type[KeyboardInterrupt]]]:
-    """A list that Ctrl-C and SIGTERM fill. An exception would come at any moment, also where Python swallows it."""
+    """Collect Ctrl-C and SIGTERM in a list. An exception could be raised at any point, also where Python ignores it."""
     noted: list[type[KeyboardInterrupt]] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -121,17 +120,17 @@ def _worker(job: Job, pipe: Connection) -> None:
     redirect_output(job.log)
     os.environ.pop("LIGHTNING_CIFAR_RUN_DIR", None)
 
-    def say(progress: Progress) -> None:
-        with suppress(OSError):  # nobody listens any more
+    def send(progress: Progress) -> None:
+        with suppress(OSError):  # the study has ended
             pipe.send(progress)
 
-    from lightning_cifar.studies.run import work  # loads torch, which the process above does without
+    from lightning_cifar.studies.run import work  # imports torch, which the parent process does not need
 
     try:
-        work(job, say)
-    except KeyboardInterrupt:  # the study ends its runs; each is continued later
+        work(job, send)
+    except KeyboardInterrupt:  # the study ended; the run can be resumed
         pass
-    except OSError as error:  # there is no room for the record either: only the study can still say why
+    except OSError as error:  # the record could not be written, for example on a full disk: only the study can report
         with suppress(OSError):
             pipe.send(one_line(error))
     pipe.close()
@@ -139,7 +138,7 @@ def _worker(job: Job, pipe: Connection) -> None:
 
 
 def _die_with_parent() -> None:
-    """A killed study must not leave runs behind that write into folders which its successor continues."""
+    """End this run if the study is killed, so that it does not write to a folder that the next study resumes."""
     parent = mp.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""A run of a study: a ``fit`` like any other, watched."""
+"""A run of a study: a ``fit`` whose progress and times are recorded."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ HEADER = "epoch,step,seconds"
 
 
 class Watch(Callback):
-    """Say after each epoch how far the run is, and note the time: cumulative over all parts of a broken run."""
+    """Report the progress and record the time after each epoch, cumulative over all parts of a resumed run."""
 
-    def __init__(self, job: Job, say: Callable[[Progress], None]) -> None:
-        self.job, self.say = job, say
+    def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
+        self.job, self.report = job, report
         self.rows: list[str] = []
         self.before = 0.0
         self.start = time.monotonic()
@@ -54,7 +54,7 @@ class Watch(Callback):
             write_atomically(self.job.path / TIMES, text.encode())
         value = trainer.callback_metrics.get(self.job.metric)
         epochs = trainer.max_epochs or 0
-        self.say(Progress(trainer.current_epoch + 1, epochs, math.nan if value is None else float(value)))
+        self.report(Progress(trainer.current_epoch + 1, epochs, math.nan if value is None else float(value)))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
@@ -64,11 +64,11 @@ class Watch(Callback):
 
 
 class StudyRunCLI(RunCLI):
-    """A ``fit`` that is watched, without a progress bar: many runs share one terminal.
+    """A ``fit`` with a :class:`Watch` and without a progress bar, since many runs share one terminal.
 
     Args:
         *run: See :class:`RunCLI`.
-        watch: The callback that watches.
+        watch: The additional callback.
     """
 
     def __init__(self, *run: Any, watch: Watch) -> None:
@@ -104,13 +104,13 @@ def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
 
 
 def check(arguments: Arguments) -> pl.LightningDataModule:
-    """Refuse a ``fit`` that could not start, without starting it; its data as they are before they are prepared.
+    """Check that a ``fit`` can start, without starting it, and return its data module before ``prepare_data``.
 
     Raises:
-        UsageError: In the words of the command line.
+        UsageError: If an argument is invalid.
     """
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # seed and devices, which each run tells in its log
+    logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:
         built: pl.LightningDataModule = CheckCLI.start(arguments).datamodule
         return built
@@ -119,10 +119,10 @@ def check(arguments: Arguments) -> pl.LightningDataModule:
 
 
 def work(job: Job, say: Callable[[Progress], None]) -> State:
-    """Do a job in this process, or continue it where it broke; the result is on disk.
+    """Run or resume a job in this process, and write its result to done.json.
 
-    A run whose loss is not a finite number in the end has diverged: a result, not an error. A mistake that stops the
-    run makes it failed; it is tried again when the study is started again.
+    A run whose final loss is not finite has the state "diverged", which is a result. A run that ends with an error has
+    the state "failed", and is run again when the study is started again.
     """
     torch.set_num_threads(job.threads)
     start = time.monotonic()
@@ -131,11 +131,11 @@ def work(job: Job, say: Callable[[Progress], None]) -> State:
         metrics = run_job(job, say)
         value = metrics.get(job.metric, math.nan)
         if job.metric not in metrics:
-            raise UsageError(f"there is no metric {job.metric!r}.{did_you_mean(job.metric, metrics)}")
+            raise UsageError(f"the metric {job.metric!r} is not logged.{did_you_mean(job.metric, metrics)}")
         loss = metrics.get("train/loss", value)
         state, error = ("done" if math.isfinite(value) and math.isfinite(loss) else "diverged"), ""
     except Exception as problem:
-        # Whatever a run dies of, the others go on, and the table says it.
+        # Any error ends only this run, and is shown in the table.
         metrics, state, error = {}, "failed", f"{one_line(problem) or type(problem).__name__}"[:400]
         traceback.print_exc()
     record: dict[str, Any] = {"state": state, "seconds": round(time.monotonic() - start, 2), "metrics": metrics}
@@ -146,7 +146,7 @@ def work(job: Job, say: Callable[[Progress], None]) -> State:
 
 
 def arguments_of(job: Job) -> Arguments:
-    """The command line of a job: a fresh run, or one that goes on. What cannot go on is removed and begun anew."""
+    """Return the command line that resumes a job or starts it; a run folder that cannot be resumed is removed."""
     study = job.path.parents[1]
     inside(study, job.path.relative_to(study))
     if state_of(job) == "failed":

@@ -1,4 +1,4 @@
-"""What a study compares: a base configuration, named arms that override parts of it, seeds and a metric. No torch."""
+"""Specification of a study: a base configuration, arms that override parts of it, seeds and a metric. No torch."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
 
 @dataclass(frozen=True)
 class Study:
-    """One question, asked of several arms with the same seeds.
+    """A comparison of several arms with the same seeds.
 
     Attributes:
-        name: of the study, and of its folder.
-        question: in words, for the report.
+        name: name of the study and of its folder.
+        question: question that the study answers, for the report.
         arms: name -> complete configuration of a ``fit``, without its seed.
-        overrides: name -> what the arm says beyond the base, by dotted key.
-        seeds: of the runs of every arm.
+        overrides: name -> settings of the arm that differ from the base, by dotted key.
+        seeds: seeds of the runs of every arm.
         metric: column of metrics.csv that is compared.
-        mode: whether a higher or a lower value of it is better.
-        target: value whose reaching is timed; None for none.
-        baseline: the arm that the others are compared with.
+        mode: whether a higher or a lower value is better.
+        target: value for which the time until it is reached is measured; may be None.
+        baseline: arm with which the others are compared.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Study:
     baseline: str
 
     def to_json(self) -> str:
-        """All of it as text, equal for equal studies whatever the seeds: more seeds are the same study."""
+        """Return a text that identifies the study; it does not contain the seeds, which may be extended."""
         held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
 
     def about(self) -> Config:
-        """What a report says of it beyond that: what may change without making it another study, and the order."""
+        """Return further information for a report, which may change without making it another study."""
         held = ("question", "target", "overrides")
         return {"arms": list(self.arms), "seeds": list(self.seeds)} | {key: getattr(self, key) for key in held}
 
 
 def changes(before: str, now: str, most: int = 3) -> str:
-    """What differs between two studies as text (see :meth:`Study.to_json`); empty where that cannot be told.
+    """Describe the difference between two results of :meth:`Study.to_json`; empty if one cannot be read.
 
     >>> changes('{"arms": {"a": {"lr": 1}}, "mode": "max"}', '{"arms": {"a": {"lr": 2}}, "mode": "max"}')
     'arms.a.lr was 1 and is 2'
@@ -71,12 +71,12 @@ def changes(before: str, now: str, most: int = 3) -> str:
     except (ValueError, RecursionError):
         return ""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    told = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names[:most]]
-    return "; ".join(told) + (f"; and {len(names) - most} more" if len(names) > most else "")
+    parts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names[:most]]
+    return "; ".join(parts) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
 def _leaves(value: object, name: str = "") -> dict[str, str]:
-    """Nested settings by dotted key, as one reads them on the command line: without ``init_args``."""
+    """Return nested settings by dotted key, as on the command line, without ``init_args``."""
     if not isinstance(value, dict) or not value:
         return {name: json.dumps(value)}
     found: dict[str, str] = {}
@@ -89,20 +89,19 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     """Read a study from YAML.
 
     Args:
-        path: of the file; ``base`` in it may be a path, seen from the file's folder, or a list of paths.
-        seeds: a number that takes the place of the file's.
-        settings: dotted keys and values that are put into the base.
+        path: path of the file; its key ``base`` may be a path relative to the file's folder, or a list of paths.
+        seeds: number of seeds; replaces that of the file.
+        settings: dotted keys and values that override the base.
 
     Raises:
-        UsageError: The file is not a study; the message names the key and the fix.
+        UsageError: If the file is not a valid study.
     """
     path = Path(find_config(path.as_posix()))
     content = _read_yaml(path)
     for key in content:
         if key not in _KEYS:
-            raise UsageError(
-                f"{path}: there is no key {key!r}.{did_you_mean(str(key), _KEYS)} There are {', '.join(_KEYS)}."
-            )
+            hint = did_you_mean(str(key), _KEYS)
+            raise UsageError(f"{path}: {key!r} is not a key of a study.{hint} The keys are {', '.join(_KEYS)}.")
     base = _merge(_base(path, content.get("base")), dict(settings), "--set")
     overrides = _overrides(path, content)
     arms = {name: _merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
@@ -136,15 +135,13 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
 def _read_yaml(path: Path) -> Config:
     if not path.is_file():
         hint = did_you_mean(path.as_posix(), list_configs())
-        raise UsageError(
-            f"there is no file {path}: the studies that come with the package are in configs/studies.{hint}"
-        )
+        raise UsageError(f"the file {path} does not exist: the studies of the package are in configs/studies.{hint}")
     return read_configuration(path)
 
 
 def _base(path: Path, given: object) -> Config:
     if given is None:
-        raise UsageError(f"{path}: base is missing: the configuration that all arms share, or a path of one.")
+        raise UsageError(f"{path}: base is missing: add the common configuration of all arms, or its path.")
     parts = given if isinstance(given, list) else [given]
     base: Config = {}
     for part in parts:
@@ -153,21 +150,21 @@ def _base(path: Path, given: object) -> Config:
             raise UsageError(f"{path}: base (={part}) must be settings, a path, or a list of them.")
         base = _merge(base, _flatten(config), f"{path}: base")
     if "model" not in base or "data" not in base:
-        raise UsageError(f"{path}: base must name a model and data, with class_path.")
-    base.pop("seed_everything", None)  # the seeds are the study's
+        raise UsageError(f"{path}: base must contain model and data, with class_path.")
+    base.pop("seed_everything", None)  # replaced by the seeds of the study
     return base
 
 
 def _overrides(path: Path, content: Config) -> dict[str, Config]:
-    """Dotted keys of each arm; a grid's arms are named by their values."""
+    """Return the dotted keys of each arm; the arms of a grid are named by their values."""
     if ("arms" in content) == ("grid" in content):
-        raise UsageError(f"{path}: give arms (names with their settings), or a grid (settings with lists of values).")
+        raise UsageError(f"{path}: add arms (names with their settings) or a grid (settings with lists of values).")
     if "grid" in content:
         grid = content["grid"]
         if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
-            raise UsageError(f"{path}: grid must hold keys with lists of values, such as model.lr: [0.01, 0.1].")
+            raise UsageError(f"{path}: grid must contain keys with lists of values, such as model.lr: [0.01, 0.1].")
         if math.prod(map(len, grid.values())) > _MOST:
-            raise UsageError(f"{path}: grid stands for more than {_MOST:,} arms: name fewer values.")
+            raise UsageError(f"{path}: grid has more than {_MOST:,} arms: use fewer values.")
         grid = {str(key): values for key, values in grid.items()}
         named = {}
         for values in itertools.product(*grid.values()):
@@ -175,51 +172,49 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
             named[" ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in pairs.items())] = pairs
         return named
     arms = content["arms"]
-    if isinstance(arms, str):  # those of another study, on another base
+    if isinstance(arms, str):  # the arms of another study
         other = path.parent / expand_user(arms)
         arms = _read_yaml(other).get("arms")
     if not isinstance(arms, dict) or not arms:
-        raise UsageError(f"{path}: arms must hold names with their settings, or be the path of a study that has them.")
+        raise UsageError(f"{path}: arms must contain names with their settings, or be the path of a study with arms.")
     for name, given in arms.items():
         if not isinstance(given, dict) or not given:
-            raise UsageError(
-                f"{path}: arm {name} overrides nothing: write what it stands for, such as model.schedule: constant."
-            )
+            raise UsageError(f"{path}: arm {name} is empty: add its settings, such as model.schedule: constant.")
     return {_name(path, name): _flatten(given) for name, given in arms.items()}
 
 
 def _merge(base: Config, overrides: Mapping[str, Any], where: str) -> Config:
-    """The base with dotted keys put in. ``model.lr`` is short for ``model.init_args.lr``, as on the command line.
+    """Override settings of the base by dotted keys. ``model.lr`` is short for ``model.init_args.lr``.
 
-    A class that is named anew starts without the arguments of the class before: same names may mean other things.
+    A new class starts without the arguments of the previous class, since the same name may have another meaning.
     """
     config = copy.deepcopy(base)
     # Classes first, then their arguments.
     for key in sorted(overrides, key=lambda key: (key.count("."), not key.endswith("class_path"))):
         value = overrides[key]
-        words = key.split(".")
-        if words[0] not in _SECTIONS:
-            raise UsageError(f"{where}: there is no setting {key!r}.{did_you_mean(words[0], _SECTIONS)}")
-        if words[0] in ("model", "data"):
-            section = config.setdefault(words[0], {})
-            if words[1:] in ([], ["class_path"]):
-                config[words[0]] = {"class_path": value, "init_args": {}}
+        parts = key.split(".")
+        if parts[0] not in _SECTIONS:
+            raise UsageError(f"{where}: the setting {key!r} does not exist.{did_you_mean(parts[0], _SECTIONS)}")
+        if parts[0] in ("model", "data"):
+            section = config.setdefault(parts[0], {})
+            if parts[1:] in ([], ["class_path"]):
+                config[parts[0]] = {"class_path": value, "init_args": {}}
                 continue
-            if words[1] != "init_args":
-                words.insert(1, "init_args")
+            if parts[1] != "init_args":
+                parts.insert(1, "init_args")
             if "class_path" not in section:
-                raise UsageError(f"{where}: {key} has no class to go to: name {words[0]}.class_path first.")
-        place = config
-        for word in words[:-1]:
-            place = place.setdefault(word, {})
-            if not isinstance(place, dict):
-                raise UsageError(f"{where}: {key} does not fit: {word} holds {place!r}.")
-        place[words[-1]] = copy.deepcopy(value)
+                raise UsageError(f"{where}: {key} needs a class: set {parts[0]}.class_path.")
+        section = config
+        for part in parts[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UsageError(f"{where}: {key} cannot be set: {part} is {section!r}, not a section.")
+        section[parts[-1]] = copy.deepcopy(value)
     return config
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Config:
-    """Nested settings by dotted key, down to the arguments of model, data and trainer; what they hold stays whole."""
+    """Return settings by dotted key, down to the arguments of model, data and trainer, which are not flattened."""
     flat: Config = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -245,18 +240,19 @@ def _seeds(path: Path, given: object) -> tuple[int, ...]:
         raise UsageError(f"{path}: seeds (={given}) must be at most {_MOST:,}.")
     numbers = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if not isinstance(numbers, list) or not all(isinstance(seed, int) and seed >= 0 for seed in numbers):
-        raise UsageError(f"{path}: seeds (={given}) must be a number of seeds, or a list of them.")
+        raise UsageError(f"{path}: seeds (={given}) must be a number of seeds, or a list of seeds.")
     if not numbers:
-        raise UsageError(f"{path}: seeds (={given}) must be at least 1; from 2 on there are intervals.")
+        raise UsageError(f"{path}: seeds (={given}) must be at least 1; intervals need at least 2.")
     if len(set(numbers)) < len(numbers):
-        raise UsageError(f"{path}: seeds (={given}) names a seed twice.")
+        raise UsageError(f"{path}: seeds (={given}) contains a seed twice.")
     return tuple(numbers)
 
 
 def _name(path: Path, given: object) -> str:
     name = str(given)
     if not re.fullmatch(r"[\w+=.,-][\w+=., -]*", name) or name.startswith("."):
-        raise UsageError(f"{path}: the name {name!r} becomes a folder: use letters, digits, and + - = . , _ or spaces.")
+        hint = "use letters, digits, + - = . , _ or spaces"
+        raise UsageError(f"{path}: the name {name!r} is not a valid folder name: {hint}.")
     return name
 
 

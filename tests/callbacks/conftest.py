@@ -1,4 +1,4 @@
-"""A stranger's module and data: nothing here comes from the package."""
+"""A user's module and data, without classes of the package."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StrangeData(LightningDataModule):
     train_dataloader = val_dataloader = test_dataloader = loader
 
 
-class Stranger(LightningModule):
+class ExternalModule(LightningModule):
     """Logits are the channel means times a weight that training does not move: lr is 0."""
 
     def __init__(self, returns: Callable[[Tensor], object] = lambda logits: {"logits": logits}) -> None:
@@ -77,8 +77,8 @@ def data() -> StrangeData:
 
 
 @pytest.fixture
-def make_module() -> type[Stranger]:
-    return Stranger
+def make_module() -> type[ExternalModule]:
+    return ExternalModule
 
 
 @pytest.fixture

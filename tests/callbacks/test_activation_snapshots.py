@@ -45,7 +45,7 @@ def network(*, norm: bool = True, dropout: float = 0.25) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(40, 2))
 
 
-class Stranger(LightningModule):
+class ExternalModule(LightningModule):
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -72,7 +72,7 @@ class Together(LightningModule):
         self.automatic_optimization = False
         networks = networks or (network(norm=False, dropout=0), network(dropout=0))
         self.members = nn.ModuleDict(
-            {name: Stranger(net) for name, net in zip(("plain", "normed"), networks, strict=True)}
+            {name: ExternalModule(net) for name, net in zip(("plain", "normed"), networks, strict=True)}
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -104,7 +104,7 @@ def fit(make_trainer: MakeTrainer, callback: Any, module: LightningModule | None
     callbacks = [callback] if callback is not None else []
     trainer = make_trainer(*callbacks, **({"max_epochs": 2} | kwargs))
     torch.manual_seed(5)
-    trainer.fit(Stranger() if module is None else module, Vectors(), Vectors())
+    trainer.fit(ExternalModule() if module is None else module, Vectors(), Vectors())
     return trainer
 
 
@@ -138,7 +138,7 @@ def test_pictures_and_table(make_trainer: MakeTrainer, tmp_path: Path) -> None:
 
 
 def test_batch_norm_normalises_the_probe_in_training_mode(make_trainer: MakeTrainer) -> None:
-    module = Stranger()
+    module = ExternalModule()
     callback = ActivationSnapshots("net.1", every_n_steps=4, modes=["train"])
     fit(make_trainer, callback, module)
     norm = module.net[1]
@@ -153,7 +153,7 @@ def test_batch_norm_normalises_the_probe_in_training_mode(make_trainer: MakeTrai
 
 @pytest.mark.parametrize("modes", [("train", "eval"), ("eval", "train")])
 def test_the_loss_of_the_probe_is_that_of_evaluation_mode(make_trainer: MakeTrainer, modes: Any) -> None:
-    module = Stranger()
+    module = ExternalModule()
     callback = ActivationSnapshots(modes=modes, num_samples=24)
     fit(make_trainer, callback, module)
     data = Vectors()
@@ -166,7 +166,7 @@ def test_the_loss_of_the_probe_is_that_of_evaluation_mode(make_trainer: MakeTrai
 def test_the_training_does_not_notice(make_trainer: MakeTrainer) -> None:
     results = []
     for callback in (None, ActivationSnapshots(every_n_steps=1, modes=("eval", "train"), num_samples=7)):
-        for module in (Stranger(), Together(network(norm=False), network())):
+        for module in (ExternalModule(), Together(network(norm=False), network())):
             fit(make_trainer, callback, module)
             results.append((module.state_dict(), torch.get_rng_state()))
     for (plain, plain_random), (watched, watched_random) in zip(results[:2], results[2:], strict=True):
@@ -210,7 +210,7 @@ def test_pairs_by_name_and_other_targets(make_trainer: MakeTrainer, tmp_path: Pa
 
 
 def test_accumulated_batches_are_no_steps(make_trainer: MakeTrainer) -> None:
-    module, callback = Stranger(), ActivationSnapshots(every_n_steps=1, num_samples=23)
+    module, callback = ExternalModule(), ActivationSnapshots(every_n_steps=1, num_samples=23)
     looks = []
     module.net.register_forward_hook(lambda _, given, __: looks.append(len(given[0])))
     fit(make_trainer, callback, module, accumulate_grad_batches=2)
@@ -232,8 +232,8 @@ def resume(make_trainer: MakeTrainer, folder: Path, first: ActivationSnapshots, 
         saver = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
         return make_trainer(callback, saver, max_epochs=epochs, enable_checkpointing=True)
 
-    trainer(first, 2).fit(Stranger(), Vectors(), Vectors())
-    trainer(second, 3).fit(Stranger(), Vectors(), Vectors(), ckpt_path=folder / "last.ckpt", weights_only=True)
+    trainer(first, 2).fit(ExternalModule(), Vectors(), Vectors())
+    trainer(second, 3).fit(ExternalModule(), Vectors(), Vectors(), ckpt_path=folder / "last.ckpt", weights_only=True)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
@@ -283,7 +283,7 @@ def test_after_an_exception_all_is_as_before(make_trainer: MakeTrainer, mode: An
 
     net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), Bomb(), nn.Linear(3, 2))
     net[2].eval()  # an own choice of the user
-    module = Stranger(net)
+    module = ExternalModule(net)
     seen: list[Any] = []
 
     class Watch(ActivationSnapshots):
@@ -308,7 +308,7 @@ def test_after_an_exception_all_is_as_before(make_trainer: MakeTrainer, mode: An
 
 @pytest.mark.usefixtures("draws")
 def test_an_interrupted_training_leaves_its_pictures(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    class Stops(Stranger):
+    class Stops(ExternalModule):
         def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
             if self.global_step == 5:
                 raise RuntimeError("stop")
@@ -352,14 +352,14 @@ def test_another_rank_looks_with_the_others_and_draws_nothing(
 @pytest.mark.usefixtures("draws")
 def test_nothing_in_fast_dev_run(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     callback = ActivationSnapshots("no such layer")
-    make_trainer(callback, fast_dev_run=True).fit(Stranger(), Vectors(), Vectors())
+    make_trainer(callback, fast_dev_run=True).fit(ExternalModule(), Vectors(), Vectors())
     assert not callback.snapshots
     assert not list(tmp_path.rglob("*.*"))
 
 
 @pytest.mark.usefixtures("draws")
 def test_a_broken_network_is_drawn_too(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    module = Stranger()
+    module = ExternalModule()
     with torch.no_grad():
         module.net[0].weight.fill_(torch.nan)
     fit(make_trainer, ActivationSnapshots(), module, max_epochs=1)
@@ -391,13 +391,13 @@ def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["net.9"], r"Stranger has no layer 'net.9': did you mean net\."),
+        (["net.9"], r"ExternalModule has no layer 'net.9': did you mean net\."),
         ({"plain": "net.0"}, "there is one network: give a plain list"),
-        (["idle"], "layer idle of Stranger did not run on the probe"),
+        (["idle"], "layer idle of ExternalModule does not run on the probe"),
     ],
 )
 def test_layers_that_cannot_be_watched(make_trainer: MakeTrainer, layers: str | Sequence[str], message: str) -> None:
-    module = Stranger()
+    module = ExternalModule()
     module.idle = nn.ReLU()
     with pytest.raises(ValueError, match=message):
         fit(make_trainer, ActivationSnapshots(layers), module)
@@ -406,18 +406,18 @@ def test_layers_that_cannot_be_watched(make_trainer: MakeTrainer, layers: str | 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_without_validation_data(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(ActivationSnapshots())
-    with pytest.raises(ValueError, match="there is no validation loader"):
-        trainer.fit(Stranger(), Vectors())
+    with pytest.raises(ValueError, match="the validation loader is missing: add one"):
+        trainer.fit(ExternalModule(), Vectors())
 
 
 def test_a_probe_larger_than_the_data(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(ValueError, match=r"num_samples \(=25\) is more than the 24 validation samples"):
+    with pytest.raises(ValueError, match=r"num_samples \(=25\) must be at most 24, the validation samples"):
         fit(make_trainer, ActivationSnapshots(num_samples=25))
 
 
 @pytest.mark.parametrize("layers", [None, "net.1", "net._orig_mod.1"])
 def test_a_network_that_was_compiled_is_watched_like_before(make_trainer: MakeTrainer, layers: str | None) -> None:
-    class Compiled(Stranger):
+    class Compiled(ExternalModule):
         def __init__(self, compiles: bool) -> None:
             super().__init__()
             self.net = torch.compile(self.net, backend="eager") if compiles else self.net

@@ -97,8 +97,8 @@ def test_validate_and_test_do_not_mix(
     assert read(tmp_path / "confusion_val.csv") == read(tmp_path / "confusion_test.csv") == CONFUSION
     printed = capsys.readouterr().out
     assert printed.isascii()
-    assert "validation: 63.64 % of 11 images are right" in printed
-    assert "test: 63.64 % of 11 images are right" in printed
+    assert "validation: 63.64 % of 11 correct" in printed
+    assert "test: 63.64 % of 11 correct" in printed
     (dog, _) = (line for line in printed.splitlines() if line.startswith("| dog"))
     assert [cell.strip() for cell in dog.strip("|").split("|")] == ["dog", "3", "33.33", "50.00", "cat (66.7 %)"]
 
@@ -150,7 +150,7 @@ def test_another_rank_writes_and_prints_nothing(
 ) -> None:
     make_trainer(ClassAccuracy(every_n_epochs=1)).fit(make_module(), data)
     assert files_in(tmp_path) == set()
-    assert "images are right" not in capsys.readouterr().out
+    assert "correct" not in capsys.readouterr().out
 
 
 def test_fast_dev_run_writes_nothing(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:

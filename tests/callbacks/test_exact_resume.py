@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cifar.callbacks.exact_resume import ExactResume, _restore_table, random_state, set_random_state
+from lightning_cifar.callbacks.exact_resume import ExactResume, _restore_table
+from lightning_cifar.callbacks.random_states import random_state, set_random_state
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",

@@ -272,11 +272,11 @@ def test_mistakes_are_told_before_the_training(data: Any, make_trainer: MakeTrai
         fit(FeatureMaps(layers=["con"]))
     with pytest.raises(ValueError, match=r"layer 'head' gives \(1, 3\), which are no maps"):
         fit(FeatureMaps(layers=["head"]))
-    with pytest.raises(ValueError, match="there is no image 11"):
+    with pytest.raises(ValueError, match="image 11 does not exist"):
         fit(FeatureMaps(images=[11]))
-    with pytest.raises(ValueError, match="Stranger has no convolution: name the layers"):
+    with pytest.raises(ValueError, match="ExternalModule has no convolution: name the layers"):
         fit(FeatureMaps(), make_module())
-    with pytest.raises(ValueError, match=r"Stranger cannot be called as model\(images\)"):
+    with pytest.raises(ValueError, match=r"ExternalModule cannot be called as model\(images\)"):
         fit(FeatureMaps(layers=["layer"]), make_module())
 
 

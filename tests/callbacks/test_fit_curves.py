@@ -43,7 +43,7 @@ def network(dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16), nn.Dropout(dropout), nn.ReLU(), nn.Linear(16, 1))
 
 
-class Stranger(LightningModule):
+class ExternalModule(LightningModule):
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
         self.net = network() if net is None else net
@@ -65,7 +65,7 @@ class Together(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.members = nn.ModuleDict({"plain": Stranger(network()), "dropped": Stranger(network(0.5))})
+        self.members = nn.ModuleDict({"plain": ExternalModule(network()), "dropped": ExternalModule(network(0.5))})
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         for member, optimizer in zip(self.members.values(), self.optimizers(), strict=True):
@@ -95,7 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
 def fit(make_trainer: MakeTrainer, callback: Any, module: LightningModule | None = None, **kwargs: Any) -> None:
     trainer = make_trainer(*([callback] if callback else []), **({"max_epochs": 2} | kwargs))
     torch.manual_seed(5)
-    trainer.fit(Stranger() if module is None else module, Points(), Points(seed=1))
+    trainer.fit(ExternalModule() if module is None else module, Points(), Points(seed=1))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -127,7 +127,7 @@ def test_pictures_and_table(make_trainer: MakeTrainer, tmp_path: Path) -> None:
 
 
 def test_curves_are_those_of_evaluation_mode(make_trainer: MakeTrainer) -> None:
-    module = Stranger(network(0.5))
+    module = ExternalModule(network(0.5))
     callback = FitCurves(every_n_steps=4, num_places=50)
     fit(make_trainer, callback, module)
     assert [snapshot.step for snapshot in callback.snapshots] == [0, 4, 6]
@@ -139,7 +139,7 @@ def test_curves_are_those_of_evaluation_mode(make_trainer: MakeTrainer) -> None:
 
 
 def test_the_band_is_that_of_dropout_alone(make_trainer: MakeTrainer) -> None:
-    module = Stranger(network(0.5))
+    module = ExternalModule(network(0.5))
     callback = FitCurves(every_n_steps=100, mc_samples=4000, num_places=3)
     fit(make_trainer, callback, module)
     band = callback.snapshots[-1].fits[""].band
@@ -163,7 +163,7 @@ def test_networks_without_dropout_have_no_band(make_trainer: MakeTrainer) -> Non
 
 
 def test_the_masks_are_the_same_each_time(make_trainer: MakeTrainer) -> None:
-    module = Stranger(network(0.5))
+    module = ExternalModule(network(0.5))
     module.configure_optimizers = lambda: None  # type: ignore[method-assign]  # so that nothing else moves
     module.net[1] = nn.Identity()
     callback = FitCurves(every_n_steps=1, mc_samples=3)
@@ -185,7 +185,7 @@ def test_the_masks_are_the_same_each_time(make_trainer: MakeTrainer) -> None:
 def test_the_training_does_not_notice(make_trainer: MakeTrainer) -> None:
     results = []
     for callback in (None, FitCurves(every_n_steps=1, mc_samples=7)):
-        for module in (Stranger(network(0.5)), Together()):
+        for module in (ExternalModule(network(0.5)), Together()):
             fit(make_trainer, callback, module)
             results.append((module.state_dict(), torch.get_rng_state()))
     for (plain, plain_random), (watched, watched_random) in zip(results[:2], results[2:], strict=True):
@@ -213,7 +213,7 @@ def test_after_an_exception_all_is_as_before(make_trainer: MakeTrainer) -> None:
             random.append(torch.get_rng_state())
 
     with pytest.raises(KeyError, match="bomb"):
-        fit(make_trainer, Watch(mc_samples=3), Stranger(net))
+        fit(make_trainer, Watch(mc_samples=3), ExternalModule(net))
     assert all(layer.training for layer in net.modules())
     assert torch.equal(*random)
     assert torch.is_grad_enabled()
@@ -229,7 +229,7 @@ def test_what_is_drawn_is_what_was_seen(
         FitCurves, "_picture", lambda self, snapshots: drawn.append(original(self, snapshots)) or drawn[-1]
     )
     callback = FitCurves(mc_samples=4)
-    fit(make_trainer, callback, Stranger(network(0.5)), max_epochs=5)
+    fit(make_trainer, callback, ExternalModule(network(0.5)), max_epochs=5)
     spread = callback.snapshots[-1].fits[""].band
     last = drawn[0].curves[0]
     np.testing.assert_allclose(np.asarray(last.high) - np.asarray(last.low), 4 * spread[1][None], rtol=1e-4)
@@ -282,7 +282,7 @@ def test_another_rank_keeps_and_writes_nothing(make_trainer: MakeTrainer, tmp_pa
 
 @pytest.mark.usefixtures("draws")
 def test_nothing_in_fast_dev_run(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    make_trainer(FitCurves(), fast_dev_run=True).fit(Stranger(), Points(), Points())
+    make_trainer(FitCurves(), fast_dev_run=True).fit(ExternalModule(), Points(), Points())
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -307,10 +307,10 @@ def test_what_is_no_curve_is_refused(make_trainer: MakeTrainer) -> None:
         make_trainer(FitCurves(**arguments)).fit(module, train, val)
 
     with pytest.raises(ValueError, match=r"x \(N, 1\) and y \(N, 1\), these are \(12, 2\) and \(12, 2\)"):
-        attempt(Stranger(), Points(), Points(width=2, batches=1))
+        attempt(ExternalModule(), Points(), Points(width=2, batches=1))
     with pytest.raises(ValueError, match=r"these are \(4, 2\) and \(4, 2\)"):
-        attempt(Stranger(), Points(width=2), Points())
-    with pytest.raises(ValueError, match=r"Stranger makes \(212, 3\) of \(212, 1\)"):
-        attempt(Stranger(nn.Linear(1, 3)), Points(), Points())
-    with pytest.raises(ValueError, match=r"mc_samples \(=9\) asks for dropout, and no network has any"):
-        attempt(Stranger(nn.Linear(1, 1)), Points(), Points(), mc_samples=9)
+        attempt(ExternalModule(), Points(width=2), Points())
+    with pytest.raises(ValueError, match=r"ExternalModule maps \(212, 1\) to \(212, 3\)"):
+        attempt(ExternalModule(nn.Linear(1, 3)), Points(), Points())
+    with pytest.raises(ValueError, match=r"mc_samples \(=9\) needs dropout, and no network has it"):
+        attempt(ExternalModule(nn.Linear(1, 1)), Points(), Points(), mc_samples=9)

@@ -41,7 +41,7 @@ class NotingSGD(torch.optim.SGD):
         return super().step(closure)
 
 
-class Stranger(pl.LightningModule):
+class ExternalModule(pl.LightningModule):
     """Shares nothing with the package: BatchNorm, dropout, two groups of parameters."""
 
     def __init__(self, kind: str = "sgd", fail_at: int | None = None, nan_at: int | None = None) -> None:
@@ -136,7 +136,7 @@ def test_nothing_changes_before_and_in_the_middle_of_training(
     kind: str, kwargs: dict[str, Any], tmp_path: Path
 ) -> None:
     finder = Guarded(num_steps=12, num_sweeps=2, milestones=[2])
-    make_trainer(tmp_path, finder, **kwargs).fit(Stranger(kind), loader())
+    make_trainer(tmp_path, finder, **kwargs).fit(ExternalModule(kind), loader())
     assert finder.num_checks == 2
     assert (tmp_path / "lr_range_epoch_2.csv").exists()
 
@@ -145,7 +145,7 @@ def test_nothing_changes_before_and_in_the_middle_of_training(
 def test_a_fit_after_a_sweep_equals_a_fit_without(kind: str, tmp_path: Path) -> None:
     def weights(*callbacks: pl.Callback) -> Tensor:
         pl.seed_everything(3)
-        model = Stranger(kind)
+        model = ExternalModule(kind)
         make_trainer(tmp_path, *callbacks).fit(model, loader())
         return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
@@ -155,13 +155,13 @@ def test_a_fit_after_a_sweep_equals_a_fit_without(kind: str, tmp_path: Path) -> 
 def test_an_exception_inside_leaves_everything_as_it_was(tmp_path: Path) -> None:
     finder = Guarded(num_steps=20)
     with pytest.raises(RuntimeError, match="a fault in the step"):
-        make_trainer(tmp_path, finder).fit(Stranger(fail_at=5), loader())
+        make_trainer(tmp_path, finder).fit(ExternalModule(fail_at=5), loader())
     assert finder.num_checks == 1
 
 
 def test_a_nan_ends_the_sweep_with_a_message(tmp_path: Path) -> None:
     finder = Guarded(num_steps=40, num_sweeps=1, stop_factor=None)
-    model = Stranger(nan_at=35)
+    model = ExternalModule(nan_at=35)
     with pytest.warns(UserWarning, match="the loss was not finite in 1 of 1 sweeps"):
         make_trainer(tmp_path, finder, max_epochs=0).fit(model, loader())
     assert len(finder.sweeps[0].losses) == 35
@@ -169,7 +169,7 @@ def test_a_nan_ends_the_sweep_with_a_message(tmp_path: Path) -> None:
     assert model.calls == 0
 
 
-class Rising(Stranger):
+class Rising(ExternalModule):
     """Learns nothing: its loss is 1 until the rate is 1, and grows from there on."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -200,7 +200,7 @@ def test_exactly_the_asked_steps_at_exactly_the_asked_rates(
     STEPS.clear()
     finder = LRRangeFinder(1e-3, 1.0, num_steps=25, num_sweeps=1, stop_factor=None)
     trainer = make_trainer(tmp_path, finder, accumulate_grad_batches=accumulate, **limits)
-    trainer.fit(Stranger(), loader(24))  # three batches: many short epochs
+    trainer.fit(ExternalModule(), loader(24))  # three batches: many short epochs
     rates = [step[0] for step in STEPS[:25]]
     assert rates[0] == 1e-3
     assert rates[-1] == 1.0
@@ -211,7 +211,7 @@ def test_exactly_the_asked_steps_at_exactly_the_asked_rates(
 def test_groups_keep_their_ratio(tmp_path: Path) -> None:
     STEPS.clear()
     make_trainer(tmp_path, LRRangeFinder(num_steps=12, num_sweeps=1, stop_factor=None)).fit(
-        Stranger("groups"), loader()
+        ExternalModule("groups"), loader()
     )
     assert all(second == pytest.approx(10 * first) for first, second in STEPS[:12])
 
@@ -237,7 +237,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_batches(tmp_path: Path) -> None
     assert losses(4, 10) == pytest.approx(single.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("model", [LeNet(lr=0.3, schedule="linear"), Stranger()], ids=["ours", "stranger"])
+@pytest.mark.parametrize("model", [LeNet(lr=0.3, schedule="linear"), ExternalModule()], ids=["ours", "external"])
 def test_the_found_rate_is_the_peak(model: pl.LightningModule, tmp_path: Path) -> None:
     finder = LRRangeFinder(1e-3, 1.0, num_steps=20, apply=True)
     data: Any = loader()
@@ -260,7 +260,7 @@ def test_the_found_rate_is_the_peak(model: pl.LightningModule, tmp_path: Path) -
 
 
 def test_files_are_written(tmp_path: Path) -> None:
-    make_trainer(tmp_path, LRRangeFinder(num_steps=20, zoom=[1e-3, 1e-1]), max_epochs=1).fit(Stranger(), loader())
+    make_trainer(tmp_path, LRRangeFinder(num_steps=20, zoom=[1e-3, 1e-1]), max_epochs=1).fit(ExternalModule(), loader())
     for name in ("lr_range.csv", "lr_range.html", "pictures/lr_range.png", "pictures/lr_range_zoom.png"):
         assert (tmp_path / name).stat().st_size > 0
     lines = (tmp_path / "lr_range.csv").read_text().splitlines()
@@ -276,7 +276,10 @@ def test_files_are_written(tmp_path: Path) -> None:
         ({"num_steps": 9}, r"num_steps \(=9\)"),
         ({"num_sweeps": 0}, r"num_sweeps \(=0\)"),
         ({"stop_factor": 1.0}, r"stop_factor \(=1.0\)"),
-        ({"zoom": [1e-6, 1.0]}, r"zoom \(=\[1e-06, 1.0\]\) must be two rising learning rates within 0.0001 to 10"),
+        (
+            {"zoom": [1e-6, 1.0]},
+            r"zoom \(=\[1e-06, 1.0\]\) must be two increasing learning rates between 0.0001 and 10",
+        ),
         ({"zoom": [1.0, 0.1]}, r"zoom"),
         ({"milestones": [0]}, r"milestones \(=\[0\]\)"),
     ],
@@ -286,14 +289,14 @@ def test_bad_settings_are_named(kwargs: dict[str, Any], message: str) -> None:
         LRRangeFinder(**kwargs)
 
 
-class Manual(Stranger):
+class Manual(ExternalModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
 
 
 def test_manual_optimization_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="this module optimises manually"):
+    with pytest.raises(ValueError, match="this module optimizes manually"):
         make_trainer(tmp_path, LRRangeFinder()).fit(Manual(), loader())
 
 
@@ -316,7 +319,7 @@ def test_an_optimizer_is_found_in_every_form() -> None:
 
 def test_an_empty_loader_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    trainer.fit(Stranger(), loader())
+    trainer.fit(ExternalModule(), loader())
 
     class Empty:
         def __iter__(self) -> Any:
@@ -324,7 +327,7 @@ def test_an_empty_loader_is_refused(tmp_path: Path) -> None:
 
     trainer.fit_loop._combined_loader.flattened = [Empty()]  # type: ignore[union-attr]
     trainer.fit_loop._combined_loader._iterables = Empty()  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="gives no batches"):
+    with pytest.raises(ValueError, match="returns no batches"):
         sweep(trainer, trainer.lightning_module, [0.1] * 10, seed=0, stop=lambda losses: False)
 
 

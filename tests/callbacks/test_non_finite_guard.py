@@ -1,4 +1,4 @@
-"""A loss or gradient that is not a finite number never reaches the weights."""
+"""A loss or gradient that is not finite does not change the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Net(pl.LightningModule):
-    """Its loss or a gradient is spoilt at chosen steps."""
+    """Its loss or a gradient is not finite at chosen steps."""
 
     def __init__(self, bad: dict[int, str], batch_norm: bool = False) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ def test_a_good_step_ends_the_row(tmp_path: Path) -> None:
     assert guard.num_skipped == 6
 
 
-def test_spoilt_running_statistics_cannot_be_skipped(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match=r"cannot be skipped: network\.1\.running_mean is spoilt"):
+def test_running_statistics_that_are_not_finite_cannot_be_skipped(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"cannot be skipped: network\.1\.running_mean is not finite"):
         fit(Net({3: "input"}, batch_norm=True), NonFiniteGuard("skip"), tmp_path)
 
 

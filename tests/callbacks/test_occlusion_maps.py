@@ -57,7 +57,7 @@ def module() -> Looker:
 
 @pytest.fixture
 def large(data: Any) -> Any:
-    """The stranger's images, 8 x 8 pixels with noise."""
+    """The module's images, 8 x 8 pixels with noise."""
     generator = torch.Generator().manual_seed(0)
     images = data.images.repeat_interleave(4, 2).repeat_interleave(4, 3)
     data.images = images + 0.3 * torch.randn(images.shape, generator=generator)
@@ -310,7 +310,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(
 ) -> None:
     with pytest.raises(ValueError, match=r"`window` \(=9 x 9\) does not fit into images of 8 x 8"):
         make_trainer(OcclusionMaps((0,), window=9)).fit(module, large)
-    with pytest.raises(ValueError, match="there is no image 99"):
+    with pytest.raises(ValueError, match="image 99 does not exist"):
         make_trainer(OcclusionMaps((99,))).fit(module, large)
     assert not any(module.calls), "no training step"
     large.images = large.images[:, :2]

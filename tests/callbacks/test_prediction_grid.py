@@ -107,7 +107,7 @@ def test_the_sheets(data: Any, make_module: Any, make_trainer: MakeTrainer, figu
     assert headline(batch) == "Predictions for 3 test images, 2 of them wrong"
     np.testing.assert_allclose(shown(mistakes), pixels[[10, 7, 2]])
     assert texts(mistakes)[:3] == [f"{CROSS} dog {percent[10]}", "is automobile", "image 10"]
-    assert headline(mistakes) == "The 3 most confident of 4 mistakes among 11 test images"
+    assert headline(mistakes) == "The 3 most confident of 4 mistakes on 11 test images"
 
 
 def test_fit_draws_its_last_validation(
@@ -117,7 +117,7 @@ def test_fit_draws_its_last_validation(
     make_trainer(PredictionGrid(), max_epochs=3, num_sanity_val_steps=1).fit(make_module(), certain(data))
     assert set(figures) == {"predictions_val", "mistakes_val"}
     assert headline(figures["predictions_val"]) == "Predictions for 4 validation images, 2 of them wrong"
-    assert headline(figures["mistakes_val"]) == "All 4 mistakes among 11 validation images, the most confident first"
+    assert headline(figures["mistakes_val"]) == "All 4 mistakes on 11 validation images, the most confident first"
     assert [int(row[0]) for row in read(tmp_path / "mistakes_val.csv")[1:]] == [10, 7, 2, 1]
 
 
@@ -125,7 +125,7 @@ def test_the_sanity_check_is_not_shown(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]
 ) -> None:
     trainer = make_trainer(PredictionGrid(), num_sanity_val_steps=1, check_val_every_n_epoch=2)
-    with pytest.warns(UserWarning, match="PredictionGrid shows nothing: the fit ended without a validation"):
+    with pytest.warns(UserWarning, match="PredictionGrid is disabled: fit ended without a validation"):
         trainer.fit(make_module(), data)
     assert not figures
 
@@ -147,13 +147,13 @@ def test_nothing_wrong_is_said(
 ) -> None:
     data.labels = data.predictions
     make_trainer(PredictionGrid()).validate(make_module(), data, verbose=False)
-    assert headline(figures["mistakes_val"]) == "No mistake: all 11 validation images are right."
+    assert headline(figures["mistakes_val"]) == "No mistakes: all 11 validation images are classified correctly."
     assert not figures["mistakes_val"].axes[0].images
     assert headline(figures["predictions_val"]) == "Predictions for 4 validation images, 0 of them wrong"
     assert read(tmp_path / "mistakes_val.csv") == [HEADER]
 
 
-def test_a_stranger_without_a_data_module(
+def test_an_external_module_without_a_data_module(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure], tmp_path: Path
 ) -> None:
     data.images = data.images.bfloat16()
@@ -168,7 +168,7 @@ def test_labels_that_do_not_count_are_left_out(
 ) -> None:
     data.labels[[1, 10]] = -100
     make_trainer(PredictionGrid()).test(make_module(), data, verbose=False)
-    assert headline(figures["mistakes_test"]) == "All 2 mistakes among 9 test images, the most confident first"
+    assert headline(figures["mistakes_test"]) == "All 2 mistakes on 9 test images, the most confident first"
     assert len(figures["predictions_test"].axes[0].images) == 3
     assert headline(figures["predictions_test"]) == "Predictions for 3 test images, 1 of them wrong"
 
@@ -179,7 +179,7 @@ def test_of_several_loaders_the_first_is_shown(
     module = make_module()
     module.test_step = lambda batch, batch_idx, dataloader_idx: module.validation_step(batch, batch_idx)
     make_trainer(PredictionGrid()).test(module, [data.loader(), data.loader()], verbose=False)
-    assert "mistakes among 11 test images" in headline(figures["mistakes_test"])
+    assert "mistakes on 11 test images" in headline(figures["mistakes_test"])
 
 
 def test_what_is_kept_is_bounded(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_module_that_does_not_classify_is_told_once(
     with pytest.warns(UserWarning, match=reason) as caught:
         trainer.fit(make_module(returns), data)
     (message,) = own_warnings(caught, "PredictionGrid")
-    assert message.startswith("PredictionGrid shows nothing: ")
+    assert message.startswith("PredictionGrid is disabled: ")
     assert "\n" not in message
     assert "{{" not in message
     assert not list(tmp_path.rglob("*.*"))
@@ -277,7 +277,7 @@ def test_fast_dev_run_writes_nothing(data: Any, make_module: Any, make_trainer: 
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(ValueError, match=r"rows \(=0\) and columns \(=8\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"rows \(=0\) must be at least 1"):
         PredictionGrid(rows=0)
     with pytest.raises(ValueError, match=r"every_n_epochs \(=0\) must be at least 1"):
         PredictionGrid(every_n_epochs=0)

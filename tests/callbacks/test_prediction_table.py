@@ -93,7 +93,7 @@ def test_files_are_named_and_their_folders_are_the_truth(
     assert "holiday/10.jpg" in said
     right = sum(row["true"] == row["class"] for row in rows)
     known = sum(bool(row["true"]) for row in rows)
-    assert f"of {known} images in folders with a class's name, {right} are right, and {known} have it" in said
+    assert f"top-1 accuracy {right} of {known}, top-" in said
     assert f"predictions of 11 images: {tmp_path}/predictions.csv, predictions.png" in said
 
 

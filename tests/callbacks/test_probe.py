@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cifar.callbacks.probe import networks_of, read_probe, read_samples, step_of
+from lightning_cifar.callbacks.probe import networks_of, read_probe, read_samples
+from lightning_cifar.callbacks.progress import step_of
 
 
 class Net(pl.LightningModule):
@@ -44,7 +45,7 @@ LABELS = torch.arange(10) % 2
 
 
 class Loud(TensorDataset):
-    """Draws from every generator, as a stranger's transforms do."""
+    """Draws from every generator, as a user's transforms may."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002
@@ -83,11 +84,11 @@ class TestProbe:
         assert read([3], loader=loaders).images[0, 0, 0, 0] == 3
 
     def test_mistakes(self) -> None:
-        with pytest.raises(ValueError, match="there is no image 10, the validation set has 10"):
+        with pytest.raises(ValueError, match="image 10 does not exist, the validation set has 10"):
             read([3, 10])
         with pytest.raises(ValueError, match="index -1 must be 0 or more"):
             read([-1])
-        with pytest.raises(ValueError, match="there is no validation loader"):
+        with pytest.raises(ValueError, match="the validation loader is missing"):
             read([0], loader=[])
         with pytest.raises(ValueError, match=r"images \(N, C, H, W\)"):
             read([0], loader=DataLoader(TensorDataset(torch.zeros(4, 12), LABELS[:4]), batch_size=4))
@@ -158,7 +159,9 @@ class TestSamples:
 
     @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
     def test_mistakes(self) -> None:
-        with pytest.raises(ValueError, match="ReadSamples looks at the validation set, and there is no validation"):
+        with pytest.raises(
+            ValueError, match="ReadSamples needs validation samples, and the validation loader is missing"
+        ):
             read_first(1, None)
         with pytest.raises(ValueError, match=r"ReadSamples needs batches that start with a tensor \(N, ...\)"):
             read_first(1, [{"images": IMAGES}])

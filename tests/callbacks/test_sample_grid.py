@@ -66,7 +66,7 @@ def test_files_and_loggers(data: Any, make_module: Any, make_trainer: MakeTraine
     assert [image.step for image in events.Images("samples_train")] == [0]
 
 
-def test_grey_images_of_a_stranger_without_a_data_module(
+def test_grey_images_of_an_external_module_without_a_data_module(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]
 ) -> None:
     data.images = (data.images.argmax(dim=1, keepdim=True) - 1.0).to(torch.bfloat16)  # -1, 0 or 1
@@ -128,5 +128,5 @@ def test_another_rank_draws_nothing(
 
 
 def test_an_empty_sheet_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows \(=0\) and columns \(=8\)"):
+    with pytest.raises(ValueError, match=r"rows \(=0\) must be at least 1"):
         SampleGrid(rows=0)

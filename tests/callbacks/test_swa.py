@@ -127,5 +127,5 @@ def test_values_out_of_range(settings: dict[str, float], message: str) -> None:
 
 
 def test_an_end_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs an end"):
+    with pytest.raises(ValueError, match="needs a limit"):
         fit(tmp_path, SWAWeightAveraging(), max_epochs=-1)

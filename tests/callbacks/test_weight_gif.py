@@ -322,8 +322,7 @@ def test_frames_that_are_gone_are_told(make_trainer: MakeTrainer, tmp_path: Path
         fit(make_trainer, resumed, WeightGIF(), ckpt_path=run / "checkpoints/step=9.ckpt")
     (message,) = own_warnings(caught, "WeightGIF")
     assert message == (
-        f"WeightGIF: the 4 frames from before the checkpoint are gone, {run} does not hold them: "
-        "the animation begins here."
+        f"WeightGIF: the 4 frames from before the checkpoint are missing in {run}: the animation starts here."
     )
     assert [int(frame["step"]) for frame in frames_of(resumed)] == [9, 12, 15]
     assert [float(frame["epoch"]) for frame in frames_of(resumed)] == [3, 4, 5]
@@ -411,7 +410,9 @@ def test_frames_lost_on_the_way_are_left_out(make_trainer: MakeTrainer, tmp_path
         def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
             (tmp_path / "pictures/.frames/weights/000001.npz").unlink(missing_ok=True)
 
-    with pytest.warns(UserWarning, match=r"WeightGIF: 1 frames in .*weights are gone or damaged, and left out"):
+    with pytest.warns(
+        UserWarning, match=r"WeightGIF: 1 frames in .*weights are missing or damaged \(000001.npz\): not shown"
+    ):
         make_trainer(WeightGIF(), Lose(), max_epochs=3).fit(Net(), Loader(), Loader())
     assert len(pictures_of(tmp_path / "pictures/weights.gif")[0]) == 3
 
@@ -443,8 +444,8 @@ def test_damaged_frames_are_reported_when_a_run_is_resumed(
     with pytest.warns(UserWarning, match="WeightGIF") as caught:
         fit(make_trainer, run, WeightGIF(), Look(), ckpt_path=run / "checkpoints/step=9.ckpt")
     first, last = own_warnings(caught, "WeightGIF")
-    assert first == f"WeightGIF: 1 frames in {path.parent} are gone or damaged (000001.npz): left out."
-    assert last == f"WeightGIF: 1 frames in {path.parent} are gone or damaged, and left out."
+    assert first == f"WeightGIF: 1 frames in {path.parent} are missing or damaged (000001.npz): not shown."
+    assert last == f"WeightGIF: 1 frames in {path.parent} are missing or damaged (000001.npz): not shown."
     assert len(pictures_of(run / "pictures/weights.gif")[0]) == EPOCHS
 
 

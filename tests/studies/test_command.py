@@ -107,7 +107,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.
     assert "--seeds (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--seeds", "0")
     assert "--jobs (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--jobs", "0")
     assert "must have the form KEY=VALUE, such as data.root=/my/data" in error({"a": {"model.lr": 1.0}}, "--set", "x")
-    assert "--set: there is no setting 'dta.root'. Did you mean data?" in error(
+    assert "--set: the setting 'dta.root' does not exist. Did you mean data?" in error(
         {"a": {"model.lr": 1.0}}, "--set", "dta.root=x"
     )
 
@@ -157,11 +157,13 @@ def test_the_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixtu
     first = read_study(Path(write(tmp_path, {"a": {"model.lr": 1.0}})))
     prepare(first, Path("out"), threads=1)
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "out"]) == 2
-    assert "out holds another study (arms.a.model.lr was 1.0 and is 2.0): pass another --out" in capsys.readouterr().err
+    assert (
+        "out contains another study (arms.a.model.lr was 1.0 and is 2.0): pass another --out" in capsys.readouterr().err
+    )
     Path("full").mkdir()
     Path("full/precious.txt").write_text("x")
     assert main(["study", write(tmp_path, {"a": {"model.lr": 2.0}}), "--out", "full"]) == 2
-    assert "full exists and is not a study's folder" in capsys.readouterr().err
+    assert "full exists and is not the folder of a study" in capsys.readouterr().err
 
 
 def test_states_of_a_job(tmp_path: Path) -> None:

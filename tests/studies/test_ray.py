@@ -222,14 +222,14 @@ def test_a_run_that_always_dies_is_given_up(tmp_path: Path, monkeypatch: pytest.
     ("text", "message"),
     [
         ("cpu: 1", "is not JSON"),
-        ("[1]", "must name what a run takes"),
-        ('{"gppu": 1}', "there is no 'gppu'. Did you mean gpu?"),
-        ('{"cpu": -1}', r"cpu \(=-1\) must be 0, or a number from 0.0001 on"),
+        ("[1]", "must be a JSON object"),
+        ('{"gppu": 1}', "'gppu' must be cpu or gpu. Did you mean gpu?"),
+        ('{"cpu": -1}', r"cpu \(=-1\) must be 0, or a number of at least 0.0001"),
         ('{"cpu": NaN}', r"cpu \(=nan\) must be 0"),
         ('{"cpu": Infinity}', r"cpu \(=inf\) must be 0"),
         ('{"gpu": "all"}', r"gpu \(=all\) must be 0"),
         ('{"gpu": true}', r"gpu \(=True\) must be 0"),
-        ('{"gpu": 1.5}', r"gpu \(=1.5\) must be a share of one GPU, or a whole number"),
+        ('{"gpu": 1.5}', r"gpu \(=1.5\) must be a fraction of one GPU, or a whole number"),
         ('{"cpu": 0}', "cpu and gpu are 0"),
     ],
 )
@@ -248,18 +248,18 @@ def test_gpus_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     small = {"Alive": True, "Resources": {"CPU": 2.0}}
     large = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}
     lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
-    refuse = ray_executor._refuse_missing
-    with pytest.raises(UsageError, match=r"asks for 1 cpu and 0.25 gpu, .* the largest has 2 and 0"):
+    refuse = ray_executor._check_resources
+    with pytest.raises(UsageError, match=r"needs 1 cpu and 0.25 gpu, but the largest node has only 2 and 0"):
         refuse([small, lost], Resources(1, 0.25))
-    with pytest.raises(UsageError, match=r"asks for 1 cpu and 4 gpu, .* the largest has 8 and 2"):
+    with pytest.raises(UsageError, match=r"needs 1 cpu and 4 gpu, but the largest node has only 8 and 2"):
         refuse([small, large, lost], Resources(1, 4))
-    with pytest.raises(UsageError, match="the largest has 0 and 0"):
+    with pytest.raises(UsageError, match="the largest node has only 0 and 0"):
         refuse([lost], Resources())
     refuse([small, large], Resources(8, 2))
     refuse([small], Resources(2, 0))
     assert capsys.readouterr().err == ""
     refuse([small, large], Resources(1, 0))
-    assert "runs ask for no GPU and see none of the 2" in capsys.readouterr().err
+    assert "the runs do not use the 2 GPUs" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line_before_anything_runs(
@@ -291,13 +291,13 @@ def test_addresses_where_no_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(UsageError, match=r"must be HOST:PORT of a cluster .*, or auto"):
             ray_executor._connect(ray, address, None)
     for address in ("127.0.0.1:9", "127.0.0.1:99999"):
-        with pytest.raises(UsageError, match="no Ray answers there"):
+        with pytest.raises(UsageError, match="Ray does not respond"):
             ray_executor._connect(ray, address, None)
 
 
-def test_a_node_that_does_not_see_the_folder(tmp_path: Path) -> None:
+def test_a_node_that_cannot_access_the_folder(tmp_path: Path) -> None:
     (job,) = prepare(read_study(Path(write(tmp_path, {"a": {"model.lr": 1.0}}))), tmp_path / "out", threads=1)
     Path(job.config).unlink()
-    with pytest.raises(UsageError, match=r"does not see .* on storage that all nodes share"):
+    with pytest.raises(UsageError, match=r"cannot find .* on storage that all nodes share"):
         ray_executor._run(job, str(tmp_path), False, None)
     assert state_of(job) == "waiting"

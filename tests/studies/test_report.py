@@ -68,7 +68,7 @@ def test_page_table_and_text_agree_with_the_table(
     for difference, line in zip(found, cells(page, "differences"), strict=True):
         assert line[:3] == [difference.arm, "3", results.number_text(100 * difference.mean, sign=True)]
         assert line[4] == results.p_text(difference.p)
-        assert line[5] == {"better": "better", "the same": "not shown"}[difference.arm]
+        assert line[5] == {"better": "better", "the same": "not significant"}[difference.arm]
     sentences = results.conclusions(found, "val/accuracy", "max")
     text = out.with_suffix(".md").read_text()
     for sentence in sentences:
@@ -114,8 +114,8 @@ def test_a_diverged_arm_is_told_and_left_out_of_means(tmp_path: Path, write_stud
     write_run(folder / "wild/seed-2", seed=2, epochs=1, state="failed", error="no <room>")
     write_run(folder / "wild/seed-7", seed=7, epochs=2, state=None)
     report = build(compare([folder]), "x")
-    assert "wild: 2 diverged and 1 failed; no run ended well." in report.page.warnings
-    assert any("Not ended yet: 1 of 10 runs" in line for line in report.page.warnings)
+    assert "wild: 2 diverged and 1 failed; no run finished." in report.page.warnings
+    assert any("1 of 10 runs are not finished" in line for line in report.page.warnings)
     assert "wild and plain have no seed in common that ended: nothing can be said." in report.page.findings
     assert any("fine is better" in line for line in report.page.findings)
     page = report_html(report.page)
@@ -130,7 +130,7 @@ def test_one_seed_gets_no_interval(tmp_path: Path, write_study: Study) -> None:
     report = build(compare([write_study(tmp_path / "s", ARMS, seeds=1)]), "x")
     page = report_html(report.page)
     assert [row[3] for row in cells(page, "results")] == ["-"] * 3
-    assert [row[3:6] for row in cells(page, "differences")] == [["-", "-", "nothing can be said"]] * 2
+    assert [row[3:6] for row in cells(page, "differences")] == [["-", "-", "too few runs"]] * 2
     assert "Fewer than two finished runs, so no interval: plain, better, the same." in report.page.warnings
     assert sum("nothing can be concluded from n = 1" in line for line in report.page.findings) == 2
     curves = arm_curves(compare([tmp_path / "s"]), "val/accuracy")["plain"]
@@ -153,7 +153,7 @@ def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run)
         ("low", 1, "done"),
         ("high", 0, "broken"),
     ]
-    assert "again has the settings and the seed of" in compared.notes[0]
+    assert "again is ignored: it has the same settings and seed as" in compared.notes[0]
     assert (compared.metric, compared.baseline) == ("val/accuracy", "low")
     held = knots(compared.runs[0])  # epochs told by metrics.csv alone
     assert held[:, :2].tolist() == [[20 * epoch, epoch] for epoch in range(6)]
@@ -217,17 +217,17 @@ def test_arms_with_other_data_or_training_get_a_warning(tmp_path: Path, write_ru
         return "\n".join([*page.warnings, *page.findings])
 
     folders: list[Path] = []
-    whole = "It holds for these settings, this amount of training and this data split."
+    whole = "The results hold for these settings, this amount of training and this data split."
     assert whole in said()
     assert whole in said(**{"data.root": "b"})
     for key, value in (("data.num_train", 800), ("data.split_seed", 1)):
         text = said(**{key: value})
-        assert "The arms do not have the same training and validation data" in text
+        assert "The arms use different training or validation data" in text
         assert re.search(rf"\({key}: one \d+, two {value}\)", text)
-        assert "It holds for these settings and this amount of training." in text
+        assert "The results hold for these settings and this amount of training." in text
     text = said(**{"trainer.max_epochs": 6})
-    assert "The arms do not train for the same time (trainer.max_epochs: one 5, two 6)." in text
-    assert "It holds for these settings and this data split." in text
+    assert "The arms do not have the same amount of training (trainer.max_epochs: one 5, two 6)." in text
+    assert "The results hold for these settings and this data split." in text
 
 
 def test_seconds_of_runs_that_noted_no_times(tmp_path: Path, write_run: Run) -> None:
@@ -267,7 +267,7 @@ def test_an_interval_of_a_share_is_told_cut(tmp_path: Path, write_study: Study) 
     page = report_html(built.page)
     assert cells(page, "results")[1][3] == "0* to 100*"
     assert "*" not in cells(page, "results")[0][3]
-    note = "The computed interval goes on beyond 0 or 100 %"
+    note = "The interval is clipped at 0 or 100 %"
     assert f"* {note}" in page
     assert note in built.text
     assert "\\*" not in page
@@ -299,7 +299,7 @@ def test_without_out_the_page_goes_to_what_it_is_about(
     assert main(["report", str(run), str(folder / "better/seed-0")]) == 0
     assert sorted(path.name for path in Path().iterdir()) == names
     capsys.readouterr()
-    assert "there is no folder nowhere: pass the folder of a study" in error(["nowhere"], capsys)
+    assert "the folder nowhere does not exist: pass the folder of a study" in error(["nowhere"], capsys)
 
 
 def test_mistakes_are_told_in_one_line(
@@ -307,14 +307,14 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
     out = ["--out", str(tmp_path / "r.html")]
-    assert "there is no folder nowhere" in error(["nowhere", *out], capsys)
+    assert "the folder nowhere does not exist" in error(["nowhere", *out], capsys)
     assert "is a file: pass folders" in error([str(folder / "study.json"), *out], capsys)
     (tmp_path / "empty").mkdir()
-    assert "empty is no run folder, and no study's" in error([str(tmp_path / "empty"), *out], capsys)
-    assert "It holds runs: pass" in error([str(folder / "a"), *out], capsys)
+    assert "empty is neither a run folder nor a study" in error([str(tmp_path / "empty"), *out], capsys)
+    assert "It contains runs: pass" in error([str(folder / "a"), *out], capsys)
     (tmp_path / "empty/config.yaml").write_text("model: {}")
     assert "has no metrics.csv" in error([str(tmp_path / "empty"), *out], capsys)
-    assert "is a study: pass it alone" in error([str(folder), str(tmp_path / "empty"), *out], capsys)
+    assert "is a study: pass only this" in error([str(folder), str(tmp_path / "empty"), *out], capsys)
     said = error([str(folder), *out, "--metric", "val/acuracy"], capsys)
     assert "no run has the metric 'val/acuracy'. Did you mean val/accuracy?" in said
     assert "--baseline (=b) must be one of the arms a" in error([str(folder), *out, "--baseline", "b"], capsys)

@@ -89,23 +89,23 @@ ARMS = {"a": {"model.lr": 0.01}, "b": {"model.lr": 0.02}}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"arms": {**ARMS, "c": {}}}, "arm c overrides nothing"),
+        ({"arms": {**ARMS, "c": {}}}, "arm c is empty"),
         ({"arms": {**ARMS, "c": {"model": {"init_args": {"lr": 0.01}}}}}, "the arms a and c are equal"),
         ({"arms": ARMS, "seeds": 0}, r"seeds \(=0\) must be at least 1"),
-        ({"arms": ARMS, "seeds": [1, 1]}, "names a seed twice"),
+        ({"arms": ARMS, "seeds": [1, 1]}, "contains a seed twice"),
         ({"arms": ARMS, "seeds": "five"}, r"seeds \(=five\) must be a number"),
-        ({"arms": ARMS, "sedes": 2}, "there is no key 'sedes'. Did you mean seeds?"),
+        ({"arms": ARMS, "sedes": 2}, "'sedes' is not a key of a study. Did you mean seeds?"),
         ({"arms": ARMS, "baseline": "c"}, r"baseline \(=c\) must be one of the arms a, b"),
         ({"arms": ARMS, "mode": "most"}, "must be max or min"),
         ({"arms": ARMS, "target": "high"}, r"target \(=high\) must be a number"),
-        ({"arms": ARMS, "grid": {"model.lr": [1]}}, "give arms .* or a grid"),
-        ({}, "give arms .* or a grid"),
+        ({"arms": ARMS, "grid": {"model.lr": [1]}}, "add arms .* or a grid"),
+        ({}, "add arms .* or a grid"),
         ({"grid": {"model.lr": []}}, "lists of values"),
-        ({"arms": {"a": {"modle.lr": 1}}}, "there is no setting 'modle.lr'. Did you mean model?"),
-        ({"arms": {"../a": {"model.lr": 1}}}, "becomes a folder"),
+        ({"arms": {"a": {"modle.lr": 1}}}, "the setting 'modle.lr' does not exist. Did you mean model?"),
+        ({"arms": {"../a": {"model.lr": 1}}}, "is not a valid folder name"),
         ({"arms": ARMS, "base": None}, "base is missing"),
-        ({"arms": ARMS, "base": {"trainer": {"max_epochs": 1}}}, "must name a model and data"),
-        ({"arms": ARMS, "base": "nowhere.yaml"}, "there is no file .*nowhere.yaml"),
+        ({"arms": ARMS, "base": {"trainer": {"max_epochs": 1}}}, "must contain model and data"),
+        ({"arms": ARMS, "base": "nowhere.yaml"}, "the file .*nowhere.yaml does not exist"),
     ],
 )
 def test_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
@@ -115,7 +115,7 @@ def test_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
 
 def test_refused_files(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    with pytest.raises(UsageError, match="there is no file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_study(path)
     path.write_text("a: [")
     with pytest.raises(UsageError, match="is not valid YAML"):

@@ -1,1 +1,1 @@
-"""``lightning-cifar doctor``: checks the machine, the packages and the data, and prints the fix of each problem."""
+"""The command ``lightning-cifar doctor``: check the machine, packages and data, and print the fix of each problem."""

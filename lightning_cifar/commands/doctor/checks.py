@@ -1,4 +1,4 @@
-"""Checks of the machine and of the installed versions. No library is imported but ``packaging``."""
+"""Checks of the machine and of the installed versions. Imports no library except ``packaging``."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from lightning_cifar.errors import one_line
 
 # Peak of `fit --model LeNet --data CIFAR10DataModule`, with or without crops: 1.64 GB (torch 2.14.1, 1 thread, n = 2).
 NEEDED_MEMORY = 1.7e9
-NEEDED_DISK = 0.5e9  # the archive of CIFAR-10 (0.17 GB), and some runs
+NEEDED_DISK = 0.5e9  # the archive of CIFAR-10 (0.17 GB) and some runs
 EXTRAS = {"ray": "studies on a cluster", "export": "lightning-cifar export", "notebook": "progress bars in Jupyter"}
 
 
 class Check(NamedTuple):
-    """What was found, and what follows from it. The name is constant, so that programs can tell the checks apart."""
+    """Result of a check, and its fix. The name is constant, so that programs can identify the check."""
 
     name: str
     level: Literal["ok", "note", "fix"]  # fix: a command fails; note: slower, or optional and missing
     text: str
-    fix: str = ""  # a command, or what to do where there is none
+    fix: str = ""  # a command, or an instruction
 
 
 def guarded(name: str, check: Callable[[], Iterable[Check]]) -> Iterator[Check]:
-    """The results of a check; an error in the check is a result, too."""
+    """Yield the results of a check; an exception is reported as a result."""
     try:
         yield from check()
     except (Exception, SystemExit) as error:
         text = f"the check failed ({type(error).__name__}: {one_line(error)[:300]})"
-        yield Check(name, "note", text, "please report it, with all of this output")
+        yield Check(name, "note", text, "please report it with the complete output")
 
 
 def processor() -> Iterator[Check]:
-    """System, processor, and the cores that this process may use."""
+    """Report the system, the processor, and the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), flags=re.M)
     name = found[1] if found else platform.processor() or "unknown"
@@ -48,24 +48,24 @@ def processor() -> Iterator[Check]:
 
 
 def memory() -> Iterator[Check]:
-    """Physical memory, or the limit of the container."""
+    """Check the physical memory, or the limit of the container."""
     total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         if (limit := _read(path).strip()).isdecimal():
             total = min(total, float(limit))
     if total < NEEDED_MEMORY:
         text = f"{gigabytes(total)}: a run on CIFAR-10 needs about {gigabytes(NEEDED_MEMORY)} and may be killed"
-        yield Check("memory", "note", text, "use a machine or a container with more memory")
+        yield Check("memory", "note", text, "use a machine or container with more memory")
     else:
         yield Check("memory", "ok", gigabytes(total))
 
 
 def disk() -> Iterator[Check]:
-    """Free space in the current folder, where runs and data go, and whether it can be written."""
+    """Check free space and write permission in the current folder, which contains runs and data."""
     free = shutil.disk_usage(".").free
     if not os.access(".", os.W_OK | os.X_OK):
-        fix = "change to a folder of your own, or pass --run_dir or --out"
-        yield Check("disk", "fix", "runs cannot be saved here: the current folder cannot be written", fix)
+        fix = "change to a folder that you can write to, or pass --run_dir or --out"
+        yield Check("disk", "fix", "runs cannot be saved here: the current folder is not writable", fix)
     elif free < NEEDED_DISK:
         text = f"{gigabytes(free)} free here: data and runs need about {gigabytes(NEEDED_DISK)}"
         yield Check("disk", "fix", text, "remove runs that are no longer needed")
@@ -74,10 +74,10 @@ def disk() -> Iterator[Check]:
 
 
 def browser() -> Iterator[Check]:
-    """The browser that the tests of pages need, where selenium, their other requirement, is installed."""
+    """Check the browser for the tests of HTML pages, if selenium, their other requirement, is installed."""
     found = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))) and shutil.which("chromedriver")
     if importlib.util.find_spec("selenium") and not found:
-        text = "no Chromium with chromedriver: the tests that open pages are skipped; no command needs it"
+        text = "Chromium with chromedriver is missing: tests of HTML pages are skipped; no command needs it"
         yield Check("browser", "note", text, "apt-get install chromium chromium-driver")
 
 
@@ -86,7 +86,7 @@ def gigabytes(count: float) -> str:
 
 
 def _read(path: str) -> str:
-    """A file of the system; empty where there is none."""
+    """Read a system file; empty if it is missing."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -94,7 +94,7 @@ def _read(path: str) -> str:
 
 
 def installed(name: str) -> str:
-    """The version, or an empty string."""
+    """Return the installed version, or an empty string."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -102,7 +102,7 @@ def installed(name: str) -> str:
 
 
 def packages() -> Iterator[Check]:
-    """Python and every required package against the versions that pyproject.toml asks for, then the extras."""
+    """Compare Python, all required packages and the extras with the versions in pyproject.toml."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -112,7 +112,7 @@ def packages() -> Iterator[Check]:
 
     here = platform.python_version()
     if not installed("lightning-cifar"):
-        text = f"Python {here}; lightning-cifar is not installed, so that its requirements are unknown"
+        text = f"Python {here}; lightning-cifar is not installed, so its requirements are unknown"
         yield Check("packages", "note", text, "python -m pip install --editable . (in the checkout)")
         return
     python = SpecifierSet(metadata("lightning-cifar")["Requires-Python"] or "")
@@ -129,13 +129,13 @@ def packages() -> Iterator[Check]:
     for extra, purpose in EXTRAS.items():
         optional = [need for need in needs if need.marker and need.marker.evaluate({"extra": extra})]
         if missing := [need for need in optional if need not in required and is_wrong(need)]:
-            text = f"for {purpose}: {', '.join(need.name for need in missing)} missing, or another version"
+            text = f"for {purpose}: {', '.join(need.name for need in missing)} missing, or with another version"
             fix = _install(*(f"{need.name}{need.specifier}" for need in missing))
             yield Check(f"extra {extra}", "note", text, fix)
 
 
 def pair() -> Iterator[Check]:
-    """Whether torch and torchvision fit, by what torchvision asks for and by their builds."""
+    """Check whether the versions and builds of torch and torchvision are compatible."""
     from packaging.requirements import Requirement
     from packaging.version import Version
 
@@ -145,19 +145,19 @@ def pair() -> Iterator[Check]:
     both = f"torch {torch} and torchvision {vision}"
     asked = [need.specifier for need in map(Requirement, requires("torchvision") or ()) if need.name == "torch"]
     if any(not specifier.contains(torch, prereleases=True) for specifier in asked):
-        yield Check("pair", "fix", f"{both} do not fit: this torchvision needs torch {asked[0]}", reinstall())
+        yield Check("pair", "fix", f"{both} are not compatible: this torchvision needs torch {asked[0]}", reinstall())
     elif Version(torch).local != Version(vision).local:
         yield Check("pair", "note", f"{both} are from different indexes: operators may be missing", reinstall())
     else:
-        yield Check("pair", "ok", f"{both} fit")
+        yield Check("pair", "ok", f"{both} are compatible")
 
 
 def reinstall() -> str:
-    """The command that installs torch and its torchvision from one index."""
+    """Return the command that installs torch and a compatible torchvision from the same index."""
     found, _, build = installed("torch").partition("+")
     names = [f"torch=={'.'.join(found.split('.')[:2])}.*"] if found else ["torch"]
     index = ["--index-url", f"https://download.pytorch.org/whl/{build}"] if build else []
-    return _install("--force-reinstall", *names, "torchvision", *index)  # pip chooses the one that fits
+    return _install("--force-reinstall", *names, "torchvision", *index)  # pip chooses the compatible version
 
 
 def _install(*args: str) -> str:

@@ -1,4 +1,4 @@
-"""The command itself: which checks run, in which order, and how they are shown."""
+"""The command line of ``lightning-cifar doctor``: run the checks and print their results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LEVELS = ("ok", "note", "fix")
 
 
 def main(args: Sequence[str]) -> int:
-    """Run all checks and print them; return 1 if a command fails because of what was found, otherwise 0."""
+    """Run all checks and print the results; return 1 if a command of the package would fail, otherwise 0."""
     options = _parser().parse_args(list(args))
-    # A link in the default folder of the data must not lead out of the current folder, which may come from others.
+    # In the default data folder, links out of the current folder are not followed: it may be from others.
     root, base = (Path("data"), Path()) if options.root is None else (options.root, options.root)
     names = ("processor", "memory", "disk", "packages", "pair", "browser")
     probes = {name: getattr(checks, name) for name in names} | {"libraries": partial(libraries, root, base)}
@@ -41,23 +41,23 @@ def main(args: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="lightning-cifar doctor",
-        description="Check this machine, the installed packages and the data, and print the fix of each problem. It "
-        "changes nothing and sends nothing. The exit code is 1 if a command fails because of what was found.",
+        description="Check this machine, the installed packages and the data, and print the fix of each problem. "
+        "Changes nothing and sends nothing. The exit code is 1 if a problem makes a command fail.",
         allow_abbrev=False,
     )
     parser.add_argument("--root", type=expand_user, metavar="DIR", help="folder of the data (default: data)")
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs and for bug reports")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs and bug reports")
     return parser
 
 
 def _lines(check: Check) -> str:
-    """A check as text; the fix is one line, since it is there to be copied."""
+    """Format a check; the fix is one line, so that it can be copied."""
     head, indent = f"{check.level:<5} {check.name}: ", " " * 6
     text = textwrap.fill(head + check.text, 100, subsequent_indent=indent, break_on_hyphens=False)
     return f"{text}\n{indent}> {check.fix}" if check.fix else text
 
 
 def _clean(text: str) -> str:
-    """The text without what a terminal would act on, with paths from the current folder or the home folder (``~``)."""
+    """Replace control characters, and shorten paths in the current folder and the home folder (``~``)."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text.replace(os.getcwd() + os.sep, "").replace(os.path.expanduser("~") + os.sep, "~" + os.sep)

@@ -1,7 +1,7 @@
-"""Checks that load torch and what builds on it, in a separate process that may crash or hang.
+"""Checks that import torch and related libraries, in a separate process that may crash or hang.
 
-The process writes a JSON list a line: the name of the next stage, or a check. It starts outside of the current folder
-and imports nothing from there.
+The process writes one JSON list per line: the name of the next stage, or a check. It starts outside of the current
+folder and imports nothing from there.
 """
 
 from __future__ import annotations
@@ -24,18 +24,24 @@ from lightning_cifar.commands.doctor.checks import Check, gigabytes, guarded, in
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.reading import open_regular
 
-# -P and the folder of this package, which is site-packages or a checkout: the current folder is not searched.
+# -P and the folder of this package (site-packages or a checkout): modules in the current folder are not imported.
 _START = f"""\
 import sys
 sys.path.append({str(Path(__file__).parents[3])!r})
 from lightning_cifar.commands.doctor.libraries import main
 main()
 """
-LARGEST = 300_000_000  # bytes, more than any published file: half a second of checksums
+LARGEST = 300_000_000  # bytes, more than any published file; half a second of checksums
 
 
 def libraries(root: Path, base: Path, *, longest: float = 300) -> Iterator[Check]:
-    """What the process reports within that many seconds, and if it ended early, at which stage; see ``datasets``."""
+    """Yield the checks of the process, and its stage if it crashes or takes more than ``longest`` seconds.
+
+    Args:
+        root: folder of the data.
+        base: see :func:`datasets`.
+        longest: time limit in seconds.
+    """
     args = [sys.executable, "-P", "-c", _START, os.path.abspath(root), os.path.abspath(base)]
     elsewhere, no_input = Path(sys.executable).parent, subprocess.DEVNULL
     try:
@@ -48,26 +54,26 @@ def libraries(root: Path, base: Path, *, longest: float = 300) -> Iterator[Check
     for line in output.decode(errors="replace").splitlines():
         try:
             content = json.loads(line)
-        except ValueError:  # cut off where the process ended
+        except ValueError:  # truncated when the process ended
             continue
         if len(content) > 1:
             yield Check(*content)
         else:
             stage = content[0]
     if code:
-        yield Check("libraries", "fix", f"the process that loads {stage} {end}, and so would training", reinstall())
+        yield Check("libraries", "fix", f"the process that loads {stage} {end}; training would fail too", reinstall())
 
 
 def main() -> None:
-    """Run in the separate process."""
-    # Libraries that print would spoil the lines.
+    """Run the checks in the separate process."""
+    # Libraries that print must not write between the JSON lines.
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     stages: list[tuple[str, Callable[[], Iterable[Check]]]] = [("convolutions", convolutions)]
     stages += [(name, partial(imported, name)) for name in ("torch", "torchvision", "lightning.pytorch")]
     stages += [("gpu", gpu), ("data", partial(datasets, Path(sys.argv[1]), Path(sys.argv[2])))]
     for name, stage in stages:
-        print(json.dumps([name]), file=lines, flush=True)  # before what may end the process
+        print(json.dumps([name]), file=lines, flush=True)  # before the process may crash
         for check in guarded(name, stage):
             print(json.dumps(check), file=lines, flush=True)
             if check.level == "fix" and check.name.startswith("import "):
@@ -75,7 +81,7 @@ def main() -> None:
 
 
 def imported(name: str) -> Iterator[Check]:
-    """Whether a library can be imported."""
+    """Check whether a library can be imported."""
     package = name.partition(".")[0]
     try:
         import_module(name)
@@ -88,19 +94,19 @@ def imported(name: str) -> Iterator[Check]:
 
 
 def convolutions() -> Iterator[Check]:
-    """Whether the hand-made convolutions are compiled."""
+    """Check whether the hand-written convolutions are compiled."""
     from lightning_cifar.ext import convolution
 
     if used := convolution.instruction_set():
         yield Check("convolutions", "ok", f"compiled, for {used}")
     else:
-        text = f"{convolution.NOT_BUILT}: the hand-made layers compute with NumPy, several times slower"
+        text = f"{convolution.NOT_BUILT}: the hand-written layers use NumPy, which is several times slower"
         fix = "install a C compiler, then python -m pip install --force-reinstall --no-deps . (in the checkout)"
         yield Check("convolutions", "note", text, fix)
 
 
 def gpu() -> Iterator[Check]:
-    """Each graphics card, with a computation on it, or why torch uses none."""
+    """Check each GPU with a computation, or report why torch does not use one."""
     import torch
 
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -109,25 +115,23 @@ def gpu() -> Iterator[Check]:
         try:
             torch.ones(8, device=f"cuda:{i}").sum().item()
         except RuntimeError as error:
-            text += f": a computation on it fails ({one_line(error)[:200]})"
-            fix = "choose a build of torch for this card: https://pytorch.org/get-started/previous-versions"
+            text += f": a computation fails ({one_line(error)[:200]})"
+            fix = "install a build of torch for this GPU: https://pytorch.org/get-started/previous-versions"
             yield Check("gpu", "fix", text, fix)
         else:
             yield Check("gpu", "ok", text)
     if torch.backends.mps.is_available():
         yield Check("gpu", "ok", "Apple GPU (mps)")
     elif not torch.cuda.is_available() and shutil.which("nvidia-smi"):
-        text = (
-            f"torch (CUDA {torch.version.cuda}) sees no card, although there is an NVIDIA driver: training uses the CPU"
-        )
+        text = f"torch (CUDA {torch.version.cuda}) finds no GPU although an NVIDIA driver is installed: the CPU is used"
         fix = "unset CUDA_VISIBLE_DEVICES, update the driver, or install another torch: https://pytorch.org/get-started"
         yield Check("gpu", "note", text, fix)
     elif not torch.cuda.is_available():
-        yield Check("gpu", "ok", "none with a driver found: training runs on the CPU")
+        yield Check("gpu", "ok", "no GPU with a driver found: training runs on the CPU")
 
 
 def datasets(root: Path, base: Path) -> Iterator[Check]:
-    """CIFAR-10, MNIST and FashionMNIST in ``root``; files that a link puts outside of ``base`` are not read."""
+    """Check CIFAR-10, MNIST and FashionMNIST in ``root``; links to files outside of ``base`` are not followed."""
     from lightning_cifar.data import sources
 
     source, archive = sources.find_cifar10(root), root / sources.ARCHIVE
@@ -139,39 +143,39 @@ def datasets(root: Path, base: Path) -> Iterator[Check]:
         read: dict[Path, str] = {}
         for file in kind.files:
             path = kind.find(root, file)
-            if path is None or root / kind.name not in path.parents:  # files in root itself may be of either data set
+            if path is None or root / kind.name not in path.parents:  # files in root may belong to either data set
                 path = kind.folder(root) / f"{file.name}.gz"
             read[path] = file.md5 if path.suffix == ".gz" else file.unpacked_md5
         yield from _check(kind.name, root, base, read)
 
 
 def _check(name: str, root: Path, base: Path, files: dict[Path, str]) -> Iterator[Check]:
-    """One data set, of which these files are read, with their md5."""
+    """Check one data set, which consists of these files with their MD5."""
     found = [path for path in files if os.path.lexists(path)]
     args = ["--model", "LeNet", "--data", f"{name}DataModule", "--data.root", str(root), "--data.download", "true"]
     download = shlex.join(["lightning-cifar", "fit", *args, "--trainer.fast_dev_run", "true"])
     if not found:
         if name == "CIFAR10":
-            text = f"not in {root}: the shipped configurations download it (170 MB); SyntheticDataModule needs no data"
+            text = f"not in {root}: the provided configurations download it (170 MB); SyntheticDataModule needs no data"
             yield Check(name, "note", text, download)
     elif outside := [path for path in found if not path.resolve().is_relative_to(base.resolve())]:
         text = f"{outside[0]} is not read: a link leads out of {base}"
         yield Check(name, "note", text, shlex.join(["lightning-cifar", "doctor", "--root", str(root.resolve())]))
     elif missing := [path.name for path in files if path not in found]:
-        text = f"{root} lacks {', '.join(missing)}: --data.download true fetches what is missing"
+        text = f"{', '.join(missing)} missing in {root}: --data.download true downloads it"
         yield Check(name, "note", text, download)
     elif not (wrong := [path for path, md5 in files.items() if _md5(path) != md5]):
-        yield Check(name, "ok", f"complete in {root}, checksums as published")
+        yield Check(name, "ok", f"complete in {root}, all checksums correct")
     elif len(wrong) == len(files) > 1:
-        text = f"no file in {root} is as published: a run refuses another version of the data by default"
-        yield Check(name, "note", text, "--data.verify false, if it is intended")
+        text = f"the checksums of all files in {root} differ: a run rejects modified data by default"
+        yield Check(name, "note", text, "--data.verify false, if this is intended")
     else:
-        text = f"not as published, so that a run refuses it: {', '.join(map(str, wrong))}"
+        text = f"wrong checksum, so a run rejects it: {', '.join(map(str, wrong))}"
         yield Check(name, "fix", text, f"{shlex.join(['rm', *map(str, wrong)])} && {download}")
 
 
 def _md5(path: Path) -> str:
-    """Of a regular file; empty for what cannot be read or is larger than any published file. Never waits for a FIFO."""
+    """Return the MD5 of a regular file; empty if it cannot be read or is larger than any published file."""
     with suppress(OSError, UsageError), open(open_regular(path, follow=True), "rb") as file:
         if os.fstat(file.fileno()).st_size <= LARGEST:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,1 +1,1 @@
-"""``lightning-cifar explain``."""
+"""The command ``lightning-cifar explain``."""

@@ -1,1 +1,1 @@
-"""A trained network as one file: ``command`` asks, ``writing`` makes, ``reading`` opens it, ``checking`` compares."""
+"""Export of a trained network to one file: command line, writing, reading, and comparison with the network."""

@@ -1,4 +1,4 @@
-"""Whether an exported network predicts what the trained one does: on test images of its run, or on drawn ones."""
+"""Comparison of an exported network with the trained one, on test images of its run or on random images."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from lightning_cifar.data import ImageDataModule
 from lightning_cifar.errors import one_line
 from lightning_cifar.models import Classifier
 
-# Of the largest logit. Other orders of summation change a millionth of it, what is computed wrongly far more.
+# Relative to the largest logit. Another order of summation changes it by a millionth, a wrong computation far more.
 TOLERANCE = 1e-3
 BATCH = 100
 
 
 class Sample(NamedTuple):
-    """Images, and what the trained network makes of them in its own way."""
+    """Images, and the logits of the trained network."""
 
     images: Tensor
     """float32 (M, C, H, W) in [0, 1]."""
     logits: Tensor
     """float32 (M, K)."""
     labels: Tensor | None
-    """int64 (M,), where they are known."""
+    """int64 (M,), if they are known."""
     source: str
-    """What they are, as in ``all 10,000 test images``."""
+    """Description, such as ``all 10,000 test images``."""
     reason: str
-    """Why they are not test images; empty where they are."""
+    """Reason why they are not test images; empty if they are."""
 
 
 class Comparison(NamedTuple):
-    """What came out for the same images in two ways."""
+    """Comparison of logits for the same images."""
 
     total: int
     agree: int
-    """Equal predictions."""
+    """Number of equal predictions."""
     ties: int
-    """Others, of two classes that the trained network itself holds for equal within the tolerance."""
+    """Number of other predictions whose logits in the trained network are equal within the tolerance."""
     largest: float
-    """Difference of a logit."""
+    """Largest difference of a logit."""
     reach: float
-    """The largest logit."""
+    """Largest absolute logit."""
     tolerance: float
-    """The largest difference that rounding explains."""
+    """Largest difference that is attributed to rounding."""
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs by more than rounding; not, where something is not a number."""
+        """Whether nothing differs by more than rounding; False if a logit is NaN."""
         return self.agree + self.ties == self.total and self.largest <= self.tolerance
 
 
 def draw_sample(model: Classifier, data: ImageDataModule, count: int) -> Sample:
-    """Images to compare on: evenly spaced test images of the data; where there are none, drawn from a seed.
+    """Return evenly spaced test images, or random images if test images are not available.
 
     Args:
         model: The trained network, on the CPU.
-        data: As it was trained with. Nothing is downloaded.
-        count: How many images at most.
+        data: Data module of the training. Nothing is downloaded.
+        count: Maximum number of images.
     """
     try:
         return _test_images(model, data, count)
-    except Exception as error:  # data can be missing or broken in any way, and the file can be checked without
-        return _drawn_images(model, data, count, one_line(error).split(": pass")[0][:160])
+    except Exception as error:  # data may be missing or damaged in any way
+        return _random_images(model, data, count, one_line(error).split(": pass")[0][:160])
 
 
 def _test_images(model: Classifier, data: ImageDataModule, count: int) -> Sample:
@@ -82,15 +82,15 @@ def _test_images(model: Classifier, data: ImageDataModule, count: int) -> Sample
         if len(inside):
             batch = batch[inside]
             logits.append(_logits(model, batch))
-            # The bytes that they were: nothing of how the data normalises is left in them.
+            # Restore the original bytes, so that rounding errors of the normalization are removed.
             images.append(((batch * std + mean) * 255).round().clamp(0, 255).contiguous() / 255)
             labels.append(batch_labels[inside])
     source = f"all {total:,} test images" if count == total else f"{count:,} of {total:,} test images"
     return Sample(torch.cat(images), torch.cat(logits), torch.cat(labels), source, "")
 
 
-def _drawn_images(model: Classifier, data: ImageDataModule, count: int, reason: str) -> Sample:
-    """Soft patches of colour with noise on them."""
+def _random_images(model: Classifier, data: ImageDataModule, count: int, reason: str) -> Sample:
+    """Make smooth patches of color with noise."""
     generator = torch.Generator().manual_seed(0)
     shape, side = (count, model.in_channels), data.image_size
     patches = torch.rand(*shape, 4, 4, generator=generator)
@@ -98,11 +98,11 @@ def _drawn_images(model: Classifier, data: ImageDataModule, count: int, reason: 
     images = F.interpolate(patches, (side, side), mode="bilinear") * 0.8 + noise * 0.2
     images = (images * 255).round() / 255
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (data.mean, data.std))
-    return Sample(images, _logits(model, (images - mean) / std), None, f"{count:,} drawn images", reason)
+    return Sample(images, _logits(model, (images - mean) / std), None, f"{count:,} random images", reason)
 
 
 def run_on(run: Run, images: Tensor) -> Tensor:
-    """Logits (M, K), of the first image alone and the others in batches: files made for one size of batch fail here."""
+    """Compute logits (M, K): first of one image, then in batches, so that files for a fixed batch size fail."""
     with torch.no_grad():
         return torch.cat([run(images[:1]), *(run(part) for part in torch.split(images[1:], BATCH) if len(part))])
 
@@ -110,7 +110,7 @@ def run_on(run: Run, images: Tensor) -> Tensor:
 def compare(expected: Tensor, given: Tensor) -> Comparison:
     """Compare logits (M, K)."""
     if given.shape != expected.shape:
-        raise ValueError(f"the file gives {tuple(given.shape)}, and not {tuple(expected.shape)}.")
+        raise ValueError(f"the output has the shape {tuple(given.shape)}, not {tuple(expected.shape)}.")
     expected, given = expected.double(), given.double()
     reach = float(expected.abs().max())
     tolerance = TOLERANCE * reach

@@ -1,10 +1,9 @@
-"""The command ``lightning-cifar export``: a trained network as one file for elsewhere, checked by running that file."""
+"""The command ``lightning-cifar export``: write a trained network to one file, and check it by running the file."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.checkpoints.find import Found, find_checkpoint
+from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.links import inside
 from lightning_cifar.files.output import choose_output
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lightning_cifar.commands.export.checking import Sample
     from lightning_cifar.commands.export.reading import Format, Portable
 
-PACKAGES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript"), "pt2": ()}  # that write a format
-RUNTIMES = {"safetensors": "safetensors", "onnx": "onnxruntime", "pt2": "torch"}  # that read it
+PACKAGES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript"), "pt2": ()}  # for writing
+RUNTIMES = {"safetensors": "safetensors", "onnx": "onnxruntime", "pt2": "torch"}  # for reading
 USE = {
     "safetensors": (
         "network = lightning_cifar.load_safetensors({path!r})",
@@ -36,29 +36,29 @@ USE = {
     ),
     "pt2": ("network = torch.export.load({path!r}).module()", "logits = network(images)"),
 }
-BIG = 64  # pixels: side of the images that a network looks at, from which on a thousand would take minutes
+BIG = 64  # pixels: for networks with larger inputs, a thousand images would take minutes
 
 
-def main(words: Sequence[str]) -> int:
-    """Write a trained network in one format or several, and compare what the files compute with it.
+def main(args: Sequence[str]) -> int:
+    """Write a trained network in one or several formats, and compare the outputs of the files with the network.
 
     Args:
-        words: Of the command line, after ``lightning-cifar export``.
+        args: Command-line arguments after ``lightning-cifar export``.
 
     Returns:
-        0, or 1 if a file computed something else than the network: it is not kept.
+        0, or 1 if the output of a file differs from the network; this file is removed.
 
     Raises:
-        UsageError: If an option is wrong, the checkpoint cannot be used, or a format cannot hold the network.
+        UsageError: If an option is wrong, the checkpoint cannot be used, or a format does not support the network.
         OSError: If a file cannot be written.
     """
-    options = _parser().parse_intermixed_args(list(words))
+    options = _parser().parse_intermixed_args(list(args))
     formats = _choose_formats(options)
     source = find_checkpoint(options.run[0])
     paths = {format: _choose_file(format, formats, source, options) for format in formats}
     _check_packages(formats)
 
-    # From here on torch is needed, which takes seconds to load.
+    # torch takes seconds to import, so it is imported after the checks of the options.
     from lightning_cifar.checkpoints.reading import Checkpoint
     from lightning_cifar.checkpoints.trained import load_trained
     from lightning_cifar.commands.export.checking import draw_sample
@@ -67,9 +67,9 @@ def main(words: Sequence[str]) -> int:
 
     checkpoint = Checkpoint.read(source.path)
     content = checkpoint.content
-    _refuse_several(source.path, content)
+    _reject_several(source.path, content)
     trained = load_trained(checkpoint, allowed=allow_modules(options.model, options.data))
-    model, data = trained.model.cpu(), trained.source  # a file must not ask for a GPU
+    model, data = trained.model.cpu(), trained.source  # the file must not need a GPU
     if options.data_root is not None and hasattr(data, "root"):
         data.root = options.data_root
     known = {
@@ -81,25 +81,24 @@ def main(words: Sequence[str]) -> int:
     facts = facts_of(trained, data.image_size, **known)
     network = Portable(model, class_names=trained.class_names, mean=trained.mean, std=trained.std, facts=facts)
     _say(f"{source.path}: {facts['model']} after {trained.epochs} epochs, {facts['parameters']:,} parameters")
-    _say(f"takes {facts['input']}")
-    _say(f"gives {facts['output']}")
+    _say(f"input: {facts['input']}")
+    _say(f"output: {facts['output']}")
     _say(f"class_names: {_list(trained.class_names)}")
     for note in trained.notes:
         _say(f"note: {note}")
-    looked_at = getattr(model, "input_size", data.image_size)
+    input_size = getattr(model, "input_size", data.image_size)
     try:
-        sample = draw_sample(model, data, options.check or (1000 if looked_at <= BIG else 100))
-    except RuntimeError as error:  # torch's, where the data's images do not fit the network
-        raise UsageError(
-            f"{source.path}: the network does not take its data's images: {one_line(error)[:120]}"
-        ) from error
+        sample = draw_sample(model, data, options.check or (1000 if input_size <= BIG else 100))
+    except RuntimeError as error:  # from torch, if the images do not fit the network
+        reason = one_line(error)[:120]
+        raise UsageError(f"{source.path}: the network does not accept the images of its data: {reason}") from error
     if sample.reason:
-        _say(f"note: its test images are not to be had ({sample.reason}): checked on images drawn from a seed")
+        _say(f"note: test images are not available ({sample.reason}): checked on random images")
     return max([_export(format, network, sample, paths[format]) for format in formats])
 
 
 def _export(format: Format, network: Portable, sample: Sample, path: Path) -> int:
-    """Write one file, under a name of its own until it is found to be right."""
+    """Write one file, under a temporary name until it is checked."""
     from lightning_cifar.commands.export.writing import write
     from lightning_cifar.files.atomic import write_atomically
 
@@ -129,7 +128,7 @@ def _export(format: Format, network: Portable, sample: Sample, path: Path) -> in
 
 
 def _check(format: Format, network: Portable, sample: Sample, path: Path) -> tuple[str, str]:
-    """What is wrong with a file, and, where nothing is, what was found."""
+    """Return an error, or an empty string and the result of the check."""
     from lightning_cifar.commands.export.checking import compare, run_on
     from lightning_cifar.commands.export.reading import open_file
     from lightning_cifar.models import Classifier
@@ -142,91 +141,65 @@ def _check(format: Format, network: Portable, sample: Sample, path: Path) -> tup
     try:
         given = run_on(open_file(format, path, type(model)), sample.images)
         result = compare(sample.logits, given)
-    except Exception as error:  # a runtime that refuses the file raises what it likes
+    except Exception as error:  # runtimes raise many types
         return f"{name} cannot run it: {one_line(error)[:200]}", ""
     if not result.equal:
         differ = result.total - result.agree - result.ties
         return (
-            f"in {name} {differ:,} of {result.total:,} predictions differ from the network's, and logits by up to "
-            f"{result.largest:.2g} (rounding explains {result.tolerance:.2g})",
+            f"in {name} {differ:,} of {result.total:,} predictions differ from those of the network, and logits by up "
+            f"to {result.largest:.2g} (tolerance {result.tolerance:.2g})",
             "",
         )
     found = f"checked in {name} {version(name)} on {sample.source}: "
     found += f"{result.agree:,} of {result.total:,} predictions agree, "
     if result.ties:
-        found += f"{result.ties} are of classes equal within rounding, "
-    found += f"logits of up to {result.reach:.3g} differ by {result.largest:.1e} at most"
+        found += f"{result.ties} differ between classes with equal logits, "
+    found += f"logits of up to {result.reach:.3g} differ by at most {result.largest:.1e}"
     if sample.labels is not None:
         found += f"; accuracy {float((given.argmax(1) == sample.labels).float().mean()):.2%}".replace("%", " %")
     return "", found
 
 
-# ------------------------------------------------------------ what is refused without torch
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="lightning-cifar export",
-        description="A trained network as one file for elsewhere, with class names and normalisation inside.",
-        epilog="The file takes images float32 (N, C, H, W) in [0, 1] and gives logits; it is run and compared with the "
-        "network before it gets its name. safetensors holds the weights, onnx and pt2 the computation too.",
+        description="Write a trained network, with class names and normalization, to one file for use elsewhere.",
+        epilog="The input of the file is images float32 (N, C, H, W) in [0, 1], its output logits. It is run and "
+        "compared with the network. safetensors contains the weights, onnx and pt2 also the computation.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "run",
-        type=expand_user,
-        nargs="*",
-        metavar="RUN",
-        help="run (its best checkpoint), or a checkpoint",
-    )
-    add(
-        "--format",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FORMAT",
-        help="safetensors, onnx or pt2 (of torch.export); or several",
-    )
+    add("run", type=expand_user, nargs="*", metavar="RUN", help="run (its best checkpoint), or a checkpoint")
+    formats = "one or several of safetensors, onnx and pt2 (torch.export)"
+    add("--format", nargs="+", action="extend", default=[], metavar="FORMAT", help=formats)
     add("--out", type=expand_user, metavar="FILE", help="file, or folder (default: export/ in the run's folder)")
-    add("--overwrite", action="store_true", help="replace a file that is there")
-    add("--check", type=_count, metavar="N", help="images to compare on (1000; 100 for networks of large images)")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    check = "number of images for the comparison (1000; 100 for networks with large images)"
+    add("--check", type=positive_int, metavar="N", help=check)
     add_class_options(parser)
-    add(
-        "--data_root",
-        type=expand_user,
-        metavar="DIR",
-        help="folder of the data, whose test images are compared",
-    )
+    add("--data_root", type=expand_user, metavar="DIR", help="folder of the data with the test images")
     return parser
 
 
-def _count(word: str) -> int:
-    number = int(word) if re.fullmatch(r"[0-9]{1,9}", word) else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, at least 1")
-    return number
-
-
 def _choose_formats(options: argparse.Namespace) -> list[Format]:
-    words = list(dict.fromkeys(options.format))
-    if not options.run and len(words) > 1 and words[-1] not in PACKAGES:
-        options.run = [Path(words.pop())]  # it stood behind --format, which takes several
-    for word in words:
-        if word not in PACKAGES:
-            hint = did_you_mean(word, PACKAGES)
-            raise UsageError(f"--format (={word}) must be one of {', '.join(PACKAGES)}.{hint}")
-    if not words:
-        raise UsageError(f"--format is missing: {', '.join(PACKAGES)}, or several of them.")
+    formats = list(dict.fromkeys(options.format))
+    if not options.run and len(formats) > 1 and formats[-1] not in PACKAGES:
+        options.run = [Path(formats.pop())]  # RUN after --format, which takes several values
+    for format in formats:
+        if format not in PACKAGES:
+            hint = did_you_mean(format, PACKAGES)
+            raise UsageError(f"--format (={format}) must be one of {', '.join(PACKAGES)}.{hint}")
+    if not formats:
+        raise UsageError(f"--format is missing: pass one or several of {', '.join(PACKAGES)}.")
     if not options.run:
         raise UsageError("RUN is missing: pass the folder of a run, runs/..., or a checkpoint.")
     if len(options.run) > 1:
         raise UsageError(f"{_list([str(run) for run in options.run])} are several runs: export one at a time.")
-    return words
+    return formats
 
 
 def _choose_file(format: Format, formats: Sequence[Format], source: Found, options: argparse.Namespace) -> Path:
-    """Where a format goes: a place that can be written to, and where there is nothing."""
+    """Return a path for a format that is writable and does not exist, unless it may be overwritten."""
     out: Path | None = options.out
     name = f"{source.path.stem}.{format}"
     if out is None:
@@ -241,7 +214,7 @@ def _choose_file(format: Format, formats: Sequence[Format], source: Found, optio
         raise UsageError(f"{path} exists: pass another --out, or --overwrite.")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path} cannot be written ({parent} is not to be written to): pass another --out.")
+        raise UsageError(f"{path} cannot be written ({parent} is not writable): pass another --out.")
     return path
 
 
@@ -252,18 +225,18 @@ def _check_packages(formats: Sequence[Format]) -> None:
             raise UsageError(f"--format {format} needs {' and '.join(missing)}: pip install 'lightning-cifar[export]'.")
 
 
-def _refuse_several(path: Path, content: Mapping[str, Any]) -> None:
+def _reject_several(path: Path, content: Mapping[str, Any]) -> None:
     settings = content.get("hyper_parameters")
     members = settings.get("members") if isinstance(settings, dict) else None
     if str(content.get("class_path")).endswith(".SideBySide") and isinstance(members, dict):
         raise UsageError(
-            f"{path} holds {len(members)} networks side by side ({_list(list(members))}), and a file takes one: train "
-            "that one alone, which with the same seed ends in the same weights."
+            f"{path} contains {len(members)} networks ({_list(list(members))}), and a file can contain one: train only "
+            "this network, which gives the same weights with the same seed."
         )
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (f" ... ({len(names)} in all)" if len(names) > 12 else "")
+    return ", ".join(names[:12]) + (f" ... ({len(names)} in total)" if len(names) > 12 else "")
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""An exported network opened again: out of its file alone, in the three formats."""
+"""Read exported networks in the three formats, without their checkpoint."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Portable(nn.Module):
-    """A classifier with the normalisation of its images inside, in evaluation mode.
+    """A classifier with the normalization of its images, in evaluation mode.
 
-    Takes images float32 (N, C, H, W) with values in [0, 1] and gives logits (N, num_classes).
+    The input is images float32 (N, C, H, W) with values in [0, 1], the output logits (N, num_classes).
 
     Args:
-        classifier: It is not copied.
-        class_names: One for each output.
-        mean: Per channel, of images in [0, 1].
-        std: Likewise.
-        facts: What else is known of it, plain values by name.
+        classifier: Network, which is not copied.
+        class_names: Name of each output.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel.
+        facts: Further information by name.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Portable(nn.Module):
 
 
 def open_file(format: Format, path: Path, model_class: type[models.Classifier] | None = None) -> Run:
-    """What a file computes, by the runtime of its format: images float32 (N, C, H, W) in [0, 1] -> logits (N, K).
+    """Open a file in the runtime of its format, as a function images float32 (N, C, H, W) in [0, 1] -> logits (N, K).
 
     Args:
-        format: Of the file.
-        path: Of the file.
-        model_class: See :func:`load_safetensors`; the other formats need none.
+        format: Format of the file.
+        path: Path of the file.
+        model_class: See :func:`load_safetensors`; not used for the other formats.
 
     Raises:
-        UsageError: If a safetensors file is damaged or not one of this package.
+        UsageError: If a safetensors file is damaged or was not written by this package.
         ImportError: If the runtime is not installed.
     """
     with quiet():
@@ -83,7 +83,7 @@ def open_file(format: Format, path: Path, model_class: type[models.Classifier] |
 def _open_onnx(path: Path) -> Run:
     import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
-    onnxruntime.set_default_logger_severity(3)  # errors: it tells of devices that are not there
+    onnxruntime.set_default_logger_severity(3)  # only errors, no warnings about missing devices
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -91,20 +91,25 @@ def _open_onnx(path: Path) -> Run:
 
 
 def load_safetensors(path: Path | str, model_class: type[models.Classifier] | None = None) -> Portable:
-    """The network in a file that ``lightning-cifar export --format safetensors`` wrote, out of this file alone.
+    """Load a network from a file of ``lightning-cifar export --format safetensors``, without its checkpoint.
 
     Nothing in the file is executed, and no module that it names is imported.
 
     Args:
-        path: Of the file.
-        model_class: Of a network that is not one of this package.
+        path: Path of the file.
+        model_class: Class of a network that is not part of this package.
 
     Returns:
         A module in evaluation mode on the CPU: images float32 (N, C, H, W) in [0, 1] -> logits (N, num_classes).
 
     Raises:
-        UsageError: If the file is damaged or not one of this package, or holds another network.
+        UsageError: If the file is damaged, was not written by this package, or contains another network.
         OSError: If it cannot be read.
+
+    Example::
+
+        network = lightning_cifar.load_safetensors("runs/lenet/export/best.safetensors")
+        probabilities = network(images).softmax(1)
     """
     try:
         from safetensors import safe_open
@@ -113,39 +118,38 @@ def load_safetensors(path: Path | str, model_class: type[models.Classifier] | No
     try:
         with safe_open(str(path), framework="pt") as file:
             texts = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dictionary
         facts: dict[str, Any] = {name: json.loads(text) for name, text in texts.items()}
     except OSError:
         raise
-    except Exception as error:  # of its own kind, or what JSON raises
+    except Exception as error:  # SafetensorError, or an error of JSON
         raise UsageError(
             f"{path} is not a readable safetensors file, or is damaged: {one_line(error)[:120]}"
         ) from error
     missing = [name for name in ("model", "hyper_parameters", "class_names", "mean", "std") if name not in facts]
     if missing:
-        raise UsageError(f"{path} was not written by lightning-cifar export: it says nothing of {', '.join(missing)}.")
+        raise UsageError(f"{path} was not written by lightning-cifar export: it does not state {', '.join(missing)}.")
     network = _build(path, facts, model_class)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise UsageError(
-            f"{path} holds other weights than {facts['model']} has: {one_line(error)[:160]} ..."
-        ) from error
+        reason = one_line(error)[:160]
+        raise UsageError(f"the weights in {path} do not fit {facts['model']}: {reason} ...") from error
     return Portable(
         network, class_names=facts["class_names"], mean=facts["mean"], std=facts["std"], facts=facts
     ).requires_grad_(False)
 
 
 def _build(path: Path | str, facts: Mapping[str, Any], model_class: type[models.Classifier] | None) -> nn.Module:
-    """The network with fresh weights. Only classes of this package are found by their name."""
+    """Build the network with initial weights. Only classes of this package are found by their name."""
     name = str(facts["model"])
     known = model_class or (getattr(models, name) if name in models.__all__ else None)
     if known is None or not issubclass(known, models.Classifier):
         hint = did_you_mean(name, models.__all__) or " Pass its class as model_class."
-        raise UsageError(f"{path} holds {name}, which is no classifier of this package.{hint}")
+        raise UsageError(f"{path} contains {name}, which is not a classifier of this package.{hint}")
     settings = dict(facts["hyper_parameters"])
     if "weights" in settings:
-        settings["weights"] = None  # the file brings all of them: none are to be downloaded
+        settings["weights"] = None  # the file contains all weights: do not download any
     try:
         return known(**settings)
     except (TypeError, ValueError) as error:
@@ -155,7 +159,7 @@ def _build(path: Path | str, facts: Mapping[str, Any], model_class: type[models.
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say of their own inside: whether the file is right, running it tells."""
+    """Suppress messages of the exporters about their internals; the file is checked by running it."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

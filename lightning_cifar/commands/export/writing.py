@@ -1,4 +1,4 @@
-"""A trained classifier written as one file for elsewhere, in three formats."""
+"""Write a trained classifier to one file, in three formats."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 FACTS_FILE = "metadata.json"  # inside a pt2 archive
-OPSET = 18  # of ONNX: the oldest that torch's exporter writes without converting, and so the one most runtimes know
+OPSET = 18  # of ONNX: the oldest that torch's exporter writes without conversion, supported by most runtimes
 
 
 def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, object]:
-    """What an exported file says of itself, plain values by name.
+    """Return the information in an exported file, plain values by name.
 
     Args:
         trained: The network.
-        image_size: Height and width, in pixels, of the images that it was shown.
-        **more: Beside what the network tells.
+        image_size: Height and width of its images, in pixels.
+        **more: Further information.
     """
     model, size = trained.model, image_size
-    colours = "RGB, " if model.in_channels == 3 else ""
+    colors = "RGB, " if model.in_channels == 3 else ""
     return {
-        "input": f"images: float32 (N, {model.in_channels}, {size}, {size}), {colours}values in [0, 1], any N; "
-        "they are normalised inside",
+        "input": f"images: float32 (N, {model.in_channels}, {size}, {size}), {colors}values in [0, 1], any N; "
+        "the network normalizes them",
         "output": f"logits: float32 (N, {model.num_classes}), in the order of class_names; softmax gives probabilities",
         "class_names": list(trained.class_names),
         "mean": list(trained.mean),
@@ -59,7 +59,7 @@ def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, obj
 
 
 def resize_of(content: Mapping[str, Any]) -> str:
-    """How images of another size came to the network's, by the configuration in a checkpoint."""
+    """Describe how images of other sizes were resized, from the configuration in a checkpoint."""
     data = (yaml.safe_load(content.get(CONFIG_KEY) or "{}") or {}).get("data") or {}
     whole = (data.get("init_args") or {}).get("resize") == "squash"
     part = "the whole image, distorted to a square" if whole else "the largest square in the middle"
@@ -67,14 +67,14 @@ def resize_of(content: Mapping[str, Any]) -> str:
 
 
 def accuracies_of(content: Mapping[str, Any], run: Path | None) -> dict[str, float]:
-    """Shares by their names in the logs: in validation when a checkpoint was written, and on the test images.
+    """Return the validation accuracy when the checkpoint was written, and the test accuracy, by logged names.
 
     Args:
-        content: Of the checkpoint.
-        run: Folder of the run, if what came out in the end is of this checkpoint.
+        content: Content of the checkpoint.
+        run: Folder of the run, if its final results are those of this checkpoint.
 
     Raises:
-        UnreadableFileError: result.json in it holds something else than a run writes.
+        UnreadableFileError: If result.json in the folder has another format.
     """
     known: dict[str, float] = {}
     states = content.get("callbacks")
@@ -88,10 +88,10 @@ def accuracies_of(content: Mapping[str, Any], run: Path | None) -> dict[str, flo
 
 
 def write(format: Format, network: Portable) -> bytes:
-    """The content of a file in this format: the network, and its facts as JSON.
+    """Return the content of a file in this format: the network, and its facts as JSON.
 
     Raises:
-        UsageError: If the format cannot say what the network does.
+        UsageError: If the format does not support the network.
         ImportError: If a package that writes the format is not installed.
     """
     with quiet():
@@ -101,7 +101,7 @@ def write(format: Format, network: Portable) -> bytes:
 def _to_safetensors(network: Portable) -> bytes:
     from safetensors.torch import save
 
-    # One that shares its memory with another, or lies in it in another order, cannot be written as it is.
+    # safetensors does not support tensors with shared memory or another memory format.
     state = {
         name: value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
         for name, value in network.classifier.state_dict().items()
@@ -126,7 +126,7 @@ def _to_onnx(network: Portable) -> bytes:
             opset_version=OPSET,
             verbose=False,
         )
-    except Exception as error:  # the exporter raises many kinds
+    except Exception as error:  # the exporter raises many types
         raise _refusal(network, "onnx", error) from error
     assert exported is not None
     proto = exported.model_proto
@@ -137,11 +137,11 @@ def _to_onnx(network: Portable) -> bytes:
 
 
 def _trace(network: Portable, format: Format) -> ExportedProgram:
-    """The computation as a graph, for any number of images."""
+    """Trace the computation as a graph for any number of images."""
     size, channels = network.facts["image_size"], network.facts["in_channels"]
     assert isinstance(size, int)
     assert isinstance(channels, int)
-    images = torch.zeros(3, channels, size, size)  # one alone would make it a graph for one image
+    images = torch.zeros(3, channels, size, size)  # with a single image, the graph would only support one
     try:
         with torch.no_grad():
             program = torch.export.export(
@@ -150,15 +150,15 @@ def _trace(network: Portable, format: Format) -> ExportedProgram:
                 dynamic_shapes={"images": {0: torch.export.Dim("N")}},
                 strict=False,
             )
-    except Exception as error:  # torch raises what its tracer of the day raises
+    except Exception as error:  # depends on the version of torch
         raise _refusal(network, format, error) from error
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names the folders of this machine
+        node.meta.pop("stack_trace", None)  # contains the folders of this machine
     return program
 
 
 def _with_library_layers(network: Portable) -> Portable:
-    """The same network in which torch's own functions stand for the hand-made layers, into which no tracer looks."""
+    """Replace hand-written layers, which cannot be traced, by the equivalent functions of torch."""
     if not any(isinstance(module, HandConv2d | HandLinear | HandReLU | HandPool2d) for module in network.modules()):
         return network
     network = copy.deepcopy(network)
@@ -181,7 +181,7 @@ def _with_library_layers(network: Portable) -> Portable:
 
 def _refusal(network: Portable, format: Format, error: Exception) -> UsageError:
     name, reason = type(network.classifier).__name__, one_line(error).split(". ")[0][:160]
-    return UsageError(f"{name} cannot be written as {format} ({reason}): --format safetensors takes every network.")
+    return UsageError(f"{name} cannot be written as {format} ({reason}): --format safetensors supports every network.")
 
 
 def _as_texts(facts: Mapping[str, object]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A report put together: the page, the table of runs, the text, and the panels as pictures. No torch."""
+"""Build a report: HTML page, table of runs, text, and the panels as pictures. No torch."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from lightning_cifar.studies.report.tables import (
 _DPI = 200
 
 
-class Report(NamedTuple):
-    """What is written."""
+class StudyReport(NamedTuple):
+    """Contents of the files of a report."""
 
     page: ReportPage
     csv: bytes
-    """A row for each run, as in a study's results.csv."""
+    """One row for each run, as in a study's results.csv."""
     text: str
     """Markdown."""
 
 
-def build(compared: Compared, command: str) -> Report:
-    """Put a report together.
+def build(compared: Compared, command: str) -> StudyReport:
+    """Build a report.
 
     Args:
         compared: the runs.
-        command: that makes the report.
+        command: command that creates the report.
     """
     rows = results.table(compared.runs, compared.arms, compared.metric, compared.mode, compared.target)
     found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline)
@@ -77,12 +77,9 @@ def build(compared: Compared, command: str) -> Report:
         command="\n".join(commands),
         colors={arm: color for arm, (color, _) in zip(compared.arms, colors, strict=True)},
     )
-    table = to_csv(results.CSV_HEADER, results.csv_rows(compared.runs, *_judged(compared)))
-    return Report(page, table, _text(page, results.markdown(rows, found, *_judged(compared)), commands))
-
-
-def _judged(compared: Compared) -> tuple[str, str, float | None]:
-    return compared.metric, compared.mode, compared.target
+    criterion = compared.metric, compared.mode, compared.target
+    table = to_csv(results.CSV_HEADER, results.csv_rows(compared.runs, *criterion))
+    return StudyReport(page, table, _text(page, results.markdown(rows, found, *criterion), commands))
 
 
 def _size(compared: Compared) -> str:
@@ -96,48 +93,44 @@ def _size(compared: Compared) -> str:
 
 def _curve_notes(decimated: object) -> list[str]:
     notes = [
-        "Strong lines: mean over the runs of an arm, with the 95 % interval of the mean (Student's t) as a band; "
-        "with one run there is none. Faint lines: the single runs as they are; dotted: those that diverged or failed, "
-        "which are not in the mean. Smoothing (a centred moving mean of each run) changes mean and band, never the "
-        "faint lines.",
-        "Over seconds, a mean stands at the mean time of its runs. Seconds are of training and validation, "
-        "without start-up.",
+        "Thick lines: mean over the runs of an arm; bands: 95 % confidence interval of the mean (Student's t), for two "
+        "or more runs. Thin lines: single runs; dotted: diverged or failed runs, which are not part of the mean. "
+        "Smoothing (a centered moving average of each run) applies to mean and band, not to the thin lines.",
+        "With seconds on the x axis, a mean is drawn at the mean time of its runs. Seconds include training and "
+        "validation, but not the start of the program.",
     ]
     if isinstance(decimated, dict):
         notes.append(
-            f"Curves of up to {decimated['points']} points are drawn in {decimated['pieces']} pieces: of each piece "
-            "its smallest, largest and mean value are kept, so no spike is lost. All points are in each run's "
-            "metrics.csv."
+            f"Curves of up to {decimated['points']} points are drawn in {decimated['pieces']} pieces, each with its "
+            "minimum, maximum and mean, so peaks remain visible. metrics.csv of each run contains all points."
         )
     return notes
 
 
 def _result_notes(compared: Compared, rows: Sequence[results.ArmRow]) -> list[str]:
     notes = [
-        "Mean ± standard deviation over the finished runs, and the 95 % interval of the mean. The best value of a run "
-        "is picked on the very data it is measured on, and so is a little too good; compare final values."
+        "Mean ± standard deviation over the finished runs, and the 95 % confidence interval of the mean. The best "
+        "value of a run is selected on the same data and therefore slightly optimistic; compare final values.",
+        "Seconds per run: training and validation without the start of the program if the run recorded the time of "
+        "each epoch, as in a study; otherwise the whole command, from result.json.",
     ]
-    notes.append(
-        "Seconds a run: of training and validation, without start-up, where a run noted the time of each epoch, as in "
-        "a study; else of the whole command, from its result.json."
-    )
     if compared.target is not None:
         notes.append("Epochs and seconds to the target are means over the runs that reached it.")
-    if results.is_cut([interval for row in rows for interval in (row.final, row.best)], compared.metric):
-        notes.append(results.CUT_NOTE.lstrip("\\"))
+    if results.is_clipped([interval for row in rows for interval in (row.final, row.best)], compared.metric):
+        notes.append(results.CLIPPED_NOTE.lstrip("\\"))
     return notes
 
 
 def _difference_notes(compared: Compared, count: int) -> list[str]:
     return [
-        f"Final {compared.metric} of each arm minus that of {compared.baseline} with the same seed. The intervals hold "
-        f"together at 95 %, and the p-values are multiplied by the number of comparisons, {count} (Bonferroni): an "
-        "interval leaves out zero exactly where p is below 0.05."
+        f"Final {compared.metric} of each arm minus that of {compared.baseline} with the same seed. Intervals (95 % "
+        f"simultaneous confidence) and p-values are corrected for the number of comparisons, {count} (Bonferroni): an "
+        "interval excludes zero exactly if p is below 0.05."
     ]
 
 
 def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
-    """The findings of the page stand where the table has its own sentences: they hold these and more."""
+    """Return the report as Markdown, with the findings of the page instead of the table's shorter sentences."""
     plain = results.markdown_text
     rows = table.partition("\n\n- ")[0].rstrip("\n")
     parts = [
@@ -146,14 +139,14 @@ def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
         "\n".join(f"- {plain(line)}" for line in [*page.warnings, *page.findings]),
         rows,
         "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in page.facts),
-        "\n".join(f"    {line}" for command in commands for line in command.splitlines()),  # nothing ends such a block
+        "\n".join(f"    {line}" for command in commands for line in command.splitlines()),  # a code block
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
-    """The panels that are open at first, over epochs, as PNG with a name each."""
-    from lightning_cifar.plots import ArmBand, draw_report_curves  # matplotlib, which takes a while to load
+    """Draw the panels that are initially open, over epochs. Yields names and PNG contents."""
+    from lightning_cifar.plots import ArmBand, draw_report_curves  # slow, since it imports matplotlib
 
     colors = dict(zip(compared.arms, arm_colors(compared.arms, compared.baseline), strict=True))
     for metric in shown_metrics(compared)[1]:

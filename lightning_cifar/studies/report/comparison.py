@@ -1,4 +1,4 @@
-"""What a report is about: the folder of a study, or run folders made by hand, read as arms x seeds. No torch."""
+"""Read the folder of a study, or single run folders, as arms x seeds for a report. No torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,7 @@ from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.links import inside
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
-from lightning_cifar.studies.jobs import (
-    ABOUT,
-    DONE,
-    STUDY,
-    AboutRecord,
-    Job,
-    State,
-    StudyRecord,
-    error_of,
-    state_of,
-)
+from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord
 from lightning_cifar.studies.report.results import RunResult, read_run
 
 Config = dict[str, Any]
@@ -36,20 +26,20 @@ _METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs that are compared, and how.
+    """Runs to compare, and the criterion.
 
     Attributes:
-        title: of the report.
-        question: in words; empty if none was asked.
-        arms: in their order.
-        runs: all of them, those that did not start included.
-        metric: that is compared.
-        mode: whether a higher or a lower value of it is better.
-        target: value whose reaching is timed.
-        baseline: the arm that the others are compared with.
-        configs: arm -> configuration, as complete as it is known.
-        command: that made the runs; empty if it is not known.
-        notes: what a reader must know.
+        title: title of the report.
+        question: question that the study answers; may be empty.
+        arms: names of the arms in their order.
+        runs: all runs, including those that have not started.
+        metric: metric that is compared.
+        mode: whether a higher or a lower value is better.
+        target: value for which the time until it is reached is measured.
+        baseline: arm with which the others are compared.
+        configs: arm -> configuration, complete if it is known.
+        command: command that started the runs; empty if unknown.
+        notes: warnings for the reader.
     """
 
     title: str
@@ -66,7 +56,7 @@ class Compared:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of all metrics that some run has."""
+        """Names of the metrics of all runs."""
         return sorted({name for run in self.runs for name in run.curves})
 
 
@@ -78,28 +68,26 @@ def compare(
     target: float | None = None,
     baseline: str | None = None,
 ) -> Compared:
-    """Read the folder of one study, or run folders, whether they have ended or not.
+    """Read the folder of one study, or run folders, finished or not.
 
     Args:
-        folders: of one study, or of runs. Runs with the same settings but for the seed are one arm.
-        metric: in place of the study's.
-        mode: in place of the study's.
-        target: in place of the study's.
-        baseline: in place of the study's.
+        folders: folder of one study, or run folders. Runs whose settings differ only in the seed are one arm.
+        metric: replaces that of the study.
+        mode: replaces that of the study.
+        target: replaces that of the study.
+        baseline: replaces that of the study.
 
     Raises:
-        UsageError: A folder is none of that, or nobody has the metric; the message names it.
+        UsageError: If a folder is neither a study nor a run, or no run has the metric.
     """
     for folder in folders:
         if folder.is_file():
-            raise UsageError(
-                f"{folder} is a file: pass folders; a pattern that ends in / leaves files out, as runs/*/."
-            )
+            raise UsageError(f"{folder} is a file: pass folders, for example with the pattern runs/*/.")
         if not folder.is_dir():
-            raise UsageError(f"there is no folder {folder}: pass the folder of a study, or of runs.")
+            raise UsageError(f"the folder {folder} does not exist: pass the folder of a study, or run folders.")
     studies = [folder for folder in folders if os.path.lexists(folder / STUDY)]
     if studies and len(folders) > 1:
-        raise UsageError(f"{studies[0]} is a study: pass it alone, or run folders such as {studies[0]}/*/seed-*/.")
+        raise UsageError(f"{studies[0]} is a study: pass only this, or run folders such as {studies[0]}/*/seed-*/.")
     found = _read_study(folders[0]) if studies else _read_runs(folders)
     found = replace(found, runs=[_timed(run) for run in found.runs])
     if not found.metrics:
@@ -108,21 +96,21 @@ def compare(
 
 
 def _timed(run: RunResult) -> RunResult:
-    """With the seconds of result.json where the run did not note the time of each epoch."""
+    """Add the seconds of result.json if the run did not record the time of each epoch."""
     seconds = (read_result(run.folder) or {}).get("seconds") if math.isnan(run.seconds) else None
     return run if seconds is None else replace(run, seconds=float(seconds))
 
 
 def _why_nothing(runs: Sequence[RunResult], where: str) -> str:
-    """What to say where no run has a single metric."""
+    """Return the error message if no run has any metric."""
     failed = [run for run in runs if run.state == "failed"]
     if not failed:
-        return f"no run in {where} has written metrics yet: look again later."
+        return f"no run in {where} has written metrics yet: try again later."
     first = failed[0]
     count = f"all {len(runs)} runs" if len(failed) == len(runs) else f"{len(failed)} of {len(runs)} runs"
     return (
         f"{count} in {where} failed before they wrote a metric, the first ({first.arm}, seed {first.seed}) with: "
-        f"{first.error or 'no message'}; the whole story is in {first.folder}.log."
+        f"{first.error or 'no message'}; see {first.folder}.log."
     )
 
 
@@ -132,7 +120,7 @@ def _choose(
     if metric is not None and metric not in found.metrics:
         known = [name for name in found.metrics if name.count("/") < 2]
         hint = did_you_mean(metric, found.metrics)
-        raise UsageError(f"no run has the metric {metric!r}.{hint} There are {', '.join(known)}.")
+        raise UsageError(f"no run has the metric {metric!r}.{hint} The metrics are {', '.join(known)}.")
     if metric is None and found.metric not in found.metrics:
         found.notes.append(f"no run has reached a value of {found.metric} yet")
     if baseline is not None and baseline not in found.arms:
@@ -145,7 +133,7 @@ def _choose(
         found,
         metric=metric,
         mode=mode or (customary if other else found.mode),
-        # A target of another metric means nothing.
+        # The study's target has no meaning for another metric.
         target=target if target is not None or other else found.target,
         baseline=baseline or found.baseline,
     )
@@ -157,7 +145,7 @@ def _read_study(folder: Path) -> Compared:
         raise UnreadableFileError(f"{folder / STUDY}: arms is empty.")
     try:
         about = read_json(folder / ABOUT, AboutRecord)
-    except MissingFileError:  # the study has not begun
+    except MissingFileError:  # the study has not started
         about = AboutRecord()
     arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
     metric, runs = held.get("metric", _METRICS[0]), []
@@ -188,7 +176,7 @@ def _read_study(folder: Path) -> Compared:
 
 
 def _read_runs(folders: Sequence[Path]) -> Compared:
-    """Runs made by hand: those whose settings differ by nothing but the seed are one arm."""
+    """Read single runs; those whose settings differ only in the seed are one arm."""
     runs: list[RunResult] = []
     folders, notes = _training_runs(list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders)))
     groups: dict[str, list[Path]] = {}
@@ -204,12 +192,11 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
             seed = configs[folder].get("seed_everything", index)
             seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else index
             if seed in by_seed:
-                same = by_seed[seed]
-                notes.append(f"{folder} has the settings and the seed of {same}: left out, it is no second sample")
+                notes.append(f"{folder} is ignored: it has the same settings and seed as {by_seed[seed]}")
             by_seed.setdefault(seed, folder)
         arm = _name_of(list(by_seed.values()), arms)
         arms[arm] = configs[members[0]]
-        runs += [_read_hand_made(arm, seed, folder) for seed, folder in by_seed.items()]
+        runs += [_read_single(arm, seed, folder) for seed, folder in by_seed.items()]
     names = {name for run in runs for name in run.curves}
     metric = next((name for name in _METRICS if name in names), next(iter(sorted(names)), _METRICS[0]))
     return Compared(
@@ -227,38 +214,37 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
 
 
 def _training_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The folders of training runs, and notes on the others, as a pattern such as ``runs/*/`` finds them.
+    """Return the folders of training runs, and notes on the others, which a pattern such as ``runs/*/`` includes.
 
     Raises:
-        UsageError: There is none.
+        UsageError: If no folder is a run.
     """
-    reasons = {folder: _why_no_run(folder) for folder in folders}
+    reasons = {folder: _why_not_run(folder) for folder in folders}
     runs = [folder for folder, reason in reasons.items() if not reason]
     if not runs:
         raise UsageError(next(iter(reasons.values())))
     evaluations = {folder: (read_result(folder) or {}).get("command") for folder in runs}
     trained = [folder for folder, command in evaluations.items() if command not in ("test", "validate", "predict")]
-    if trained:  # without one, evaluations may be compared with each other
+    if trained:  # otherwise evaluations are compared with each other
         reasons |= {folder: f"{folder} is a run of {evaluations[folder]}." for folder in runs if folder not in trained}
         runs = trained
-    return runs, [f"left out, not a training run: {reason.rstrip('.')}" for reason in reasons.values() if reason]
+    return runs, [f"ignored, not a training run: {reason.rstrip('.')}" for reason in reasons.values() if reason]
 
 
-def _why_no_run(folder: Path) -> str:
-    """Why a folder is not that of a run; empty if it is."""
+def _why_not_run(folder: Path) -> str:
+    """Return why a folder is not a run folder; empty if it is."""
     if os.path.lexists(folder / "metrics.csv"):
         return ""
     if (folder / "lr_range.json").is_file():
         return f"{folder} is a folder of lr-find: it has no metrics.csv."
     if (folder / "config.yaml").is_file():
-        return f"{folder} has no metrics.csv: the run has logged nothing yet, or without a CSV logger."
-    inside = sorted(path.parent for path in folder.glob("*/metrics.csv"))
-    hint = f" It holds runs: pass {folder}/*/." if inside else ""
-    return f"{folder} is no run folder, and no study's: it has neither metrics.csv nor {STUDY}.{hint}"
+        return f"{folder} has no metrics.csv: the run has not logged anything yet, or has no CSV logger."
+    hint = f" It contains runs: pass {folder}/*/." if any(folder.glob("*/metrics.csv")) else ""
+    return f"{folder} is neither a run folder nor a study: it has neither metrics.csv nor {STUDY}.{hint}"
 
 
 def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:
-    """What the folders' names have in common, without the seed; of a study's runs, the name of their arm."""
+    """Return the common part of the folders' names without the seed, or the name of the arm for runs of a study."""
     if (members[0].parent.parent / STUDY).is_file():
         name = members[0].parent.name
     elif len(members) == 1:
@@ -270,37 +256,33 @@ def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:
     return next(each for i in range(len(taken) + 1) if (each := name if not i else f"{name} ({i + 1})") not in taken)
 
 
-def _read_hand_made(arm: str, seed: int, folder: Path) -> RunResult:
+def _read_single(arm: str, seed: int, folder: Path) -> RunResult:
     if os.path.lexists(folder / DONE):
-        job = Job(arm, seed, str(folder), str(folder / "config.yaml"), "", 1)
-        return replace(read_run(job), state=state_of(job), error=error_of(job))
-    result = read_result(folder)
+        return read_run(Job(arm, seed, str(folder), str(folder / "config.yaml"), "", 1))
     curves = read_curves(folder)
-    # A guard may have stopped the run at its first bad loss, without a result.
+    # NonFiniteGuard may have stopped the run at its first bad loss, without a result.
     names = ("train/loss", "train/loss_step", "val/loss")
     losses = [curve.value[-1] for name, curve in curves.items() if name in names]
-    state: State = "broken"
+    state: State = "done" if read_result(folder) else "broken"
     if not all(math.isfinite(loss) for loss in losses):
         state = "diverged"
-    elif result:
-        state = "done"
     return RunResult(arm, seed, folder, state, "", curves, math.nan)
 
 
 def _read_config(folder: Path) -> Config:
-    """The settings of a run; none where it has no file of them."""
+    """Read the settings of a run; empty if the file is missing."""
     path = folder / "config.yaml"
     try:
         held = read_yaml(path)
     except MissingFileError:
         return {}
     if not isinstance(held, dict):
-        raise UnreadableFileError(f"{path} must hold settings by name.")
+        raise UnreadableFileError(f"{path} must contain settings by name.")
     return {str(key): _with_text_keys(value) for key, value in held.items()}
 
 
 def _with_text_keys(value: object) -> object:
-    """Keys of YAML can be numbers and dates, which neither sort nor go into JSON beside names."""
+    """Convert keys to text. YAML allows numbers and dates, which cannot be sorted together with names."""
     if isinstance(value, dict):
         return {str(key): _with_text_keys(item) for key, item in value.items()}
     return [_with_text_keys(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The curves of a report: decimated and packed for the page, with mean and interval for pictures. No torch."""
+"""Curves of a report: decimated and packed for the page, with mean and interval for pictures. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_cifar.studies.report.results import RunResult, is_share
 Floats = NDArray[np.float64]
 
 BUDGET = 4_000_000
-"""Bytes of the page that all curves together may take."""
+"""Maximum size of all curves on the page, in bytes."""
 
 _MOST_PIECES, _FEWEST_PIECES, _MOST_METRICS, _MOST_KNOTS = 2000, 50, 14, 200
 _DEFAULT = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
@@ -28,41 +28,36 @@ _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class ArmCurves(NamedTuple):
-    """A metric over the runs of an arm, on all steps that one of them has."""
+    """A metric of the runs of an arm, on the union of their steps."""
 
     step: Floats
-    """(P,): optimizer steps done."""
+    """(P,): optimizer steps."""
     values: Floats
-    """(S, P): one row for each run; NaN where it has none."""
+    """(S, P): one row for each run; NaN for missing values."""
     runs: list[RunResult]
     counts: list[bool]
-    """Whether a run is part of the mean: one that diverged or failed is not."""
+    """Whether a run is part of the mean. Diverged and failed runs are not."""
 
     def band(self) -> Band:
-        """Mean and 95 % interval over the runs that count."""
+        """Compute mean and 95 % interval over the runs that count."""
         return mean_curve(self.values[self.counts])
 
 
-def counts_in_mean(run: RunResult) -> bool:
-    """A run that ended well, or still goes on."""
-    return run.state in ("done", "broken")
-
-
 def shown_metrics(compared: Compared) -> tuple[list[str], list[str]]:
-    """Metrics that a page holds, and those whose panels are open at first."""
+    """Return the metrics of a page, and those whose panels are initially open."""
     names = compared.metrics
     default = [name if name in names else f"{name}_step" for name in _DEFAULT]
     default = [name for name in default if name in names]
     if compared.metric in names and compared.metric not in default:
         default.insert(0, compared.metric)
-    # What is told by class has its own table.
+    # Values by class have a separate table.
     others = [name for name in names if name not in default and name.count("/") < 2]
     others.sort(key=lambda name: (not name.startswith(("train/loss", "train/acc")), not name.startswith("lr"), name))
     return [*default, *others][:_MOST_METRICS], default
 
 
 def title_of(metric: str) -> str:
-    """A metric in words."""
+    """Return a readable name of a metric."""
     part, _, name = metric.partition("/")
     if part not in _WORDS or not name:
         return metric
@@ -71,7 +66,7 @@ def title_of(metric: str) -> str:
 
 
 def arm_curves(compared: Compared, metric: str) -> dict[str, ArmCurves]:
-    """The runs of each arm that have the metric."""
+    """Return the curves of the runs with this metric, by arm."""
     found = {}
     for arm in compared.arms:
         runs = [run for run in compared.runs if run.arm == arm and metric in run.curves]
@@ -79,7 +74,7 @@ def arm_curves(compared: Compared, metric: str) -> dict[str, ArmCurves]:
             continue
         curves = [run.curves[metric] for run in runs]
         step, values = _on_common_steps(curves)
-        found[arm] = ArmCurves(step + 1, values, runs, [counts_in_mean(run) for run in runs])
+        found[arm] = ArmCurves(step + 1, values, runs, [run.state in ("done", "broken") for run in runs])
     return found
 
 
@@ -96,10 +91,10 @@ def _on_common_steps(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
 
 
 def knots(run: RunResult) -> Floats:
-    """(K, 3): steps done with the epochs and seconds at that moment, from zero on; seconds NaN where unknown.
+    """Return steps, epochs and seconds (K, 3) for the axes, from zero on; unknown seconds are NaN.
 
-    A run of a study notes them. Else an epoch ends with its last row in metrics.csv; one that is not over is taken to
-    be as long as the others.
+    A run of a study records them. Otherwise an epoch ends with its last row in metrics.csv, and an unfinished epoch is
+    assumed to be as long as the others.
     """
     times = read_times(run.folder)
     found = times[:, [1, 0, 2]] if len(times) else _epoch_ends(run)
@@ -112,7 +107,7 @@ def _epoch_ends(run: RunResult) -> Floats:
     ends: dict[float, float] = {}
     for name, curve in run.curves.items():
         if "/" not in name or not np.isfinite(curve.epoch).all():
-            continue  # a learning rate comes without its epoch
+            continue  # a learning rate is logged without its epoch
         last = np.r_[np.flatnonzero(np.diff(curve.epoch)), len(curve.epoch) - 1]
         for epoch, step in zip(curve.epoch[last].tolist(), curve.step[last].tolist(), strict=True):
             ends[epoch] = max(ends.get(epoch, 0), step + 1)
@@ -125,11 +120,11 @@ def _epoch_ends(run: RunResult) -> Floats:
 
 
 def pack_curves(compared: Compared, colors: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """All that the page draws: arms with their runs, and metrics with their values as base64 of float32.
+    """Pack arms, runs and metrics for the page, with values as base64 of float32.
 
     Args:
         compared: the runs.
-        colors: colour and dashes of each arm.
+        colors: color and dashes of each arm.
     """
     names, default = shown_metrics(compared)
     found = {name: arm_curves(compared, name) for name in names}
@@ -155,14 +150,14 @@ def pack_curves(compared: Compared, colors: Sequence[tuple[str, str]]) -> dict[s
         "open": default,
         "metric": compared.metric,
         "decimated": {"pieces": pieces, "points": longest} if longest > pieces else None,
-        # Half a 95 % interval over the standard error, by the number of runs.
+        # Half the 95 % interval divided by the standard error, by the number of runs.
         "t": [None, None, *(float(stats.t.ppf(0.975, n - 1)) for n in range(2, len(compared.runs) + 1))],
         "arrays": list(pool),
     }
 
 
 def num_pieces(lengths: Sequence[int]) -> int:
-    """In how many pieces curves of these lengths are drawn, so that they keep to the budget."""
+    """Return the largest number of pieces with which curves of these lengths keep within the budget."""
 
     def cost(pieces: int) -> float:  # three numbers of 4 bytes for each piece, or one for each point, in base64
         return 4 / 3 * 4 * sum(length if length <= pieces else 3 * pieces for length in lengths)
@@ -175,10 +170,10 @@ def num_pieces(lengths: Sequence[int]) -> int:
 
 
 class _Pool(dict[str, int]):
-    """Packed arrays by their content: the same steps, or learning rates, are written once."""
+    """Packed arrays by their content, so that equal steps or learning rates are stored once."""
 
     def add(self, values: ArrayLike) -> int:
-        with np.errstate(over="ignore"):  # beyond float32 nothing can be drawn
+        with np.errstate(over="ignore"):  # larger values cannot be drawn
             content = np.asarray(values).astype("<f4").tobytes()
         return self.setdefault(base64.b64encode(content).decode("ascii"), len(self))
 
@@ -203,7 +198,7 @@ def _pack(each: ArmCurves, compared: Compared, pieces: int, pool: _Pool) -> dict
 
 
 def positions(curves: ArmCurves, axis: int) -> Floats:
-    """Where the points of an arm stand, (P,): mean over its runs of the epochs (axis 1) or seconds (2) done."""
+    """Return the x positions (P,) of an arm: the mean over its runs of epochs (axis 1) or seconds (axis 2)."""
     places = []
     for run, row in zip(curves.runs, curves.values, strict=True):
         held = knots(run)

@@ -1,4 +1,4 @@
-"""The pictures that runs have drawn, small enough that a page can hold them. No torch."""
+"""Pictures of the runs, reduced in size for a page. No torch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.results import RunResult
 
 BUDGET = 2_500_000
-"""Bytes that all pictures of a page may take, before base64."""
+"""Maximum size of all pictures of a page, in bytes before base64."""
 
-_LARGEST = 64 << 20  # bytes of a file; those of a run have a few million
-_MOST_DECODED = 2**31  # pixels, all frames before the last one included
+_LARGEST = 64 << 20  # bytes of a file; pictures of a run have a few million
+_MOST_DECODED = 2**31  # pixels of all frames
 _WIDTH, _MOST, _KINDS = 620, 72, (".png", ".gif", ".webp", ".jpg")
 
 
 def collect_pictures(compared: Compared) -> tuple[dict[str, list[PagePicture]], list[str]]:
-    """The pictures of one run of each arm by their names, and notes on those that were left out.
+    """Return the pictures of one run of each arm by their names, and notes on missing ones.
 
-    The run is the first that ended, or else the first that has pictures. Pictures wider than 620 pixels are shrunk; of
-    an animation too large for the page the last frame is shown.
+    The run is the first finished one with pictures, or the first with pictures. Pictures wider than 620 pixels are
+    reduced; for an animation that is too large, the last frame is shown.
     """
     found: dict[str, list[tuple[str, Path]]] = {}
     for arm in compared.arms:
@@ -46,19 +46,19 @@ def collect_pictures(compared: Compared) -> tuple[dict[str, list[PagePicture]], 
             left -= 1
             try:
                 content, kind = shrink(path, room)
-            except (OSError, UnreadableImageError) as error:  # cut off, as by a run that was killed
-                notes.append(f"{path} cannot be read as a picture ({one_line(error)}): left out")
+            except (OSError, UnreadableImageError) as error:  # truncated, for example by a killed run
+                notes.append(f"{path} cannot be read as a picture ({one_line(error)}): not shown")
                 continue
             pictures.setdefault(name, []).append(PagePicture(caption, content, kind))
     if total > _MOST:
-        notes.append(f"{total - _MOST} of {total} pictures are left out: they are in the runs' folders")
+        notes.append(f"{total - _MOST} of {total} pictures are not shown: see the folders of the runs")
     return pictures, notes
 
 
 def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]:
     for run in sorted(runs, key=lambda run: run.state != "done"):
         files = (path for path in (run.folder / "pictures").rglob("*") if path.suffix in _KINDS and path.is_file())
-        # A link in a received folder could show a picture of the reader's own.
+        # A link in a received folder could point to a private picture of the reader.
         paths = sorted(path for path in files if path.resolve().is_relative_to(run.folder.resolve()))
         if paths:
             return run, paths
@@ -66,18 +66,17 @@ def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]
 
 
 def shrink(path: Path, room: int) -> tuple[bytes, str]:
-    """A picture in at most about ``room`` bytes, and its kind, as in ``image/png``.
+    """Return a picture of at most about ``room`` bytes, and its format, such as ``png``.
 
     Raises:
-        UnreadableImageError: It is none, or too large.
-        OSError: It cannot be read.
+        UnreadableImageError: If the file is not a picture, or too large.
+        OSError: If it cannot be read.
     """
     if path.stat().st_size > _LARGEST:
         raise UnreadableImageError(f"it is larger than {_LARGEST >> 20} MB")
-    found = use_image(path, lambda image: _content(path, image, room))
-    if not isinstance(found, Image.Image):
-        return found
-    frame = found
+    frame = use_image(path, lambda image: _content(path, image, room))
+    if not isinstance(frame, Image.Image):
+        return frame
     width = min(frame.width, _WIDTH)
     while True:
         buffer = io.BytesIO()
@@ -89,7 +88,7 @@ def shrink(path: Path, room: int) -> tuple[bytes, str]:
 
 
 def _content(path: Path, image: Image.Image, room: int) -> tuple[bytes, str] | Image.Image:
-    """The file as it is with its kind, if it is small enough, or else its last frame."""
+    """Return the file and its format if it is small enough, otherwise the last frame."""
     frames = int(getattr(image, "n_frames", 1))
     if (image.width <= _WIDTH or frames > 1) and path.stat().st_size <= room:
         return path.read_bytes(), str(image.format).lower()

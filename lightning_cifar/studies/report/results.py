@@ -1,4 +1,4 @@
-"""What came out: a study's runs as numbers, its table and its sentences."""
+"""Results of a study: numbers of the runs, table of the arms, and conclusions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lightning_cifar.analysis.statistics import Difference, conclude, first_reac
 from lightning_cifar.runs.metrics import Curve, read_curves
 from lightning_cifar.studies.jobs import Job, State, error_of, state_of
 
-_ROUNDING = 1e-9  # percent: runs that all reach 100 % have an interval that ends there
+_ROUNDING = 1e-9  # percent; if all runs reach 100 %, the interval ends there up to rounding
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run, as its folder tells it."""
+    """Results of one run, read from its folder."""
 
     arm: str
     seed: int
@@ -31,12 +31,12 @@ class RunResult:
     seconds: float
 
     def final(self, metric: str) -> float:
-        """The last value of a metric; NaN where there is none, or the run did not end well."""
+        """Return the last value of a metric; NaN if it is missing or the run is not done."""
         curve = self.curves.get(metric)
         return float(curve.value[-1]) if curve is not None and len(curve.value) and self.state == "done" else math.nan
 
     def best(self, metric: str, mode: str) -> float:
-        """The best value of a metric over the run."""
+        """Return the best value of a metric over the run; NaN as in :meth:`final`."""
         curve = self.curves.get(metric)
         if curve is None or not np.isfinite(curve.value).any() or self.state != "done":
             return math.nan
@@ -52,7 +52,7 @@ def read_run(job: Job) -> RunResult:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """A line of the table: an arm over its seeds. Values that no seed has are NaN."""
+    """A row of the table: statistics of an arm over its seeds. Missing values are NaN."""
 
     arm: str
     n: int
@@ -65,11 +65,17 @@ class ArmRow:
     reached: int
     seconds: float
 
+    @property
+    def counts(self) -> str:
+        """Numbers of finished, diverged and failed runs, as text."""
+        counts = ((self.diverged, "diverged"), (self.failed, "failed"))
+        return f"{self.n}" + "".join(f" + {count} {state}" for count, state in counts if count)
+
 
 def table(
     runs: Iterable[RunResult], arms: Sequence[str], metric: str, mode: str, target: float | None = None
 ) -> list[ArmRow]:
-    """One line for each arm: mean, standard deviation and interval of the final and the best metric over the seeds."""
+    """Compute mean, standard deviation and interval of the final and best metric over the seeds, for each arm."""
     by_arm: dict[str, list[RunResult]] = {arm: [] for arm in arms}
     for run in runs:
         by_arm[run.arm].append(run)
@@ -86,10 +92,10 @@ def table(
                 sum(run.state == "failed" for run in members),
                 _statistics([run.final(metric) for run in done]),
                 _statistics([run.best(metric, mode) for run in done]),
-                _mean([epochs for epochs, _ in there]),
-                _mean([seconds for _, seconds in there]),
+                mean_of([epochs for epochs, _ in there]),
+                mean_of([seconds for _, seconds in there]),
                 len(there),
-                _mean([run.seconds for run in done]),
+                mean_of([run.seconds for run in done]),
             )
         )
     return rows
@@ -109,13 +115,14 @@ def _statistics(values: Sequence[float]) -> tuple[float, float, float, float]:
     return mean_interval(finite)[:4] if finite else (math.nan,) * 4
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean of the finite values, or NaN."""
     finite = [value for value in values if math.isfinite(value)]
     return float(np.mean(finite)) if finite else math.nan
 
 
 def differences(runs: Iterable[RunResult], arms: Sequence[str], metric: str, baseline: str) -> list[Difference]:
-    """Each arm against the baseline by the final metric, paired by seed and corrected for the number of arms."""
+    """Compare the final metric of each arm with the baseline, paired by seed, corrected for the number of arms."""
     values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
     for run in runs:
         values[run.arm][run.seed] = run.final(metric)
@@ -123,68 +130,51 @@ def differences(runs: Iterable[RunResult], arms: Sequence[str], metric: str, bas
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, told in percent."""
+    """Whether a metric is a fraction that is shown in percent."""
     return "accuracy" in metric
 
 
+def scale_of(metric: str) -> tuple[float, str]:
+    """Return the factor and unit in which a metric is shown."""
+    return (100.0, " %") if is_share(metric) else (1.0, "")
+
+
 def conclusions(found: Sequence[Difference], metric: str, mode: str) -> list[str]:
-    """A sentence for each difference."""
-    scale, unit = (100.0, " points") if is_share(metric) else (1.0, "")
+    """Return a sentence for each difference."""
+    scale, unit = scale_of(metric)[0], " points" if is_share(metric) else ""
     return [conclude(each, unit=unit, scale=scale, higher_is_better=mode == "max") for each in found]
 
 
 def markdown(
     rows: Sequence[ArmRow], found: Sequence[Difference], metric: str, mode: str, target: float | None = None
 ) -> str:
-    """The table and its sentences."""
-    scale, unit = (100.0, " %") if is_share(metric) else (1.0, "")
+    """Format the table and the conclusions as Markdown."""
+    scale, unit = scale_of(metric)
     by_arm: Mapping[str, Difference] = {difference.arm: difference for difference in found}
-    header = [
-        "arm",
-        "n",
-        f"final {metric}{unit}",
-        "95 % interval",
-        f"best{unit}",
-        "difference, corrected interval",
-        "p",
-    ]
+    header = ["arm", "n", f"final {metric}{unit}", "95 % interval", f"best{unit}"]
+    header += ["difference, corrected interval", "p"]
     if target is not None:
         header += [f"epochs to {scale * target:g}{unit}", "seconds", "reached"]
     header = [markdown_text(name) for name in header]
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"]
     for row in rows:
-        mean, std, low, high = (scale * value for value in row.final)
-        count = f"{row.n}" + (f" + {row.diverged} diverged" if row.diverged else "")
-        count += f" + {row.failed} failed" if row.failed else ""
-        cells = [
-            markdown_text(row.arm),
-            count,
-            spread_text(mean, std),
-            share_range_text(low, high) if unit else range_text(low, high),
-            spread_text(*(scale * x for x in row.best[:2])),
-        ]
+        cells = [markdown_text(row.arm), row.counts, *statistics_texts(row.final, metric)]
+        cells.append(statistics_texts(row.best, metric)[0])
         difference = by_arm.get(row.arm)
         if difference is None:
             cells += ["baseline", ""]
         else:
-            low, high = scale * difference.low, scale * difference.high
-            cells += [
-                f"{number_text(scale * difference.mean, sign=True)} ({range_text(low, high, sign=True)})",
-                p_text(difference.p),
-            ]
+            interval = range_text(scale * difference.low, scale * difference.high, sign=True)
+            cells += [f"{number_text(scale * difference.mean, sign=True)} ({interval})", p_text(difference.p)]
         if target is not None:
-            cells += [
-                number_text(row.epochs_to_target),
-                number_text(row.seconds_to_target),
-                f"{row.reached} of {row.n}",
-            ]
+            cells += target_texts(row)
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", CUT_NOTE] if is_cut([row.final for row in rows], metric) else []
+    lines += ["", CLIPPED_NOTE] if is_clipped([row.final for row in rows], metric) else []
     return "\n".join([*lines, "", *(f"- {markdown_text(line)}" for line in conclusions(found, metric, mode)), ""])
 
 
 def markdown_text(text: str) -> str:
-    """Escape names and sentences so that Markdown shows them as they are: no HTML, links, pictures or table cells.
+    """Escape a text so that Markdown does not interpret it as HTML, links, pictures or table cells.
 
     Example:
         >>> markdown_text("<b>a|b</b>")
@@ -197,17 +187,11 @@ def markdown_text(text: str) -> str:
 
 
 def csv_rows(runs: Iterable[RunResult], metric: str, mode: str, target: float | None) -> list[list[Any]]:
-    """One row for each run: arm, seed, state, final and best metric, when the target was reached, seconds, error."""
+    """Return a row with the columns :data:`CSV_HEADER` for each run."""
     return [
         [
-            run.arm,
-            run.seed,
-            run.state,
-            run.final(metric),
-            run.best(metric, mode),
-            *_reaching(run, metric, mode, target),
-            run.seconds,
-            run.error,
+            *(run.arm, run.seed, run.state, run.final(metric), run.best(metric, mode)),
+            *(*_reaching(run, metric, mode, target), run.seconds, run.error),
         ]
         for run in runs
     ]
@@ -217,7 +201,7 @@ CSV_HEADER = ("arm", "seed", "state", "final", "best", "epochs_to_target", "seco
 
 
 def number_text(value: float, *, sign: bool = False) -> str:
-    """A number for people; a dash where there is none."""
+    """Format a number; NaN is a dash."""
     if not math.isfinite(value):
         return "-"
     text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
@@ -225,25 +209,36 @@ def number_text(value: float, *, sign: bool = False) -> str:
 
 
 def spread_text(mean: float, std: float) -> str:
-    """Mean and standard deviation, the latter where it is known."""
+    """Format mean ± standard deviation, or only the mean if the latter is unknown."""
     if not math.isfinite(std):
         return number_text(mean)
     return f"{number_text(mean)} ± {std:.2f}" if abs(mean) >= 1 else f"{number_text(mean)} ± {number_text(std)}"
 
 
 def range_text(low: float, high: float, *, sign: bool = False) -> str:
-    """An interval; a dash where there is none."""
+    """Format an interval; NaN is a dash."""
     return f"{number_text(low, sign=sign)} to {number_text(high, sign=sign)}" if math.isfinite(low) else "-"
 
 
-CUT_NOTE = (
-    "\\* The computed interval goes on beyond 0 or 100 %, where no share can lie: cut in the text. Runs so few, or so "
-    "uneven, bound the mean on the other side alone; more seeds would on both."
+def statistics_texts(values: tuple[float, float, float, float], metric: str) -> list[str]:
+    """Format mean ± standard deviation, and the interval, of a metric."""
+    scale, unit = scale_of(metric)
+    mean, std, low, high = (scale * value for value in values)
+    return [spread_text(mean, std), share_range_text(low, high) if unit else range_text(low, high)]
+
+
+def target_texts(row: ArmRow) -> list[str]:
+    """Format epochs and seconds to the target, and the number of runs that reached it."""
+    return [number_text(row.epochs_to_target), number_text(row.seconds_to_target), f"{row.reached} of {row.n}"]
+
+
+CLIPPED_NOTE = (
+    "\\* The interval is clipped at 0 or 100 %, since an accuracy cannot lie beyond. More seeds make it narrower."
 )
 
 
 def share_range_text(low: float, high: float) -> str:
-    """An interval in percent, cut where no share can lie, with a star where it is (see ``CUT_NOTE``).
+    """Format an interval in percent, clipped to 0 and 100; a star marks a clipped end (see ``CLIPPED_NOTE``).
 
     >>> share_range_text(17.72, 103.21)
     '17.72 to 100*'
@@ -255,11 +250,11 @@ def share_range_text(low: float, high: float) -> str:
     )
 
 
-def is_cut(intervals: Iterable[tuple[float, float, float, float]], metric: str) -> bool:
-    """Whether one of the intervals (mean, deviation, low, high) of a metric is told cut."""
+def is_clipped(intervals: Iterable[tuple[float, float, float, float]], metric: str) -> bool:
+    """Whether one of the intervals (mean, deviation, low, high) of a metric is shown clipped."""
     return is_share(metric) and any("*" in share_range_text(100 * low, 100 * high) for _, _, low, high in intervals)
 
 
 def p_text(value: float) -> str:
-    """A p-value."""
+    """Format a p-value."""
     return "-" if not math.isfinite(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""The words and numbers of a report: tables, sentences, settings that differ, classes, versions. No torch."""
+"""Tables and sentences of a report: results, differences, settings, classes and versions. No torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,22 @@ from lightning_cifar.studies.report.results import (
     RunResult,
     conclusions,
     is_share,
+    mean_of,
     number_text,
     p_text,
     range_text,
-    share_range_text,
-    spread_text,
+    scale_of,
+    statistics_texts,
+    target_texts,
 )
 
-_STATES = {"done": "done", "diverged": "diverged", "failed": "failed", "broken": "not finished", "waiting": "not begun"}
+_STATES = {
+    "done": "done",
+    "diverged": "diverged",
+    "failed": "failed",
+    "broken": "not finished",
+    "waiting": "not started",
+}
 _FEW = 5
 _DATA = (
     "data",
@@ -36,46 +44,40 @@ _DATA = (
 )
 _TRAINING = tuple(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time"))
 _UNEQUAL = {
-    _DATA: "The arms do not have the same training and validation data, so that a difference between them may be one "
-    "of their data",
-    _TRAINING: "The arms do not train for the same time",
+    _DATA: "The arms use different training or validation data, which may explain a difference between them",
+    _TRAINING: "The arms do not have the same amount of training",
 }
-"""Settings that should be equal in all arms, and what to say where they are not."""
-
-
-def scale_of(metric: str) -> tuple[float, str]:
-    """Factor and unit in which a metric is told."""
-    return (100.0, " %") if is_share(metric) else (1.0, "")
+"""Settings that should be equal in all arms, with a warning if they are not."""
 
 
 def count_states(runs: Sequence[RunResult]) -> str:
-    """How many runs are in which state."""
+    """Return the number of runs in each state as text."""
     counts = Counter(_STATES[run.state] for run in runs)
     return ", ".join(f"{counts[word]} {word}" for word in _STATES.values() if counts[word])
 
 
 def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
-    """What a reader must know first: runs that are missing from the means, and what is too few."""
+    """Return warnings: runs that are missing from the means, and arms with too few runs."""
     found = [f"{note[0].upper()}{note[1:]}." for note in compared.notes]
     for keys, words in _UNEQUAL.items():
         if differing := _differences(compared.configs, keys):
             found.append(f"{words} ({'; '.join(differing)}).")
     for row in rows:
-        bad = [f"{count} diverged" for count in [row.diverged] if count]
-        bad += [f"{count} failed" for count in [row.failed] if count]
-        if bad:
+        counts = ((row.diverged, "diverged"), (row.failed, "failed"))
+        bad = " and ".join(f"{count} {state}" for count, state in counts if count)
+        if bad and row.n:
             total = row.n + row.diverged + row.failed
             found.append(
-                f"{row.arm}: {' and '.join(bad)} of {total} runs. Its numbers are of the {row.n} that ended well, "
-                "which flatters it."
-                if row.n
-                else f"{row.arm}: {' and '.join(bad)}; no run ended well."
+                f"{row.arm}: {bad} of {total} runs. Its results contain only the {row.n} finished runs and are "
+                "therefore optimistic."
             )
+        elif bad:
+            found.append(f"{row.arm}: {bad}; no run finished.")
     open_runs = [run for run in compared.runs if run.state in ("broken", "waiting")]
     if open_runs:
         found.append(
-            f"Not ended yet: {len(open_runs)} of {len(compared.runs)} runs. They are in the curves as far as they are, "
-            "and not in the tables."
+            f"{len(open_runs)} of {len(compared.runs)} runs are not finished. They are part of the curves, but not of "
+            "the tables."
         )
     if any(row.n < 2 for row in rows):
         few = ", ".join(row.arm for row in rows if row.n < 2)
@@ -84,9 +86,9 @@ def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
 
 
 def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
-    """A summary, a sentence for each arm, and what all that does not say."""
+    """Return a summary, a conclusion for each arm, and the limits of these conclusions."""
     if not found:
-        return ["There is one arm: there is nothing to compare it with."]
+        return ["The report contains only one arm, so nothing is compared."]
     missing = _missing(compared)
     there = [each for each in found if not {each.arm, each.baseline} & missing.keys()]
     lines = [*missing.values(), *conclusions(there, compared.metric, compared.mode)]
@@ -95,7 +97,7 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
         shown = sum(each.is_shown for each in known)
         lines.insert(
             0,
-            f"{shown} of {len(found)} arms are shown to differ from {compared.baseline} in final {compared.metric}, "
+            f"{shown} of {len(found)} arms differ significantly from {compared.baseline} in final {compared.metric}, "
             f"at a level of 5 % for all {len(found)} comparisons together.",
         )
     unclear = [each for each in known if not each.is_shown and math.isfinite(each.low)]
@@ -104,28 +106,28 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
         unit = " points" if is_share(compared.metric) else ""
         widest = max((each.high - each.low) / 2 for each in unclear)
         lines.append(
-            "That no difference is shown does not say that the arms are equal: with these runs a difference had to "
-            f"exceed up to {number_text(scale * widest)}{unit} to be seen. More seeds make that smaller."
+            "No significant difference does not mean that the arms are equal: with these runs, only differences above "
+            f"up to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
         )
     if any(each.n < _FEW for each in known):
         smallest = min(each.n for each in known)
         lines.append(
-            f"With {smallest} seeds an interval rests on the assumption that differences between seeds are normally "
-            "distributed, which so few cannot test."
+            f"With {smallest} seeds, an interval depends on the assumption that differences between seeds are normally "
+            "distributed, which cannot be tested with so few."
         )
     equal = ["these settings"]
     equal += [] if _differences(compared.configs, _TRAINING) else ["this amount of training"]
     equal += [] if _differences(compared.configs, _DATA) else ["this data split"]
     scope = ", ".join(equal[:-1]) + " and " * (len(equal) > 1) + equal[-1]
     lines.append(
-        f"It holds for {scope}. Seeds vary the initial weights and the order and augmentation of the images, not the "
-        "images themselves."
+        f"The results hold for {scope}. Seeds vary the initial weights and the order and augmentation of the images, "
+        "not the images themselves."
     )
     return lines
 
 
 def _missing(compared: Compared) -> dict[str, str]:
-    """A sentence for each arm whose finished runs do not have the metric, by arm."""
+    """Return a sentence for each arm whose finished runs do not have the metric, by arm."""
     found = {}
     for arm in compared.arms:
         done = [run for run in compared.runs if run.arm == arm and run.state == "done"]
@@ -141,12 +143,12 @@ def _missing(compared: Compared) -> dict[str, str]:
 
 
 def _differences(configs: Mapping[str, Config], keys: Sequence[str]) -> list[str]:
-    """Settings, of these keys, that are known of several arms and not equal, with the values of the arms."""
+    """Return the settings with these keys that differ between arms, with their values."""
     flat = {arm: _flatten(config) for arm, config in configs.items()}
     found = []
     for key in keys:
         values = {arm: settings[key] for arm, settings in flat.items() if key in settings}
-        if key == "data.root":  # where an official data set lies changes nothing
+        if key == "data.root":  # the folder of an official data set does not matter
             values = {arm: value for arm, value in values.items() if "Folder" in flat[arm].get("data", "")}
         if len(set(values.values())) > 1:
             found.append(f"{key}: {', '.join(f'{arm} {value}' for arm, value in values.items())}")
@@ -154,34 +156,29 @@ def _differences(configs: Mapping[str, Config], keys: Sequence[str]) -> list[str
 
 
 def results_table(compared: Compared, rows: Sequence[ArmRow]) -> Table:
-    """A row for each arm."""
+    """Return a row for each arm."""
     scale, unit = scale_of(compared.metric)
     head = ["arm", "n*", f"final {compared.metric}{unit}*", "95 % interval*", f"best{unit}*", "95 % interval*"]
     if compared.target is not None:
         head += [f"epochs to {scale * compared.target:g}{unit}*", "seconds to it*", "reached*"]
-    head.append("seconds a run*")
+    head.append("seconds per run*")
     cells = []
     for row in rows:
-        count = f"{row.n}" + (f" + {row.diverged} diverged" if row.diverged else "")
-        count += f" + {row.failed} failed" if row.failed else ""
-        line = [row.arm, count]
-        for mean, std, low, high in (row.final, row.best):
-            interval = (share_range_text if unit else range_text)(scale * low, scale * high)
-            line += [spread_text(scale * mean, scale * std), interval]
-        if compared.target is not None:
-            line += [number_text(row.epochs_to_target), number_text(row.seconds_to_target), f"{row.reached} of {row.n}"]
+        line = [row.arm, row.counts]
+        line += statistics_texts(row.final, compared.metric) + statistics_texts(row.best, compared.metric)
+        line += [] if compared.target is None else target_texts(row)
         cells.append([*line, number_text(row.seconds)])
     return Table(head, cells)
 
 
 def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[Table, list[Interval]]:
-    """A row for each arm but the baseline, and its interval as it is drawn."""
+    """Return a row for each arm except the baseline, and the intervals to draw."""
     scale, unit = scale_of(compared.metric)
     unit = " (points)" if unit else ""
     cells, intervals = [], []
     for each in found:
         mean, low, high = (scale * value for value in (each.mean, each.low, each.high))
-        verdict = "nothing can be said" if each.n < 2 else "not shown"
+        verdict = "too few runs" if each.n < 2 else "not significant"
         if each.is_shown:
             verdict = "better" if (each.mean > 0) == (compared.mode == "max") else "worse"
         interval = range_text(low, high, sign=True)
@@ -192,7 +189,7 @@ def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[
 
 
 def runs_table(compared: Compared) -> Table:
-    """A row for each run."""
+    """Return a row for each run."""
     scale, unit = scale_of(compared.metric)
     rows = [
         [
@@ -210,11 +207,12 @@ def runs_table(compared: Compared) -> Table:
 
 
 def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
-    """Mean final accuracy of each class over the finished runs of each arm, and what it is in words."""
+    """Return the mean final accuracy of each class over the finished runs of each arm, and a note."""
     for part in dict.fromkeys((compared.metric.partition("/")[0], "val", "test")):
         prefix = f"{part}/accuracy/"
         names = [name for name in compared.metrics if name.startswith(prefix)]
-        values = np.array([[_mean_final(compared, arm, name) for name in names] for arm in compared.arms])
+        by_arm = [[run for run in compared.runs if run.arm == arm] for arm in compared.arms]
+        values = np.array([[mean_of([run.final(name) for run in runs]) for name in names] for runs in by_arm])
         if names and np.isfinite(values).any():
             words = {"val": "validation", "train": "training"}.get(part, part)
             note = f"Final {words} accuracy of each class in percent, mean over the finished runs."
@@ -222,14 +220,8 @@ def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
     return None, ""
 
 
-def _mean_final(compared: Compared, arm: str, metric: str) -> float:
-    values = [run.final(metric) for run in compared.runs if run.arm == arm]
-    finite = [value for value in values if math.isfinite(value)]
-    return float(np.mean(finite)) if finite else math.nan
-
-
 def settings_table(configs: Mapping[str, Config]) -> Table:
-    """Settings that are not the same in all arms, a column for each arm; a dash where an arm has no such setting."""
+    """Return the settings that differ between arms, with a column for each arm; a missing setting is a dash."""
     flat = {arm: _flatten(config) for arm, config in configs.items()}
     keys = dict.fromkeys(key for config in flat.values() for key in config)
     rows = [[key, *(config.get(key, "-") for config in flat.values())] for key in keys]
@@ -252,7 +244,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def machine_facts(compared: Compared) -> list[tuple[str, str]]:
-    """Versions and machine, of all runs that noted them, and how many have which where they differ."""
+    """Return the recorded versions and machines, with the number of runs if they differ."""
     facts: dict[str, Counter[str]] = {"versions": Counter(), "machine": Counter()}
     for run in compared.runs:
         result = read_result(run.folder) or {}
@@ -260,9 +252,9 @@ def machine_facts(compared: Compared) -> list[tuple[str, str]]:
             held = result.get(name)
             if isinstance(held, dict):
                 counts[", ".join(f"{key} {value}" for key, value in held.items())] += 1
-    told = []
+    rows = []
     for name, counts in facts.items():
         if len(counts) == 1:
-            told.append((name, next(iter(counts))))
-        told += [(name, f"{text} ({count} runs)") for text, count in counts.most_common() if len(counts) > 1]
-    return told
+            rows.append((name, next(iter(counts))))
+        rows += [(name, f"{text} ({count} runs)") for text, count in counts.most_common() if len(counts) > 1]
+    return rows

@@ -1,4 +1,4 @@
-"""Strangers' data, and trainers that do something else than one fit."""
+"""Users' own data, and uses of a trainer other than a single fit."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_without_validation(name: str, reason: str, run: Any, kinds: Any, **set
         return
     assert run.error is None, run.error
     if name in NO_VALIDATION:
-        assert re.search(f"{name} .* nothing: the fit ended without a validation", *run.said)
+        assert re.search(f"{name} is disabled: fit ended without a validation", *run.said)
     elif name == "LossCurves":
         assert "found none of" in run.said[0]
     else:
@@ -72,12 +72,12 @@ def check_without_validation(name: str, reason: str, run: Any, kinds: Any, **set
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_validation_loader(name: str, run: Any, kinds: Any) -> None:
-    check_without_validation(name, "there is no validation loader: add one", run, kinds, val=None)
+    check_without_validation(name, "the validation loader is missing: add one", run, kinds, val=None)
 
 
 @pytest.mark.parametrize("name", sorted(OF_FIT | NO_VALIDATION))
 def test_with_a_limit_of_no_validation(name: str, run: Any, kinds: Any) -> None:
-    check_without_validation(name, "limit_val_batches is 0: let it be more", run, kinds, limit_val_batches=0)
+    check_without_validation(name, "limit_val_batches is 0: set it to 1 or more", run, kinds, limit_val_batches=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +129,7 @@ def test_two_of_one_kind(name: str, run: Any, kinds: Any) -> None:
     assert run.error is None, run.error
     if name in {"ClassAccuracy", "FilterImages", "OcclusionMaps", "PredictionGrid", "SampleGrid"}:
         (said,) = run.said
-        assert re.search(f"^{name}: there are 2, which write over each other's files: (keep one|give each)", said)
+        assert re.search(f"^{name}: 2 of them overwrite each other's files: (keep one|set a different)", said)
     else:
         assert name in {"ExactResume", "LayerTable", "NonFiniteGuard", "PredictionTable", "Throughput"}
         assert not run.said
@@ -235,12 +235,12 @@ def test_loaders_of_different_classes_and_sizes(run: Any, kinds: Any) -> None:
 
     module = Two()
     run.use(run.make("ClassAccuracy"), module, "fit", val=[run.loader(module)] * 2)
-    assert run.said == ["ClassAccuracy reports nothing: logits of 3 and of 2 classes cannot be counted together."]
+    assert run.said == ["ClassAccuracy is disabled: logits of 3 and of 2 classes cannot be counted together."]
     assert not run.files
     batches = [(torch.rand(4, 3, side, side), torch.zeros(4, dtype=torch.long)) for side in (8, 12)]
     module, sizes = kinds["sorter"](), DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     run.use(run.make("PredictionGrid"), module, "fit", val=sizes)
-    assert re.search(r"images of \(3, 8, 8\) and \(3, 12, 12\) do not go on one sheet", run.said[1])
+    assert re.search(r"images of \(3, 8, 8\) and \(3, 12, 12\) do not fit on one sheet", run.said[1])
     run.use(run.make("ActivationSnapshots"), module, "fit", val=sizes)
     assert re.search(r"differ in shape, \(3, 8, 8\) and \(3, 12, 12\): .* ask for 4 samples", str(run.error))
 
@@ -277,7 +277,7 @@ def test_a_found_rate_reaches_hyper_parameters_or_says_not(uses: bool, run: Any,
     assert run.error is None, run.error
     assert finder.own_lr == 0.05
     assert run.trainer.optimizers[0].param_groups[0]["lr"] == (finder.suggestion.value if uses else 0.07)
-    assert [("configure_optimizers of Careful does not use lr" in text) for text in run.said] == [True] * (not uses)
+    assert [("Careful.configure_optimizers does not use lr" in text) for text in run.said] == [True] * (not uses)
 
 
 def test_several_training_loaders_are_told(run: Any, kinds: Any) -> None:
@@ -305,4 +305,4 @@ def test_the_table_of_layers_takes_any_example(run: Any, kinds: Any, capsys: Any
         assert re.search(r"memory +LSTM\(.*\) +6 x 4 +224", capsys.readouterr().out)
     module.example_input_array = (torch.zeros(1, 6),)
     run("LayerTable", module)
-    assert "LayerTable calls Pair with its example_input_array, and it does not take that" in str(run.error)
+    assert "LayerTable cannot call Pair with its example_input_array" in str(run.error)

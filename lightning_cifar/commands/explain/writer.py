@@ -1,4 +1,4 @@
-"""What came out when a network was asked about one's own images: pictures, a table, and one page with all of it."""
+"""Results of ``lightning-cifar explain``: pictures, a table, and an HTML page."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 
-_MOST_BARS = 15  # of which the names can still be read
+_MOST_BARS = 15  # more names would not be readable
 
 
 class Explanation(NamedTuple):
-    """What came out for one image."""
+    """Results for one image."""
 
     probabilities: Array
     """(K,)"""
     target: int
     drops: Array
-    """(H, W) for each pixel; NaN where no window was."""
+    """(H, W), drop of each pixel; NaN if no window covers it."""
     largest: float
-    """Drop of all window positions."""
+    """Largest drop of all window positions."""
     highest: float
-    """Rise of all window positions, 0 or more."""
+    """Largest rise of all window positions, at least 0."""
     error: float
-    """Estimated, root mean square."""
+    """Estimated root mean square error."""
     maps: dict[str, Array]
     """Layer -> (K, P, Q)."""
 
 
-class Report:
-    """Writes the results of each image as they come, and the table and the page at the end.
+class ExplanationWriter:
+    """Writes the results of each image, and the table and the page at the end.
 
-    The folder appears with the first result.
+    The folder is created with the first result.
     """
 
     def __init__(self, out: Path, options: argparse.Namespace, trained: Trained) -> None:
@@ -60,15 +60,16 @@ class Report:
         self.rows: list[list[object]] = []
 
     def add(self, path: Path, image: ImageFile, explained: Explanation) -> str:
-        """Draw and write; returns what came out in a sentence."""
+        """Draw and write the results of an image, and return them in a sentence."""
         if not self.images:
             try:
                 self.out.mkdir(parents=True)
             except OSError as error:
-                raise UsageError(f"cannot make the folder {self.out}: {error.strerror}: pass another --out.") from error
+                reason = f"{error.strerror}: pass another --out"
+                raise UsageError(f"cannot create the folder {self.out}: {reason}.") from error
         names, p = self.trained.class_names, explained.probabilities
         best = np.argsort(-p, kind="stable")[: self.options.top].tolist()
-        told = best[:_MOST_BARS] if explained.target in best[:_MOST_BARS] else [*best[:_MOST_BARS], explained.target]
+        bars = list(dict.fromkeys([*best[:_MOST_BARS], explained.target]))
         target = names[explained.target]
         sentence = self._describe(explained, best[0])
 
@@ -77,7 +78,7 @@ class Report:
             image.shown,
             image.view,
             explained.drops,
-            [(names[k], float(p[k])) for k in told],
+            [(names[k], float(p[k])) for k in bars],
             target=target,
             box=image.box,
             title=f"{sentence} (window {self.options.window} x {self.options.window} pixels)",
@@ -102,7 +103,7 @@ class Report:
         return sentence
 
     def finish(self, notes: Sequence[str]) -> Path:
-        """The table and the page."""
+        """Write the table and the page, and return the path of the page."""
         count = (len(self.rows[0]) - 5) // 2
         ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
         header = ["file", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
@@ -112,12 +113,12 @@ class Report:
         num_weights = sum(parameter.numel() for parameter in model.parameters())
         step = f"{options.stride} pixel{'s' * (options.stride > 1)}"
         part = "the middle square" if options.resize == "crop" else "the whole image as a square"
-        fill = {"mean": "the image's mean colour", "blur": "the blurred image"}.get(options.fill, options.fill)
+        fill = {"mean": "the image's mean color", "blur": "the blurred image"}.get(options.fill, options.fill)
         facts = [
             ("checkpoint", f"{options.ckpt_path}, after {self.trained.epochs} epochs"),
             ("network", f"{type(model).__name__}, {num_weights:,} parameters"),
             ("input", f"{model.image_size} x {model.image_size} pixels: {part}, bicubic with antialiasing"),
-            ("window", f"{options.window} x {options.window} pixels, step {step}, covers with {fill}"),
+            ("window", f"{options.window} x {options.window} pixels, stride {step}, covers with {fill}"),
         ]
         page = plots.explain_html(
             self.images,
@@ -130,15 +131,15 @@ class Report:
         return self.out / "index.html"
 
     def _describe(self, explained: Explanation, best: int) -> str:
-        """In a sentence."""
+        """Describe the results in a sentence."""
         names, p = self.trained.class_names, explained.probabilities
         target = names[explained.target]
         sentence = f"{names[best]} {plots.to_percent(float(p[best]))}; "
         if explained.target != best:
             sentence += f"P({target}) is {p[explained.target]:.3f}; "
         changes = {"lowers": explained.largest, "raises": explained.highest}
-        words = [f"{verb} P({target}) by up to {by:.3f}" for verb, by in changes.items() if by >= 0.0005]
-        sentence += f"covering {' and '.join(words) or f'does not change P({target})'}"
+        effects = [f"{verb} P({target}) by up to {by:.3f}" for verb, by in changes.items() if by >= 0.0005]
+        sentence += f"covering {' and '.join(effects) or f'does not change P({target})'}"
         return sentence + (f" (error about {explained.error:.3f})" if self.options.mode == "fast" else "")
 
     def _write(self, name: str, caption: str, figure: Figure) -> plots.Picture:
@@ -149,5 +150,5 @@ class Report:
 
 
 def plain_name(path: Path) -> str:
-    """The file's name in printable characters."""
+    """Return the file's name in printable characters."""
     return plain_text(path.name)

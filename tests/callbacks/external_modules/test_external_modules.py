@@ -1,4 +1,4 @@
-"""Each callback with each kind of stranger's module: it works, or says in one line why not; and with each logger."""
+"""Each callback with each kind of user's module works, or reports in one line why not; and with each logger."""
 
 from __future__ import annotations
 
@@ -44,17 +44,15 @@ TABLES = {
     "PredictionGrid": "mistakes_val.csv",
     "PredictionTable": "predictions.csv",
 }
-DICTS = r"these are dicts of pixels, kind: let the loader collate \(inputs, targets\)"
-NO_FORWARD = (
-    r"calls Forger with the first part of a validation batch, .* does not take that: mat1 and mat2 .* leave \w+"
-)
+DICTS = r"these are dicts of pixels, kind: collate them to \(inputs, targets\)"
+NO_FORWARD = r"cannot call Forger with the first part of a validation batch, .*: mat1 and mat2 .* or remove \w+"
 NO_FILTERS = r"has no convolution"
-NO_LOGITS = r"ClassAccuracy reports nothing: validation_step must return the logits \(N, K\)"
-NO_LABELS = r"PredictionGrid shows nothing: a batch must be \(images, labels\) with"
-NO_IMAGES = r"shows nothing: a batch must be \(images, labels\) with images \(N, C, H, W\), C 1 or 3"
-NO_PROBABILITIES = r"PredictionTable shows nothing: predict_step must return probabilities \(N, K\)"
+NO_LOGITS = r"ClassAccuracy is disabled: validation_step must return the logits \(N, K\)"
+NO_LABELS = r"PredictionGrid is disabled: a batch must be \(images, labels\) with"
+NO_IMAGES = r"is disabled: a batch must be \(images, labels\) with images \(N, C, H, W\), C 1 or 3"
+NO_PROBABILITIES = r"PredictionTable is disabled: predict_step must return probabilities \(N, K\)"
 NO_POINTS = r"FitCurves needs batches of x \(N, 1\) and y \(N, 1\), these are"
-NO_CURVES = r"LossCurves found none of .*; the module logged nothing\. Pass it the names"
+NO_CURVES = r"LossCurves found none of .*; the module logged nothing\. Pass the names"
 NOT_IMAGES = r"needs batches that start with images \(N, C, H, W\), these start with \(8, \d\)"
 
 # What each says where it cannot work. All else works.
@@ -64,7 +62,7 @@ RAISED = {
     "FilterImages": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "WeightGIF": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "FitCurves": {"dicts": DICTS} | dict.fromkeys(("sorter", "segmenter", "forger", "reader"), NO_POINTS),
-    "LRRangeFinder": {"forger": "needs automatic optimization: this module optimises manually"},
+    "LRRangeFinder": {"forger": "needs automatic optimization: this module optimizes manually"},
     "OcclusionMaps": {
         "dicts": DICTS,
         "segmenter": r"OcclusionMaps: The model must map \(2, 3, 8, 8\) to logits \(2, K\), it gave \(2, 5, 8, 8\)",
@@ -75,7 +73,7 @@ RAISED = {
 }
 WARNED = {
     "ClassAccuracy": dict.fromkeys(("dicts", "segmenter", "line", "forger"), NO_LOGITS),
-    "LayerTable": dict.fromkeys(KINDS, r"LayerTable shows nothing: \w+ has no example_input_array\. Set it to one"),
+    "LayerTable": dict.fromkeys(KINDS, r"LayerTable is disabled: \w+ has no example_input_array\. Set it to one"),
     "LossCurves": dict.fromkeys(("sorter", "dicts", "segmenter", "line", "reader"), NO_CURVES),
     "PredictionGrid": {"segmenter": NO_LABELS} | dict.fromkeys(("dicts", "line", "forger", "reader"), NO_IMAGES),
     "PredictionTable": dict.fromkeys(("dicts", "segmenter", "line", "forger"), NO_PROBABILITIES),

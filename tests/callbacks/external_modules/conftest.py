@@ -1,4 +1,4 @@
-"""Modules and data of strangers: names of their own, and nothing of the package."""
+"""Users' own modules and data, with other names and without classes of the package."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class Scribe(Logger):
-    """A stranger's logger: numbers alone."""
+    """A user's logger that only supports numbers."""
 
     def __init__(self) -> None:
         super().__init__()

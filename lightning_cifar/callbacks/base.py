@@ -1,0 +1,209 @@
+"""Base classes and checks that several callbacks share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cifar.callbacks.probe import loader_at
+
+Stage: TypeAlias = Literal["val", "test"]
+SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
+
+
+def check_minimum(minimum: int = 1, /, **values: int | None) -> None:
+    """Raise a ValueError for the first value below the minimum; None is allowed."""
+    for name, value in values.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} (={value}) must be at least {minimum}")
+
+
+def check_seconds_per_frame(value: float) -> None:
+    """Raise a ValueError for a duration that browsers do not support."""
+    if not 0.02 <= value <= 60:
+        raise ValueError(f"seconds_per_frame (={value}) must be 0.02 to 60: browsers do not support shorter frames")
+
+
+def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
+    """Warn once if several callbacks of the same class and ``name`` overwrite each other's files.
+
+    Callbacks with a state do not need this check: Lightning rejects two with the same ``state_key``.
+    """
+    name = getattr(callback, "name", None)
+    equal = [
+        other
+        for other in trainer.callbacks  # type: ignore[attr-defined]
+        if type(other) is type(callback) and getattr(other, "name", None) == name
+    ]
+    if len(equal) > 1 and equal[0] is callback:
+        fix = "keep one" if name is None else "set a different name for each"
+        rank_zero_warn(f"{type(callback).__name__}: {len(equal)} of them overwrite each other's files: {fix}.")
+
+
+class SnapshotCallback(Callback):
+    """Base class of callbacks that keep snapshots of a training in bounded memory and animate them.
+
+    Args:
+        every_n_steps: period of the snapshots.
+        max_snapshots: above this number, every second snapshot is removed and the period doubles.
+        max_frames: maximum number of frames of the animation.
+        seconds_per_frame: duration of a frame.
+        name: name of the files.
+    """
+
+    def __init__(
+        self, every_n_steps: int, max_snapshots: int, max_frames: int, seconds_per_frame: float, name: str
+    ) -> None:
+        check_minimum(every_n_steps=every_n_steps)
+        check_minimum(2, max_snapshots=max_snapshots, max_frames=max_frames)
+        check_seconds_per_frame(seconds_per_frame)
+        self.every_n_steps, self.max_snapshots = every_n_steps, max_snapshots
+        self.max_frames, self.seconds_per_frame, self.name = max_frames, seconds_per_frame, name
+        self.snapshots: list[Any] = []
+        self._period = every_n_steps
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def _append(self, snapshot: Any) -> None:
+        self.snapshots.append(snapshot)
+        if len(self.snapshots) > self.max_snapshots and snapshot.step % self._period == 0:  # always keep the last one
+            self.snapshots = self.snapshots[::2]
+            self._period *= 2
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            self._write(trainer, pl_module)
+        except OSError as error:  # must not hide the first exception, which may have the same cause
+            rank_zero_warn(f"{type(self).__name__}: {error}")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures, if the callback is active."""
+        raise NotImplementedError
+
+
+class BatchCallback(Callback):
+    """Base class of callbacks that read batches and disable themselves, with one warning, if these do not fit."""
+
+    def __init__(self) -> None:
+        self._disabled = False
+        self._warned: set[str] = set()
+        self._reset()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._disabled = False  # another module may return what the previous one did not
+        warn_of_duplicates(trainer, self)
+
+    def _reset(self) -> None:
+        """Discard what has been collected."""
+
+    def _disable(self, reason: str) -> None:
+        self._reset()
+        self._disabled = True
+        if reason not in self._warned:
+            self._warned.add(reason)
+            rank_zero_warn(f"{type(self).__name__} is disabled: {reason}.")
+
+
+class EvaluationCallback(BatchCallback):
+    """Base class of callbacks that read all batches of a validation or test and report at its end.
+
+    The report is made at the end of ``fit`` (for its last validation), ``validate`` and ``test``.
+
+    Args:
+        every_n_epochs: period of the reports during training; None disables them.
+    """
+
+    def __init__(self, every_n_epochs: int | None) -> None:
+        check_minimum(every_n_epochs=every_n_epochs)
+        self.every_n_epochs = every_n_epochs
+        super().__init__()
+
+    _only_first_loader = False
+
+    @property
+    def _is_empty(self) -> bool:
+        raise NotImplementedError
+
+    def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
+        """Add a batch. ``_seen`` samples of the same loader came before it."""
+        raise NotImplementedError
+
+    def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Combine the results of all processes. Called on all ranks."""
+        raise NotImplementedError
+
+    def _report(self, stage: Stage, trainer: Trainer) -> None:
+        """Write the results at the end of the command."""
+        raise NotImplementedError
+
+    def _report_epoch(self, stage: Stage, trainer: Trainer) -> None:
+        """Write the results of a validation during training."""
+        self._report(stage, trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset()
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._observe("val", trainer, trainer.val_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._observe("test", trainer, trainer.test_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+
+    def _observe(
+        self, stage: Stage, trainer: Trainer, loaders: object, outputs: object, batch: object, index: int, loader: int
+    ) -> None:
+        if trainer.sanity_checking or self._disabled or (loader and self._only_first_loader):
+            return
+        if index == 0:
+            self._seen = 0
+        self._collect(stage, trainer, loader_at(loaders, loader), outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._join_ranks("val", trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._join_ranks("test", trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._report("val", trainer)
+        elif self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._report_epoch("val", trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report("test", trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_empty and not self._disabled:
+            self._disable("fit ended without a validation. Add validation data, or run validate or test")
+        self._report("val", trainer)
