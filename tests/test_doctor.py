@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, simulated: what is reported, and the exit code."""
+"""Simulated problems: the report and the exit code."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_json_holds_the_same(quick: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert levels == sorted(levels, key=["ok", "note", "fix"].index), "what is to be fixed comes last"
 
 
-def test_texts_hold_no_control_characters_and_shorten_the_home_folder(
+def test_texts_contain_no_control_characters_and_shorten_the_home_folder(
     quick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def odd() -> Iterator[Check]:
@@ -153,7 +153,7 @@ def test_a_guarded_check_survives_an_exit() -> None:
 def test_nothing_in_the_current_folder_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in this process nor in the one that loads the libraries; and all libraries are really looked at."""
+    """Neither in this process nor in the one that loads the libraries, which are all checked."""
     code = f"open({str(tmp_path / 'canary')!r}, 'w').close()\n"
     for name in ("torch", "numpy", "json", "packaging", "selenium", "olefile", "sitecustomize", "lightning_cifar"):
         (tmp_path / f"{name}.py").write_text(code)
@@ -216,7 +216,7 @@ print("a library that prints")
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder from which the process imports first, with a small torch."""
+    """A folder with a fake torch, from which the process imports first."""
     for name in ("torch", "torchvision", "lightning"):
         (tmp_path / name).mkdir()
     (tmp_path / "torch/__init__.py").write_text(TORCH)
@@ -354,7 +354,7 @@ def test_the_compiled_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, True, False, "ok", "training runs on the CPU"),
     ],
 )
-def test_graphics_cards(
+def test_gpus(
     num_cards: int, computes: bool, has_driver: bool, level: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ones(size: int, device: str) -> torch.Tensor:
@@ -394,7 +394,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with seven small files, which count as the published ones."""
+    """A folder with seven small files, whose checksums are accepted."""
     folder = tmp_path / "elsewhere" / sources.FOLDER
     folder.mkdir(parents=True)
     for name in sources.OFFICIAL_MD5:
@@ -430,7 +430,7 @@ def test_a_damaged_file(small_cifar10: Path) -> None:
     assert found.fix.startswith(f"rm {small_cifar10 / 'test_batch'} && lightning-cifar fit ")
 
 
-def test_another_version_of_the_data_is_no_mistake(small_cifar10: Path) -> None:
+def test_another_version_of_the_data_is_only_noted(small_cifar10: Path) -> None:
     for path in small_cifar10.iterdir():
         path.write_text("altered")
     found = cifar10(small_cifar10.parent)
@@ -454,7 +454,7 @@ def test_shipped_configurations_download_as_the_text_says() -> None:
     assert all(settings.get("download") is True for settings in cifar)
 
 
-def test_half_of_mnist(tmp_path: Path) -> None:
+def test_incomplete_mnist(tmp_path: Path) -> None:
     (tmp_path / "MNIST/raw").mkdir(parents=True)
     (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_text("x")
     [found] = named(libraries.datasets(tmp_path, tmp_path), "MNIST")
@@ -464,7 +464,7 @@ def test_half_of_mnist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])
 def test_a_damaged_file_of_mnist(name: str, tmp_path: Path) -> None:
-    """Under any of its customary names."""
+    """Check all usual names."""
     folder = tmp_path / "MNIST/raw"
     folder.mkdir(parents=True)
     for file in sources.MNIST.files:

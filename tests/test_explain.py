@@ -1,4 +1,4 @@
-"""The command, in process: what it leaves, what it says, and what it refuses."""
+"""The command in process: its files, output and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run with settings of its own for the normalisation."""
+    """Checkpoint of a run with a non-default normalization."""
     folder = tmp_path_factory.mktemp("explain") / "run"
     words = [
         *("fit", "--model", "LeNet", "--model.lr", "0.05", "--data", "SyntheticDataModule", "--data.num_train", "200"),
@@ -51,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Three good files, one damaged, one that is not an image, and a folder."""
+    """Three valid files, one damaged, one that is not an image, and a folder."""
     folder = tmp_path / "images"
     (folder / "inside").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures with nothing in them: drawing takes half a second an image."""
+    """Empty pictures, since drawing takes half a second per image."""
     for name in ("draw_explanation", "draw_feature_maps"):
         monkeypatch.setattr(plots, name, lambda *args, **kwargs: Figure(figsize=(0.2, 0.1)), raising=False)
 
@@ -75,7 +75,7 @@ def run(checkpoint: Path, *words: object) -> None:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The one line that a mistake says; nothing may be left behind."""
+    """Return the one-line error message; no file may be left."""
     capsys.readouterr()
     before = sorted(Path().rglob("*"))
     code = cli.main(["explain", *map(str, words)])
@@ -198,7 +198,7 @@ def test_another_class_and_other_layers(checkpoint: Path, images: Path, capsys: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_pixels_that_no_window_covers_are_told(
+def test_pixels_that_no_window_covers_are_reported(
     checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(checkpoint, "--images", images / "a.png", images / "c.jpg", "--window", 2, "--out", "out")
@@ -210,7 +210,7 @@ def test_pixels_that_no_window_covers_are_told(
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_name_becomes_markup(checkpoint: Path, images: Path) -> None:
+def test_names_do_not_become_markup(checkpoint: Path, images: Path) -> None:
     (images / EVIL).rename(images / f"{'y' * 30}<script>alert(2)<{'z' * 120}")
     run(checkpoint, "--images", images, "--out", "out")
     page = Path("out/index.html").read_text()
@@ -222,7 +222,7 @@ def test_no_name_becomes_markup(checkpoint: Path, images: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_file_names_that_are_no_text(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_names_that_are_not_text(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = (images / "a.png").read_bytes()
     Path("odd").mkdir()
     try:
@@ -249,7 +249,7 @@ def test_no_more_than_the_limit(checkpoint: Path, images: Path, capsys: pytest.C
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_interruption_leaves_the_page_of_what_there_is(
+def test_an_interruption_leaves_the_page_of_the_finished_images(
     checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = explain._look
@@ -267,7 +267,7 @@ def test_an_interruption_leaves_the_page_of_what_there_is(
     assert "interrupted" in Path("out/index.html").read_text()
 
 
-def test_what_needs_no_torch_is_refused_without_it(checkpoint: Path, images: Path) -> None:
+def test_wrong_options_are_rejected_without_importing_torch(checkpoint: Path, images: Path) -> None:
     good = ["--ckpt_path", str(checkpoint), "--images", str(images)]
     mistakes = [
         ["--ckpt_path", "nowhere.ckpt", "--images", str(images)],
@@ -286,7 +286,7 @@ def test_what_needs_no_torch_is_refused_without_it(checkpoint: Path, images: Pat
     assert len(done.stderr.splitlines()) == 5
 
 
-def test_options_that_are_wrong(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = ("--ckpt_path", checkpoint, "--images", images)
     for words, said in (
         (("--ckpt_path", checkpoint), "the following arguments are required: --images"),

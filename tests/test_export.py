@@ -1,4 +1,4 @@
-"""Exported files hold the network and what is known of it, and one that computes something else is never written."""
+"""Exported files contain the network and its metadata; a file with other outputs is not written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A run with settings of its own for the normalisation, and its network in all formats."""
+    """A run with a non-default normalization, and its network in all formats."""
     run = tmp_path_factory.mktemp("export") / "run"
     words = [
         *("fit", "--model", "ConvNet", "--model.channels", "[4, 6]", "--model.batch_norm", "true", "--model.lr", "0.1"),
@@ -76,7 +76,7 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(exported: Exported, tmp_path: Path) -> Path:
-    """A copy of the run, without what was exported."""
+    """A copy of the run without the exported files."""
     folder = tmp_path / "run"
     shutil.copytree(exported.run, folder, ignore=shutil.ignore_patterns("export", "pictures"))
     return folder
@@ -99,7 +99,7 @@ def open_elsewhere(format: Format, path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
-    """The one line that a mistake says; no file may be made."""
+    """Return the one-line error message; no file may be written."""
     capsys.readouterr()
     folder = next((Path(str(word)) for word in words if Path(str(word)).is_dir()), Path())
     before = sorted(folder.rglob("*"))
@@ -145,7 +145,7 @@ def facts_in(format: Format, path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_a_file_says_of_itself(exported: Exported, format: Format) -> None:
+def test_the_metadata_of_a_file(exported: Exported, format: Format) -> None:
     facts = facts_in(format, exported.files[format])
     assert facts["class_names"] == list(NAMES)
     assert (tuple(facts["mean"]), tuple(facts["std"])) == (MEAN, STD)
@@ -168,7 +168,7 @@ def test_no_folder_of_this_machine_is_inside(exported: Exported, format: Format)
         assert str(folder).encode() not in content
 
 
-def test_what_is_said(exported: Exported) -> None:
+def test_the_printed_lines(exported: Exported) -> None:
     assert exported.complained == "", "the exporters' own chatter is of no use to anybody"
     lines = exported.said.splitlines()
     assert lines[0].startswith(f"{exported.run}/checkpoints/best.ckpt: ConvNet after ")
@@ -216,7 +216,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 TOO_BIG = {"PretrainedVGG", "PretrainedAlexNet", "PretrainedInception"}  # 100 to 500 MB; they share Transfer's code
 
 
-def test_no_classifier_is_left_out() -> None:
+def test_every_classifier_can_be_exported() -> None:
     known = {name: getattr(models, name) for name in models.__all__}
     names = {name for name, kind in known.items() if issubclass(kind, models.Classifier)} - {"Classifier"}
     assert {name for name, _ in CASES.values()} | TOO_BIG == names
@@ -252,14 +252,14 @@ def test_hand_made_layers_as_onnx(tmp_path: Path) -> None:
 
 
 class Branching(models.LeNet):
-    """What a graph cannot say: what is computed depends on the values."""
+    """Cannot be traced: the computation depends on the values."""
 
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
         return logits if float(logits.detach().sum()) > 0 else -logits
 
 
-def test_a_network_that_no_graph_can_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_cannot_be_traced_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = portable(Branching())
     for format in ("pt2", "onnx"):
         with pytest.raises(UsageError, match=f"Branching cannot be written as {format}.*safetensors takes every"):
@@ -311,7 +311,7 @@ def test_a_file_that_computes_something_else_is_not_written(
             assert "predictions differ from those of the network, and logits by up to" in said
 
 
-def test_what_was_there_survives_a_file_that_is_not_written(
+def test_an_existing_file_remains_if_the_new_one_is_not_written(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = run / "export/best.pt2"
@@ -343,7 +343,7 @@ def test_a_batch_of_one_is_tried_too() -> None:
     assert len(run_on(lambda images: images.flatten(1), torch.zeros(250, 1, 2, 2))) == 250
 
 
-def test_what_counts_as_equal() -> None:
+def test_equal_outputs() -> None:
     expected = torch.tensor([[1.0, 9.0, 0.0], [5.0, 5.00001, 0.0], [10.0, 0.0, 0.0]])
     near = expected.clone()
     near[1] = torch.tensor([5.00001, 5.0, 0.0])
@@ -381,7 +381,7 @@ def test_without_the_data_images_are_drawn(tmp_path: Path, capsys: pytest.Captur
 # ------------------------------------------------------------ what is refused
 
 
-def test_what_needs_no_torch_is_refused_without_it(exported: Exported) -> None:
+def test_wrong_options_are_rejected_without_importing_torch(exported: Exported) -> None:
     run = str(exported.run)
     mistakes = [
         [],
@@ -402,7 +402,7 @@ def test_what_needs_no_torch_is_refused_without_it(exported: Exported) -> None:
     assert len(done.stderr.splitlines()) == len(mistakes)
 
 
-def test_options_that_are_wrong(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "link.onnx").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for words, said in (
@@ -439,7 +439,7 @@ def test_which_checkpoint_is_taken(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert "test/accuracy" not in facts["accuracy"], "it is the best one that was tested"
 
 
-def test_checkpoints_that_are_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_of_other_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     member = {"class_path": "LeNet", "init_args": {}}
     several = models.SideBySide({"plain": member, "other": member})
     content = {
@@ -456,9 +456,7 @@ def test_checkpoints_that_are_no_classifier(tmp_path: Path, capsys: pytest.Captu
     )
 
 
-def test_packages_that_are_not_installed(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_packages(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     find = export_command.find_spec
     for absent, format in (("onnxscript", "onnx"), ("safetensors", "safetensors")):
         monkeypatch.setattr(
@@ -478,7 +476,7 @@ def test_packages_that_are_not_installed(
 
 
 def rewritten(path: Path, to: Path, **changes: object) -> Path:
-    """A safetensors file with other facts."""
+    """A safetensors file with other metadata."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 

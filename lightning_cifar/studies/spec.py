@@ -67,22 +67,26 @@ def changes(before: str, now: str, most: int = 3) -> str:
     'arms.a.lr was 1 and is 2'
     """
     try:
-        old, new = (_leaves(json.loads(text)) for text in (before, now))
-    except (ValueError, RecursionError):
+        old, new = (flat_settings(json.loads(text)) for text in (before, now))
+    except (AttributeError, ValueError, RecursionError):
         return ""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     parts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names[:most]]
     return "; ".join(parts) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
-def _leaves(value: object, name: str = "") -> dict[str, str]:
-    """Return nested settings by dotted key, as on the command line, without ``init_args``."""
-    if not isinstance(value, dict) or not value:
-        return {name: json.dumps(value)}
-    found: dict[str, str] = {}
-    for key, part in value.items():
-        found |= _leaves(part, name if key == "init_args" else f"{name}.{key}".lstrip("."))
-    return found
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text by dotted key, without ``init_args``, with the names of classes."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, dict) and value:
+            flat |= flat_settings(value, name)
+        elif key == "class_path":
+            flat[prefix] = str(value).rsplit(".", 1)[-1]
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
 
 
 def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:

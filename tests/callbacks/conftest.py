@@ -15,7 +15,7 @@ NAMES = ("cat", "dog", "automobile")
 
 
 class Batches:
-    """A loader: splits fixed tensors, the last batch is uneven."""
+    """A loader that splits fixed tensors; the last batch is smaller."""
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
         self.batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
@@ -27,8 +27,8 @@ class Batches:
         return iter(self.batches)
 
 
-class StrangeData(LightningDataModule):
-    """Eleven 3x2x2 images of three classes; the mean of channel k is large where the module will say k."""
+class ExternalData(LightningDataModule):
+    """Eleven 3x2x2 images of three classes; the mean of channel k is large if the module predicts k."""
 
     class_names = NAMES
     mean = (0.5, 0.5, 0.5)
@@ -49,7 +49,7 @@ class StrangeData(LightningDataModule):
 
 
 class ExternalModule(LightningModule):
-    """Logits are the channel means times a weight that training does not move: lr is 0."""
+    """Logits are the channel means times a weight that training does not change: lr is 0."""
 
     def __init__(self, returns: Callable[[Tensor], object] = lambda logits: {"logits": logits}) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class ExternalModule(LightningModule):
 
 
 @pytest.fixture
-def data() -> StrangeData:
-    return StrangeData()
+def data() -> ExternalData:
+    return ExternalData()
 
 
 @pytest.fixture
@@ -103,13 +103,13 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.fixture
 def other_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer takes itself for one that is not the first."""
+    """The trainer behaves as on a rank other than zero."""
     monkeypatch.setattr(Trainer, "is_global_zero", property(lambda self: False))
 
 
 @pytest.fixture
 def own_warnings() -> Callable[[pytest.WarningsRecorder, str], list[str]]:
-    """The messages that begin with a name: Lightning's own are among those caught."""
+    """Select the messages that start with a name, without those of Lightning."""
 
     def select(caught: pytest.WarningsRecorder, name: str) -> list[str]:
         return [str(warning.message) for warning in caught if str(warning.message).startswith(name)]

@@ -1,4 +1,4 @@
-"""Snapshots show what passes, and the training does not notice them."""
+"""Snapshots show the activations, and the training does not change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Vectors:
-    """A loader of vectors (N, 4), no images, whose order comes from torch's generator."""
+    """A loader of vectors (N, 4) whose order depends on torch's generator."""
 
     def __init__(self, size: int = 24, *, targets: Callable[[Tensor], Tensor] = lambda x: (x[:, 0] > 0).long()) -> None:
         self.x = torch.randn(size, 4, generator=torch.Generator().manual_seed(1))
@@ -90,12 +90,12 @@ class Together(LightningModule):
 
 @pytest.fixture
 def draws() -> None:
-    """Marks a test that looks at what is written."""
+    """Marks a test that reads the written files."""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Drawing takes most of the time: the other tests go without."""
+    """Disables drawing, which takes most of the time, in the other tests."""
     if "draws" not in request.fixturenames:
         monkeypatch.setattr(ActivationSnapshots, "_write", lambda *_: None)
 
@@ -209,7 +209,7 @@ def test_pairs_by_name_and_other_targets(make_trainer: MakeTrainer, tmp_path: Pa
     assert float(rows[0]["probe_loss"]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_accumulated_batches_are_no_steps(make_trainer: MakeTrainer) -> None:
+def test_accumulated_batches_are_not_steps(make_trainer: MakeTrainer) -> None:
     module, callback = ExternalModule(), ActivationSnapshots(every_n_steps=1, num_samples=23)
     looks = []
     module.net.register_forward_hook(lambda _, given, __: looks.append(len(given[0])))
@@ -237,7 +237,7 @@ def resume(make_trainer: MakeTrainer, folder: Path, first: ActivationSnapshots, 
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
-def test_a_resumed_run_goes_on(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_a_resumed_run_continues(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     first, second = ActivationSnapshots(every_n_steps=3), ActivationSnapshots(every_n_steps=3)
     resume(make_trainer, tmp_path / "kept", first, second)
     assert steps(first) == [0, 3, 6, 8]
@@ -320,7 +320,7 @@ def test_an_interrupted_training_leaves_its_pictures(make_trainer: MakeTrainer, 
     assert (tmp_path / "pictures/activations.gif").is_file()
 
 
-def test_histograms_for_tensorboard_and_no_harm_to_others(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_histograms_for_tensorboard_but_not_for_other_loggers(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     loggers = [TensorBoardLogger(tmp_path, name="", version=""), CSVLogger(tmp_path / "csv")]
     callback = ActivationSnapshots(every_n_steps=4)
     fit(make_trainer, callback, logger=loggers)

@@ -110,7 +110,7 @@ def test_without_a_data_module_classes_are_numbers(
     assert [row[0] for row in read(tmp_path / "class_accuracy_test.csv")] == ["class", "0", "1", "2"]
 
 
-def test_what_was_never_seen_has_no_number(
+def test_a_class_without_samples_has_no_number(
     data: Any, make_module: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data.images, data.labels = data.images[:2], data.labels[:2]  # a cat, and a dog taken for one
@@ -122,7 +122,7 @@ def test_what_was_never_seen_has_no_number(
     assert [cell.strip() for cell in automobile.strip("|").split("|")] == ["automobile", "0", "-", "-", ""]
 
 
-def test_names_are_no_markup(
+def test_names_are_not_markup(
     data: Any, make_module: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data.class_names = ("[red]", "a:smile:", "c")
@@ -133,7 +133,7 @@ def test_names_are_no_markup(
 
 
 @pytest.mark.parametrize("returns", [lambda logits: None, lambda logits: {"loss": 1}, lambda logits: logits.sum()])
-def test_a_module_without_logits_is_told_once(
+def test_a_module_without_logits_causes_one_warning(
     data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any, returns: Any
 ) -> None:
     trainer = make_trainer(ClassAccuracy(), max_epochs=2)

@@ -1,4 +1,4 @@
-"""A run that breaks and goes on ends with the same bits as one that never broke."""
+"""An interrupted and resumed run is bit-identical to an uninterrupted one."""
 
 import csv
 import random
@@ -29,7 +29,7 @@ EPOCHS, BATCHES = 4, 8
 
 
 class Net(pl.LightningModule):
-    """Draws from every generator there is."""
+    """Draws from all global generators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Net(pl.LightningModule):
 
 
 class Power(pl.Callback):
-    """Goes out at a given batch, or after a given hook."""
+    """Interrupts the run at a given batch, or after a given hook."""
 
     def __init__(self, at: int, hook: str = "on_train_batch_end") -> None:
         self.at, self.hook = at, hook
@@ -101,7 +101,7 @@ def weights(trainer: pl.Trainer) -> dict[str, Tensor]:
 
 
 def broken(folder: Path, *powers: Power, **settings: Any) -> pl.Trainer:
-    """Break once for each power, go on each time, and to the end."""
+    """Interrupt and resume once for each power, then run to the end."""
     for i, power in enumerate(powers):
         with pytest.raises(InterruptedError):
             fit(folder, power, resume=i > 0, **settings)
@@ -133,7 +133,7 @@ def test_bit_identical_when_broken_at_the_end_of_an_epoch(tmp_path: Path, hook: 
 
 
 def test_a_table_that_was_lost_comes_back(tmp_path: Path) -> None:
-    """Lightning's logger empties the table before it writes it with a new column: a kill may come between."""
+    """Lightning's logger clears the table before it writes it with a new column, and may be killed in between."""
     fit(tmp_path / "a")
     with pytest.raises(InterruptedError):
         fit(tmp_path / "b", Power(2 * BATCHES + 3))
@@ -162,7 +162,7 @@ def test_names_of_metrics_may_hold_line_breaks(tmp_path: Path, name: str) -> Non
 
 
 def test_the_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the random states the broken run ends elsewhere: the trap that this callback cures."""
+    """Without the random states, the resumed run has other results."""
     unbroken = fit(tmp_path / "a")
     monkeypatch.setattr("lightning_cifar.callbacks.exact_resume.set_random_state", lambda _: None)
     again = broken(tmp_path / "b", Power(2 * BATCHES + 3))

@@ -1,4 +1,4 @@
-"""Feature maps are drawn when they should be, and the training does not notice."""
+"""Feature maps are drawn at the right epochs, and the training does not change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Net(LightningModule):
-    """Two convolutions, with all that moves in a forward pass: batch norm, dropout, a ReLU in place."""
+    """Two convolutions with batch norm, dropout and an in-place ReLU, whose state a forward pass can change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def words(figure: Figure) -> str:
 
 
 class Watch(FeatureMaps):
-    """Keeps the maps of image 0 as a plain forward pass gives them."""
+    """Keeps the maps of image 0 of a plain forward pass."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -145,7 +145,7 @@ def test_the_first_convolution_is_the_default(data: Any, make_trainer: MakeTrain
 @pytest.mark.filterwarnings("ignore:Found 1 module")
 def test_the_training_is_the_same_with_and_without(data: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
     class Shuffled:
-        """Draws in the validation too."""
+        """Draws random numbers in the validation too."""
 
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
             for batch in torch.randperm(11).split(4):
@@ -236,7 +236,7 @@ def test_validate_draws_once(data: Any, make_trainer: MakeTrainer, figures: dict
     np.testing.assert_allclose(tiles(figures["feature_maps/conv/image_0/evaluation"]), expected, rtol=1e-5)
 
 
-def test_test_says_where_to_look(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
+def test_test_recommends_validate(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
     with pytest.warns(UserWarning, match="FeatureMaps draws nothing in test, .* run validate"):
         make_trainer(FeatureMaps()).test(Net(), data, verbose=False)
     assert not figures
@@ -245,7 +245,7 @@ def test_test_says_where_to_look(data: Any, make_trainer: MakeTrainer, figures: 
     trainer.test(Net(), data, verbose=False)  # nothing to say: a warning would be an error
 
 
-def test_strange_images_and_precisions(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
+def test_unusual_images_and_precisions(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
     data.images = torch.rand(11, 4, 6, 6)
     data.class_names, data.mean, data.std = ("only",), None, None
     net = Net()
@@ -258,7 +258,7 @@ def test_strange_images_and_precisions(data: Any, make_trainer: MakeTrainer, fig
     assert tiles(panel).shape == (4, 4, 4)
 
 
-def test_mistakes_are_told_before_the_training(data: Any, make_trainer: MakeTrainer, make_module: Any) -> None:
+def test_mistakes_are_reported_before_the_training(data: Any, make_trainer: MakeTrainer, make_module: Any) -> None:
     def fit(callback: FeatureMaps, module: LightningModule | None = None) -> None:
         net = module or Net()
         weights = {name: value.clone() for name, value in net.state_dict().items()}

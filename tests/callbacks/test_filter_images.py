@@ -1,4 +1,4 @@
-"""The pictures hold the layer's weights as they are when they are drawn."""
+"""The pictures show the weights of the layer when they are drawn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Batches:
-    """Two in an epoch."""
+    """Two steps per epoch."""
 
     def __len__(self) -> int:
         return 2
@@ -90,7 +90,7 @@ def test_one_scale_and_single_channels(make_trainer: MakeTrainer, drawn: list[di
     np.testing.assert_allclose(call["values"], 0.5 + weights / (2 * call["limit"]), atol=1e-6)
 
 
-def test_of_a_large_layer_a_part_is_shown_and_said(make_trainer: MakeTrainer, drawn: list[dict[str, Any]]) -> None:
+def test_of_a_large_layer_a_part_is_shown_and_stated(make_trainer: MakeTrainer, drawn: list[dict[str, Any]]) -> None:
     make_trainer(FilterImages("second", max_kernels=41)).fit(Net(), Batches())
     assert drawn[0]["values"].shape == (20, 2, 2, 2)
     assert "20 filters of 4 x 2 x 2 weights, input channels 0 to 1\n" in drawn[0]["title"]

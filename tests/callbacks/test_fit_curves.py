@@ -1,4 +1,4 @@
-"""Fitted curves are what the networks say, and the training does not notice that they are asked."""
+"""Fitted curves are the outputs of the networks, and the training does not change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Points:
-    """Batches of a line with noise, in an order from torch's generator."""
+    """Batches of a line with noise; their order depends on torch's generator."""
 
     def __init__(self, size: int = 12, batches: int = 3, seed: int = 0, width: int = 1) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -82,12 +82,12 @@ class Together(LightningModule):
 
 @pytest.fixture
 def draws() -> None:
-    """Marks a test that looks at what is written."""
+    """Marks a test that reads the written files."""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Drawing takes most of the time: the other tests go without."""
+    """Disables drawing, which takes most of the time, in the other tests."""
     if "draws" not in request.fixturenames:
         monkeypatch.setattr(FitCurves, "_write", lambda *_: None)
 
@@ -138,7 +138,7 @@ def test_curves_are_those_of_evaluation_mode(make_trainer: MakeTrainer) -> None:
     assert callback.snapshots[-1].fits[""].band is None
 
 
-def test_the_band_is_that_of_dropout_alone(make_trainer: MakeTrainer) -> None:
+def test_the_band_contains_only_dropout(make_trainer: MakeTrainer) -> None:
     module = ExternalModule(network(0.5))
     callback = FitCurves(every_n_steps=100, mc_samples=4000, num_places=3)
     fit(make_trainer, callback, module)
@@ -220,7 +220,7 @@ def test_after_an_exception_all_is_as_before(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.usefixtures("draws")
-def test_what_is_drawn_is_what_was_seen(
+def test_the_pictures_show_the_recorded_values(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     drawn = []
@@ -248,7 +248,7 @@ def test_memory_is_bounded(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
-def test_a_resumed_run_goes_on(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_a_resumed_run_continues(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     first, second = (FitCurves(every_n_steps=2, mc_samples=3) for _ in range(2))
     for callback, epochs, path in ((first, 2, None), (second, 3, tmp_path / "kept/last.ckpt")):
         saver = ModelCheckpoint(tmp_path / "kept", filename="last", enable_version_counter=False)
@@ -302,7 +302,7 @@ def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
         FitCurves(**arguments)
 
 
-def test_what_is_no_curve_is_refused(make_trainer: MakeTrainer) -> None:
+def test_data_other_than_a_curve_is_rejected(make_trainer: MakeTrainer) -> None:
     def attempt(module: LightningModule, train: Points, val: Points, **arguments: Any) -> None:
         make_trainer(FitCurves(**arguments)).fit(module, train, val)
 

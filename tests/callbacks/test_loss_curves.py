@@ -1,4 +1,4 @@
-"""The points are what the module logged, at the epochs where it did."""
+"""The points are the logged values, at the epochs in which they were logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Logs(LightningModule):
-    """Logs values that tell where they come from: the epoch, and the number of the validation."""
+    """Logs values that identify their origin: the epoch, and the number of the validation."""
 
     def __init__(self, accuracy: str = "train/accuracy", fail_at: int = -1, error: BaseException | None = None) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def test_drawing_keeps_to_its_share_of_the_time(
     assert len(figures) == drawings
 
 
-def test_other_names_are_arguments_and_what_is_there_is_drawn(
+def test_metric_names_are_arguments_and_only_logged_metrics_are_drawn(
     data: Any, make_trainer: MakeTrainer, figures: list[Figure]
 ) -> None:
     curves = LossCurves(train_loss="no", val_loss="val/accuracy", val_accuracy="no", train_accuracy="acc", title="a")
@@ -197,7 +197,7 @@ def test_other_names_are_arguments_and_what_is_there_is_drawn(
     assert figures[-1].get_suptitle() == "a"
 
 
-def test_a_module_that_logs_other_names_is_told_once(
+def test_a_module_that_logs_other_names_causes_one_warning(
     data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any
 ) -> None:
     class Other(Callback):
@@ -228,7 +228,7 @@ def test_outside_of_fit_nothing_happens(data: Any, make_trainer: MakeTrainer, fi
 
 
 class Pair(LightningModule):
-    """Logs for two networks, and the accuracy of a class beside."""
+    """Logs for two networks, and the accuracy of a class."""
 
     def __init__(self) -> None:
         super().__init__()

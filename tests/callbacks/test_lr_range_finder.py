@@ -1,4 +1,4 @@
-"""A sweep takes the steps that it says and leaves no trace; the found value reaches optimizer and schedule."""
+"""A sweep takes the given steps without side effects; the found value is set in optimizer and schedule."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ STEPS: list[list[float]] = []  # learning rates of each optimizer step of any co
 
 @pytest.fixture(autouse=True)
 def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take seconds; one test draws them."""
+    """Disables pictures, which take seconds, except in one test."""
     if "files" not in request.node.name:
         monkeypatch.setattr(plots, "draw_lr_range", lambda *args, **kwargs: Figure((1, 1)), raising=False)
         monkeypatch.setattr(plots, "lr_range_html", lambda *args, **kwargs: "", raising=False)
@@ -42,7 +42,7 @@ class NotingSGD(torch.optim.SGD):
 
 
 class ExternalModule(pl.LightningModule):
-    """Shares nothing with the package: BatchNorm, dropout, two groups of parameters."""
+    """Independent of the package: batch norm, dropout, two parameter groups."""
 
     def __init__(self, kind: str = "sgd", fail_at: int | None = None, nan_at: int | None = None) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def make_trainer(tmp_path: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.T
 
 
 def digest(trainer: pl.Trainer, model: pl.LightningModule) -> str:
-    """A hash over everything that a sweep could have changed."""
+    """A hash of everything that a sweep could change."""
     state: list[Any] = [
         {name: value.tolist() for name, value in model.state_dict().items()},
         [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
@@ -170,7 +170,7 @@ def test_a_nan_ends_the_sweep_with_a_message(tmp_path: Path) -> None:
 
 
 class Rising(ExternalModule):
-    """Learns nothing: its loss is 1 until the rate is 1, and grows from there on."""
+    """Does not learn: its loss is 1 until the learning rate is 1, and grows after that."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.calls += 1
@@ -178,7 +178,9 @@ class Rising(ExternalModule):
         return zero + 1 + 0.2 * max(0, self.calls - 32)
 
 
-def test_a_value_that_rests_on_the_divergence_alone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_that_depends_only_on_the_divergence_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     finder = LRRangeFinder(num_steps=40, num_sweeps=1)
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         make_trainer(tmp_path, finder, max_epochs=0).fit(Rising(), loader())

@@ -108,7 +108,7 @@ def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
         fit(Net({4: "loss"}), NonFiniteGuard(), tmp_path, accumulate_grad_batches=2)
 
 
-def test_a_good_training_is_left_alone(tmp_path: Path) -> None:
+def test_a_finite_training_does_not_change(tmp_path: Path) -> None:
     nets = []
     for guard in (None, NonFiniteGuard(), NonFiniteGuard("skip")):
         torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""The sheets show the drops of the module as it is at that time, and the training does not notice."""
+"""The sheets show the drops of the current module, and the training does not change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class Looker(LightningModule):
-    """Its logits rest on the left half of the image alone; it trains, drops out, and counts in a batch norm."""
+    """Its logits depend only on the left half of the image; it has dropout and batch norm."""
 
     def __init__(self, train_lr: float = 0.1) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def large(data: Any) -> Any:
 
 @pytest.fixture
 def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
-    """What was drawn, by the name of the picture."""
+    """Arguments of the drawings by the name of the picture."""
     drawn: dict[str, SimpleNamespace] = {}
     last: list[SimpleNamespace] = []
 
@@ -88,7 +88,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
     return drawn
 
 
-def test_the_sheet_tells_images_names_and_drops(
+def test_the_sheet_shows_images_names_and_drops(
     large: Any, module: Looker, make_trainer: MakeTrainer, sheets: dict[str, SimpleNamespace]
 ) -> None:
     module.lr = 0.0
@@ -127,7 +127,7 @@ def test_a_sheet_each_n_epochs_and_at_the_end(
     assert np.abs(first.drops - last.drops).max() > 1e-4, "the module has learnt in between"
 
 
-def test_a_resumed_run_goes_on_counting(
+def test_a_resumed_run_continues_the_count(
     large: Any, module: Looker, make_trainer: MakeTrainer, tmp_path: Path, sheets: dict[str, SimpleNamespace]
 ) -> None:
     first = make_trainer(max_epochs=3)
@@ -300,12 +300,12 @@ def test_a_trial_run_leaves_nothing(large: Any, module: Looker, make_trainer: Ma
         ({"limit": 0.0}, r"limit \(=0.0\)"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str) -> None:
+def test_settings_out_of_range_are_rejected(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         OcclusionMaps(**settings)
 
 
-def test_what_cannot_work_is_refused_before_the_first_step(
+def test_unusable_inputs_are_rejected_before_the_first_step(
     large: Any, module: Looker, make_trainer: MakeTrainer
 ) -> None:
     with pytest.raises(ValueError, match=r"`window` \(=9 x 9\) does not fit into images of 8 x 8"):

@@ -1,4 +1,4 @@
-"""The sheets show what was said of a batch, and the mistakes that a full sort would find."""
+"""The sheets show the predictions of a batch, and the same mistakes as a full sort."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def shown(figure: Figure) -> np.ndarray:
 
 
 def certain(data: Any) -> Any:
-    """The eleven images, each said with a confidence of its own: image i is brighter than image i - 1."""
+    """The eleven images with different confidences: image i is brighter than image i - 1."""
     data.images = data.images * (1 + torch.arange(11.0)[:, None, None, None])
     return data
 
@@ -142,7 +142,7 @@ def test_pictures_during_training_are_an_option(
         assert [image.step for image in events.Images(name)] == [6, 9, 9]
 
 
-def test_nothing_wrong_is_said(
+def test_a_set_without_mistakes_is_stated(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure], tmp_path: Path
 ) -> None:
     data.labels = data.predictions
@@ -182,8 +182,8 @@ def test_of_several_loaders_the_first_is_shown(
     assert "mistakes on 11 test images" in headline(figures["mistakes_test"])
 
 
-def test_what_is_kept_is_bounded(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    """However many batches pass, no more than the sheets' images stay."""
+def test_memory_is_bounded(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """Only the images of the sheets are kept, for any number of batches."""
     batches: list[weakref.ref[torch.Tensor]] = []
     alive: list[int] = []
 
@@ -219,7 +219,7 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("returns", "reason"), REASONS)
-def test_a_module_that_does_not_classify_is_told_once(
+def test_a_module_that_does_not_classify_causes_one_warning(
     data: Any,
     make_module: Any,
     make_trainer: MakeTrainer,
@@ -238,7 +238,7 @@ def test_a_module_that_does_not_classify_is_told_once(
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_batches_that_are_no_labelled_images_are_told_once(
+def test_batches_without_labelled_images_cause_one_warning(
     data: Any, make_module: Any, make_trainer: MakeTrainer, own_warnings: Any
 ) -> None:
     data.labels = torch.nn.functional.one_hot(data.labels, 3).float()

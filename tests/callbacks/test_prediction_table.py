@@ -1,4 +1,4 @@
-"""The table holds every image, and the sheets show them as the network got them."""
+"""The table contains every image, and the sheets show them as the network receives them."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_names_of_the_module_go_before_those_of_the_data(data: Any, make_trainer
     assert {row["class"] for row in table(tmp_path)} == {"class 0", "class 1", "class 2"}
 
 
-def test_images_alone_have_no_truth(data: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_images_without_labels_have_no_true_class(data: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
     class Images:
         def __iter__(self) -> Iterator[Tensor]:
             return iter(data.images.split(4))
@@ -154,7 +154,7 @@ def test_images_alone_have_no_truth(data: Any, make_trainer: MakeTrainer, tmp_pa
     assert "true" not in table(tmp_path)[0]
 
 
-def test_what_are_no_probabilities_is_told_once(
+def test_outputs_that_are_not_probabilities_cause_one_warning(
     data: Any, make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any
 ) -> None:
     with pytest.warns(UserWarning, match="must return probabilities") as caught:

@@ -1,4 +1,4 @@
-"""The probe reads the same images each time and disturbs nothing."""
+"""The probe reads the same images each time without side effects."""
 
 import random
 

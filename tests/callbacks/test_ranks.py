@@ -1,4 +1,4 @@
-"""What several processes see of a data set, put together, is the data set: each sample once, at its place."""
+"""The samples of several processes together are the data set: each sample once, at its index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_cifar.data.batches import BatchLoader
 
 
 def seen(loader: Any, samples: list[int], rank: int, ranks: int, batch_size: int = 3) -> dict[int, int]:
-    """Which sample a process finds at which place, in the order of its batches."""
+    """Sample and index, in the order of the batches of a process."""
     trainer: Any = SimpleNamespace(global_rank=rank, world_size=ranks)
     found: dict[int, int] = {}
     for start in range(0, len(samples), batch_size):

@@ -1,4 +1,4 @@
-"""The sheet shows the batch that the network got."""
+"""The sheet shows the batch that the network receives."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_grey_images_of_an_external_module_without_a_data_module(
     assert figure.axes[0].images[0].get_cmap().name == "gray"
 
 
-def test_labels_that_are_no_classes_give_no_titles(
+def test_labels_that_are_not_classes_give_no_titles(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]
 ) -> None:
     data.labels = torch.nn.functional.one_hot(data.labels, 3).float()
@@ -105,7 +105,7 @@ def test_the_random_state_does_not_move(data: Any, make_module: Any, make_traine
     assert (tmp_path / "pictures/samples_train.png").is_file()
 
 
-def test_batches_that_are_no_images_are_told_once(
+def test_batches_that_are_not_images_cause_one_warning(
     data: Any, make_module: Any, make_trainer: MakeTrainer, figures: dict[str, Figure], own_warnings: Any
 ) -> None:
     data.images = torch.zeros(11, 5, 2, 2)

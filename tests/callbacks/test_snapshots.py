@@ -1,4 +1,4 @@
-"""Snapshots survive a checkpoint, and loggers get them in the form that they take."""
+"""Snapshots are saved in a checkpoint, and loggers receive them in a supported form."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_rows() -> None:
     assert dict(zip(HEADER, before, strict=True))["probe_loss"] == "0.5"
 
 
-def test_panels_tell_what_they_leave_out() -> None:
+def test_panels_state_the_values_outside() -> None:
     place = Place("net.1", [Tap("a", "net.1", "input")], ["before"])
     (panel,) = density_panels([SNAPSHOT], [place], ["train"], share=0.05)
     (curve,) = panel.curves
@@ -44,7 +44,7 @@ def test_panels_tell_what_they_leave_out() -> None:
 
 
 class Experiment:
-    """Takes values, and no counts."""
+    """Supports values, but not counts."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -53,7 +53,7 @@ class Experiment:
         self.calls.append((tag, values, global_step))
 
 
-def test_values_for_those_that_take_no_counts() -> None:
+def test_values_for_loggers_without_counts() -> None:
     experiment = Experiment()
     log_histograms(experiment, "x", FOUND.before, 3)
     ((tag, values, step),) = experiment.calls

@@ -1,4 +1,4 @@
-"""What is validated and saved is the average of the last epochs' weights, and nothing else of the training changes."""
+"""The average of the last epochs' weights is validated and saved; the rest of the training does not change."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def fit(folder: Path, *callbacks: Any, ckpt_path: Path | None = None, **kwargs: 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on plain loaders and full folders
 
 
-def test_what_is_validated_and_saved_is_the_average(tmp_path: Path) -> None:
+def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     trace = Trace()
     module = fit(tmp_path, trace, SWAWeightAveraging(start=0.5, lr=0.05))
     average = torch.stack(trace.weights[4:]).mean(0)

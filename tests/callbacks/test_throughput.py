@@ -1,4 +1,4 @@
-"""Images over seconds of training, and nothing else."""
+"""Throughput is images divided by seconds of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = (torch.zeros(10, 3, 2, 2), torch.zeros(10, dtype=torch.int64))
 
 
 class Clock:
-    """Stands still until told."""
+    """A clock that is set by the test."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Loop:
-    """Calls the hooks as the trainer does."""
+    """Calls the hooks in the order of the trainer."""
 
     def __init__(self, callback: Throughput, clock: Clock, world_size: int = 1) -> None:
         self.callback, self.clock = callback, clock
@@ -150,7 +150,7 @@ def test_both_progress_bars_show_it(
     assert "images/s" in capsys.readouterr().out
 
 
-def test_no_bar_no_metrics(data: Any, make_module: Any, make_trainer: MakeTrainer) -> None:
+def test_without_a_progress_bar_there_are_no_metrics(data: Any, make_module: Any, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Throughput(refresh_seconds=0))
     trainer.fit(make_module(), data)
     assert "images/s" not in trainer.progress_bar_metrics

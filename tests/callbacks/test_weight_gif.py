@@ -1,4 +1,4 @@
-"""The animation shows every frame once, in order, whatever stops the training on the way."""
+"""The animation shows every frame once, in order, also after interruptions of the training."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ pytestmark = [
 
 MakeTrainer = Callable[..., Trainer]
 STEPS = 3
-"""In an epoch."""
+"""Steps per epoch."""
 
 
 class Net(LightningModule):
-    """Two convolutions that learn; the accuracy that it claims says how many epochs are complete."""
+    """Two convolutions that are trained; the logged accuracy is a tenth of the number of completed epochs."""
 
     def __init__(self, channels: int = 3, filters: int = 4, lr: float = 0.1) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Net(LightningModule):
 
 
 class Loader:
-    """The same batch again and again, so that a training may go on from any step."""
+    """The same batch in every step, so that a training can continue from any step."""
 
     def __init__(self, channels: int = 3) -> None:
         self.batch = torch.linspace(-1, 1, 2 * channels * 36).reshape(2, channels, 6, 6)
@@ -81,7 +81,7 @@ class Loader:
 
 
 class Watch(Callback):
-    """Writes down the first convolution's weights after each step; 0 is before the first one."""
+    """Records the weights of the first convolution after each step; 0 is before the first one."""
 
     def __init__(self) -> None:
         self.weights: dict[int, NDArray[np.float32]] = {}
@@ -103,7 +103,7 @@ class Stop(Callback):
 
 
 def frames_of(folder: Path, name: str = "weights") -> list[dict[str, Any]]:
-    """What lies on the disk."""
+    """The frames on the disk."""
     paths = sorted((folder / "pictures/.frames" / name).glob("*"))
     assert [path.name for path in paths] == [f"{index:06d}.npz" for index in range(len(paths))]
     return [dict(np.load(path)) for path in paths]
@@ -163,7 +163,7 @@ def test_periods(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     assert steps(WeightGIF(), limit_train_batches=2) == [(2 * epoch, epoch) for epoch in range(6)]
 
 
-def test_what_is_seen_is_what_was_there(make_trainer: MakeTrainer, tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
+def test_the_frames_show_the_weights(make_trainer: MakeTrainer, tmp_path: Path, drawn: list[dict[str, Any]]) -> None:
     make_trainer(WeightGIF(columns=3, seconds_per_frame=0.5), max_epochs=2).fit(Net(), Loader(), Loader())
     titles = ["epoch 0, step 0, initial weights"]
     titles += [f"epoch {n}, step {3 * n}, validation accuracy {10 * n}.0 %" for n in (1, 2)]
@@ -312,7 +312,9 @@ def test_saving_between_epochs_adds_no_frame(make_trainer: MakeTrainer, tmp_path
 
 
 @pytest.mark.parametrize("loss", ["gone", "of another run"])
-def test_frames_that_are_gone_are_told(make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any, loss: str) -> None:
+def test_missing_frames_cause_a_warning(
+    make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any, loss: str
+) -> None:
     run, resumed = tmp_path / "run", tmp_path / "resumed"
     fit(make_trainer, run, WeightGIF(), saving(run))
     shutil.rmtree(run / "pictures")
@@ -346,7 +348,7 @@ def test_a_second_training_begins_anew(make_trainer: MakeTrainer, tmp_path: Path
     assert len(pictures_of(tmp_path / "pictures/weights.gif")[0]) == 3
 
 
-def test_a_training_that_goes_on_keeps_its_frames(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_a_training_that_continues_keeps_its_frames(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     module = Net()
     trainer = make_trainer(WeightGIF(), max_epochs=2)
     trainer.fit(module, Loader(), Loader())
@@ -494,7 +496,7 @@ def test_beside_averaged_weights_the_trained_ones_are_shown(make_trainer: MakeTr
         assert np.array_equal(frame["weights"], watch.weights[int(frame["step"])])
 
 
-def test_weights_that_are_not_finite_are_said(
+def test_weights_that_are_not_finite_are_stated(
     make_trainer: MakeTrainer, tmp_path: Path, drawn: list[dict[str, Any]]
 ) -> None:
     make_trainer(WeightGIF(scaling="shared"), max_epochs=2).fit(Net(lr=1e9), Loader(), Loader())

@@ -1,4 +1,4 @@
-"""Studies and runs as files, as if they had run."""
+"""Files of studies and runs, without running them."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def _write_run(
 
 
 def _write_study(folder: Path, arms: dict[str, float], seeds: int = 3, **more: Any) -> Path:
-    """A finished study: name of an arm -> what it adds to the accuracy."""
+    """A finished study: name of an arm -> its gain in accuracy."""
     held = {name: {"model": {"class_path": "LeNet", "init_args": {"lr": 0.1 + shift}}} for name, shift in arms.items()}
     folder.mkdir(parents=True)
     study = {"name": "written", "arms": held, "metric": "val/accuracy", "mode": "max", "baseline": next(iter(arms))}

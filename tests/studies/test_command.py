@@ -1,4 +1,4 @@
-"""``lightning-cifar study``: every arm with every seed, in processes; again, it goes on; killed, it loses nothing."""
+"""``lightning-cifar study``: every arm with every seed; a repeated or killed study resumes without losing results."""
 
 import csv
 import errno
@@ -40,7 +40,7 @@ def write(folder: Path, arms: dict[str, Any], **more: Any) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """results.csv without what is a time."""
+    """results.csv without times."""
     with (folder / "results.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
 
@@ -50,7 +50,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_runs_goes_on_and_equals_runs_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = write(tmp_path, ARMS)
     assert main(["study", study, "--jobs", "2", "--out", "out"]) == 0
     text = capsys.readouterr().out
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_written_names_the_option(
     assert "pass another folder as --out" in error
 
 
-def test_each_line_tells_the_time_of_the_run_and_of_the_study(
+def test_each_line_states_the_time_of_the_run_and_of_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(0, 1000, 10))
@@ -219,7 +219,7 @@ def test_each_line_tells_the_time_of_the_run_and_of_the_study(
     ]
 
 
-def test_a_run_that_cannot_write_its_record_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_write_its_record_reports_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(job: Job, say: object) -> None:
         raise OSError(errno.ENOSPC, "could not write done.json: No space left on device")
 

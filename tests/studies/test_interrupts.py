@@ -1,4 +1,4 @@
-"""A study that is stopped, or finds no room on the disk: nothing that is done is lost, and it is told in one line."""
+"""A study that is stopped, or has a full disk, keeps its finished runs and reports this in one line."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ def write(folder: Path, epochs: int = 2) -> str:
 
 
 def children_of(pid: int) -> set[int]:
-    """Those of a process, and theirs, on Linux."""
+    """All descendants of a process, on Linux."""
     found: set[int] = set()
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, path.read_text().split()):

@@ -1,4 +1,4 @@
-"""``lightning-cifar study --executor ray``: a real Ray on this machine; a run that is killed goes on."""
+"""``lightning-cifar study --executor ray``: a real Ray on this machine; a killed run resumes."""
 
 import csv
 import importlib.util
@@ -42,13 +42,13 @@ def write(folder: Path, arms: dict[str, Any]) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """results.csv without what is a time."""
+    """results.csv without times."""
     with (folder / "results.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
 
 
 def processes_below(pid: int) -> dict[int, str]:
-    """Number and name of the children of a process, and theirs, on Linux."""
+    """Number and name of all descendants of a process, on Linux."""
     found: dict[int, str] = {}
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, path.read_text().split()):
@@ -65,7 +65,7 @@ def wait_for(happened: Any) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a study on a Ray with two workers, as a process of its own, in a folder of its own."""
+    """Start a study on a Ray with two workers, in a new process and folder."""
     monkeypatch.chdir(tmp_path)
     started: list[subprocess.Popen[str]] = []
 
@@ -90,7 +90,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @needs_ray
 @needs_proc
-def test_a_killed_run_goes_on_and_the_study_equals_the_local_one(tmp_path: Path, start: Any) -> None:
+def test_a_killed_run_resumes_and_the_study_equals_the_local_one(tmp_path: Path, start: Any) -> None:
     study = write(tmp_path, {"slow": {"model.lr": 0.01}, "mixup": {"model.mixup": 0.5}})
     process = start(study, "ray")
 
@@ -244,7 +244,7 @@ def test_resources() -> None:
     assert read_resources('{"cpu": 0.5, "gpu": 0.25}') == Resources(cpu=0.5, gpu=0.25)
 
 
-def test_gpus_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     small = {"Alive": True, "Resources": {"CPU": 2.0}}
     large = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}
     lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
@@ -284,7 +284,7 @@ def test_mistakes_are_one_line_before_anything_runs(
 
 
 @needs_ray
-def test_addresses_where_no_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     ray = ray_executor.import_ray("auto")
     for address in ("nonsense", "ray://127.0.0.1:10001", ":6379", "127.0.0.1:"):

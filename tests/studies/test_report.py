@@ -1,4 +1,4 @@
-"""``lightning-cifar report``: what it says agrees with the table of the study, and mistakes are told in one line."""
+"""``lightning-cifar report``: the page agrees with the table of the study, and mistakes are reported in one line."""
 
 import csv
 import html
@@ -32,7 +32,7 @@ ARMS = {"plain": 0.0, "better": 0.1, "the same": 0.001}
 
 
 def cells(page: str, table: str) -> list[list[str]]:
-    """Words of a table of the page, a row for each arm."""
+    """Texts of a table of the page, by row."""
     body = re.search(rf'<table id="{table}">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
     assert body is not None
     rows = re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL)
@@ -103,7 +103,7 @@ def test_the_band_of_a_panel_is_the_interval_of_the_mean(tmp_path: Path, write_s
     assert band.high[-1] - band.mean[-1] == pytest.approx(half)
 
 
-def test_a_diverged_arm_is_told_and_left_out_of_means(tmp_path: Path, write_study: Study, write_run: Run) -> None:
+def test_a_diverged_arm_is_reported_and_not_part_of_means(tmp_path: Path, write_study: Study, write_run: Run) -> None:
     folder = write_study(tmp_path / "s", {"plain": 0.0, "fine": 0.1}, seeds=3)
     held = json.loads((folder / "study.json").read_text())
     held["arms"]["wild"] = {"model": {"class_path": "LeNet", "init_args": {"lr": 1e9}}}
@@ -126,7 +126,7 @@ def test_a_diverged_arm_is_told_and_left_out_of_means(tmp_path: Path, write_stud
     assert curves.band().n.tolist() == [1, 1, 0, 0, 0]  # the unfinished one, as far as it is
 
 
-def test_one_seed_gets_no_interval(tmp_path: Path, write_study: Study) -> None:
+def test_one_seed_has_no_interval(tmp_path: Path, write_study: Study) -> None:
     report = build(compare([write_study(tmp_path / "s", ARMS, seeds=1)]), "x")
     page = report_html(report.page)
     assert [row[3] for row in cells(page, "results")] == ["-"] * 3
@@ -165,7 +165,7 @@ def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run)
     assert compare([tmp_path / "wild"]).runs[0].state == "diverged"
 
 
-def test_what_is_not_a_training_run_is_left_out(
+def test_folders_other_than_training_runs_are_ignored(
     tmp_path: Path, write_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run", seed=0)
@@ -225,12 +225,17 @@ def test_arms_with_other_data_or_training_get_a_warning(tmp_path: Path, write_ru
         assert "The arms use different training or validation data" in text
         assert re.search(rf"\({key}: one \d+, two {value}\)", text)
         assert "The results hold for these settings and this amount of training." in text
+    for name in ("CIFAR10DataModule", "MNISTDataModule"):
+        config = {"model": {"class_path": "LeNet"}, "data": {"class_path": f"lightning_cifar.data.{name}"}}
+        write_run(tmp_path / name, seed=0, config=config)
+    page = build(compare([tmp_path / "CIFAR10DataModule", tmp_path / "MNISTDataModule"]), "x").page
+    assert "(data: CIFAR10DataModule CIFAR10DataModule, MNISTDataModule MNISTDataModule)" in page.warnings[0]
     text = said(**{"trainer.max_epochs": 6})
     assert "The arms do not have the same amount of training (trainer.max_epochs: one 5, two 6)." in text
     assert "The results hold for these settings and this data split." in text
 
 
-def test_seconds_of_runs_that_noted_no_times(tmp_path: Path, write_run: Run) -> None:
+def test_seconds_of_runs_without_recorded_times(tmp_path: Path, write_run: Run) -> None:
     write_run(tmp_path / "run", seed=0, timed=False)
     path = tmp_path / "run/result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 12.5}))
@@ -239,7 +244,7 @@ def test_seconds_of_runs_that_noted_no_times(tmp_path: Path, write_run: Run) -> 
     assert math.isnan(compare([tmp_path / "run"]).runs[0].seconds)
 
 
-def test_names_are_no_markup_and_no_formulas(tmp_path: Path, write_study: Study) -> None:
+def test_names_are_not_markup_or_formulas(tmp_path: Path, write_study: Study) -> None:
     names = ["=1+1", "<b>bold|</b>", "constructor", "__proto__", "[link](http:x)"]
     folder = write_study(tmp_path / "s", {"plain": 0.0, "=1+1": 0.1}, seeds=2)
     held = json.loads((folder / "study.json").read_text())
@@ -255,7 +260,7 @@ def test_names_are_no_markup_and_no_formulas(tmp_path: Path, write_study: Study)
     assert isinstance(report.page.curves["metrics"], list)
 
 
-def test_an_interval_of_a_share_is_told_cut(tmp_path: Path, write_study: Study) -> None:
+def test_an_interval_of_a_share_is_clipped(tmp_path: Path, write_study: Study) -> None:
     folder = write_study(tmp_path / "s", {"plain": 0.0, "wild": 0.1}, seeds=2)
     path = folder / "wild/seed-1/metrics.csv"
     path.write_text(re.sub(r",0\.[67]\d*(,0\.[5-9]\d*,0\.[78]\d*,0\.\d+)", r",0.2\1", path.read_text()))
@@ -280,7 +285,7 @@ def test_an_interval_of_a_share_is_told_cut(tmp_path: Path, write_study: Study) 
     assert results.share_range_text(math.nan, math.nan) == "-"
 
 
-def test_without_out_the_page_goes_to_what_it_is_about(
+def test_without_out_the_page_is_written_to_the_study(
     tmp_path: Path, write_study: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -302,7 +307,7 @@ def test_without_out_the_page_goes_to_what_it_is_about(
     assert "the folder nowhere does not exist: pass the folder of a study" in error(["nowhere"], capsys)
 
 
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, write_study: Study, write_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
@@ -341,7 +346,7 @@ def test_a_closed_folder(
     assert "cannot be written: permission denied" in error([str(folder), "--out", str(tmp_path / "r.html")], capsys)
 
 
-def test_it_loads_no_torch(tmp_path: Path, write_study: Study) -> None:
+def test_it_does_not_import_torch(tmp_path: Path, write_study: Study) -> None:
     folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
     code = "import sys; from lightning_cifar.cli import main; main(sys.argv[1:]); "
     code += "print('torch' in sys.modules, 'matplotlib' in sys.modules)"

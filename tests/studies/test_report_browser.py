@@ -1,4 +1,4 @@
-"""The report as a reader has it: opened from a file in a real browser, zoomed with the mouse, its controls moved."""
+"""The report in a real browser: opened from a file, zoomed with the mouse, with its controls used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Chrome, address: str) -> Iterator[Page]:
-    """The page freshly opened; after each test it must not have complained, nor asked for anything but itself."""
+    """The newly opened page; after each test there must be no console messages and no requests of other files."""
     browser.get("about:blank")
     for log in ("browser", "performance"):  # what came before, such as the browser's own start page
         browser.get_log(log)  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ def page(browser: Chrome, address: str) -> Iterator[Page]:
 
 
 class Page:
-    """What a reader can do, and what there is to see."""
+    """Actions of a reader, and the visible contents."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -87,7 +87,7 @@ class Page:
         return view
 
     def drag(self, panel: int, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """With the mouse, from one place of a panel's box to another, in fractions from its lower left corner."""
+        """Drag the mouse between two points of a panel, in fractions from its lower left corner."""
         from selenium.webdriver import ActionChains
 
         canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
@@ -108,7 +108,7 @@ class Page:
         mouse.perform()
 
     def double_click(self, panel: int) -> None:
-        """Until the zoom is gone: on a busy machine the two clicks may be too far apart to be a double one."""
+        """Repeat until the zoom is reset: on a busy machine the two clicks may be too slow for a double click."""
         from selenium.webdriver import ActionChains
 
         canvas = self.browser.find_elements("css selector", ".plot canvas + canvas")[panel]
@@ -119,7 +119,7 @@ class Page:
         raise AssertionError("no double click took the zoom back")
 
     def pixels(self, panel: int) -> str:
-        """What is drawn."""
+        """The drawn image."""
         return str(self.ask(f"report.panels[{panel}].canvas.toDataURL()"))
 
     def click(self, selector: str) -> None:
@@ -129,7 +129,7 @@ class Page:
 
 
 def test_a_table_is_never_cut_off(page: Page) -> None:
-    """It fits into a wide page; in a narrow one it scrolls inside its box, and the page does not."""
+    """It fits into a wide page; in a narrow one it scrolls inside its box, but the page does not."""
     wide = "document.querySelector('#results').parentElement"
     try:
         page.browser.set_window_size(1300, 900)
@@ -282,7 +282,7 @@ def test_a_click_hides_an_arm(page: Page) -> None:
     page.wait_until("report.panels[3].visible.length === report.panels[3].series.length")
 
 
-def test_pointing_tells_mean_interval_and_n(page: Page) -> None:
+def test_the_tooltip_shows_mean_interval_and_n(page: Page) -> None:
     page.drag(3, (0.98, 0.5), (0.98, 0.5))
     page.wait_until("!report.panels[3].tip.hidden")
     text = page.browser.find_elements("css selector", ".tip")[3].text

@@ -1,4 +1,4 @@
-"""A study file: what it means, and what is refused before anything runs."""
+"""Reading of study files, and errors before anything runs."""
 
 from pathlib import Path
 from typing import Any

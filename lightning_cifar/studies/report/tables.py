@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from lightning_cifar.studies.report.results import (
     statistics_texts,
     target_texts,
 )
+from lightning_cifar.studies.spec import flat_settings
 
 _STATES = {
     "done": "done",
@@ -144,7 +143,7 @@ def _missing(compared: Compared) -> dict[str, str]:
 
 def _differences(configs: Mapping[str, Config], keys: Sequence[str]) -> list[str]:
     """Return the settings with these keys that differ between arms, with their values."""
-    flat = {arm: _flatten(config) for arm, config in configs.items()}
+    flat = _flat_settings(configs)
     found = []
     for key in keys:
         values = {arm: settings[key] for arm, settings in flat.items() if key in settings}
@@ -222,25 +221,17 @@ def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
 
 def settings_table(configs: Mapping[str, Config]) -> Table:
     """Return the settings that differ between arms, with a column for each arm; a missing setting is a dash."""
-    flat = {arm: _flatten(config) for arm, config in configs.items()}
+    flat = _flat_settings(configs)
     keys = dict.fromkeys(key for config in flat.values() for key in config)
     rows = [[key, *(config.get(key, "-") for config in flat.values())] for key in keys]
     return Table(["setting", *configs], [row for row in rows if len(set(row[1:])) > 1])
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if not prefix and key == "seed_everything":
-            continue
-        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, name)
-        elif key == "class_path":
-            flat[name] = str(value).rsplit(".", 1)[-1]
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
+def _flat_settings(configs: Mapping[str, Config]) -> dict[str, dict[str, str]]:
+    return {
+        arm: flat_settings({key: value for key, value in config.items() if key != "seed_everything"})
+        for arm, config in configs.items()
+    }
 
 
 def machine_facts(compared: Compared) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ SIZE = 16
 
 
 def pixels(channels: int = 3, size: tuple[int, int] = (8, 8)) -> Tensor:
-    """Not normalised: about -50 to 150."""
+    """Images that are not normalized: about -50 to 150."""
     return torch.rand(SIZE, channels, *size, generator=torch.Generator().manual_seed(1)) * 200 - 50
 
 
@@ -63,7 +63,7 @@ class Plain(LightningModule):
 
 
 class Sorter(Plain):
-    """Classes of images; the loss is bare, evaluation gives the logits."""
+    """Classifies images; training returns a tensor, evaluation the logits."""
 
     def __init__(self, channels: int = 3, size: tuple[int, int] = (8, 8)) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Sorter(Plain):
 
 
 class DictSorter(Plain):
-    """Batches and outputs are dicts, the softmax is in ``forward``, and ``training_step`` takes a batch alone."""
+    """Batches and outputs are dicts, ``forward`` contains the softmax, and ``training_step`` takes only a batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Line(Plain):
 
 
 class Forger(Plain):
-    """Two optimizers by hand; ``forward`` takes noise, not images."""
+    """Manual optimization with two optimizers; ``forward`` takes noise, not images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Forger(Plain):
 
 
 class Reader(Plain):
-    """Tokens in, a class out; no convolution."""
+    """Maps tokens to a class, without convolutions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def weights(module: Any) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def unwatched() -> Callable[[Callable[[], dict[str, Tensor]], str], dict[str, Tensor]]:
-    """Weights after a training without callbacks, of each kind once."""
+    """Weights after a training without callbacks, computed once for each kind."""
     known: dict[str, dict[str, Tensor]] = {}
 
     def get(train: Callable[[], dict[str, Tensor]], kind: str) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ def layer_of(kind: str) -> str:
 
 
 def check_pictures(folder: Path, name: str, kind: str = "sorter") -> set[str]:
-    """Each is there and shows something; their tags."""
+    """Check that each picture exists and is not empty; return their tags."""
     tags = set()
     for pattern in (
         () if (name, kind) == ("PredictionTable", "reader") else PICTURES.get(name, ())
@@ -126,7 +126,7 @@ def check_pictures(folder: Path, name: str, kind: str = "sorter") -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_works_or_says_why_not(name: str, kind: str, run: Any, kinds: Any, unwatched: Any, capsys: Any) -> None:
+def test_works_or_reports_why_not(name: str, kind: str, run: Any, kinds: Any, unwatched: Any, capsys: Any) -> None:
     def train() -> dict[str, Tensor]:
         torch.manual_seed(5)
         module = kinds[kind]()
@@ -206,7 +206,7 @@ def test_a_continued_run_has_the_same_bits(kind: str, run: Any, kinds: Any) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_that_is_no_number_stops(kind: str, run: Any, kinds: Any) -> None:
+def test_a_loss_that_is_not_finite_stops(kind: str, run: Any, kinds: Any) -> None:
     module = kinds[kind]()
     next(module.parameters()).register_hook(lambda gradient: gradient * torch.nan)
     run("NonFiniteGuard", module)

@@ -76,7 +76,7 @@ def test_without_a_validation_loader(name: str, run: Any, kinds: Any) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OF_FIT | NO_VALIDATION))
-def test_with_a_limit_of_no_validation(name: str, run: Any, kinds: Any) -> None:
+def test_with_validation_disabled(name: str, run: Any, kinds: Any) -> None:
     check_without_validation(name, "limit_val_batches is 0: set it to 1 or more", run, kinds, limit_val_batches=0)
 
 
@@ -142,8 +142,8 @@ def test_two_with_names_of_their_own(run: Any, kinds: Any) -> None:
     assert pictures(run) == {"filters", "again"}
 
 
-class StrangeData(LightningDataModule):
-    """Has the names that callbacks ask for, and something else under them."""
+class ExternalData(LightningDataModule):
+    """Has attributes with the names that callbacks read, but other contents."""
 
     def __init__(self, samples: Any, **attributes: Any) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ STRANGE = [
 )
 def test_a_data_module_that_means_something_else(name: str, attributes: Any, run: Any, kinds: Any) -> None:
     module = module_for(name, kinds)
-    data = StrangeData(module.samples, **attributes)
+    data = ExternalData(module.samples, **attributes)
     run.use(run.make(name), module, "predict" if name == "PredictionTable" else "fit", data=data)
     assert run.error is None, run.error
     assert not run.said
@@ -252,7 +252,7 @@ def test_loaders_of_different_classes_and_sizes(run: Any, kinds: Any) -> None:
         ({"last": torch.zeros(1, requires_grad=True) * 2}, "trains a copy, and Sorter cannot be copied"),
     ],
 )
-def test_what_a_module_may_hold(inside: Any, message: str | None, run: Any, kinds: Any) -> None:
+def test_unusual_attributes_of_a_module(inside: Any, message: str | None, run: Any, kinds: Any) -> None:
     module = kinds["sorter"]()
     vars(module).update(inside)
     run("LRRangeFinder", module)
@@ -263,7 +263,7 @@ def test_what_a_module_may_hold(inside: Any, message: str | None, run: Any, kind
 
 
 @pytest.mark.parametrize("uses", [True, False])
-def test_a_found_rate_reaches_hyper_parameters_or_says_not(uses: bool, run: Any, kinds: Any) -> None:
+def test_a_found_rate_is_set_in_hyperparameters_or_reported(uses: bool, run: Any, kinds: Any) -> None:
     class Careful(kinds["sorter"]):  # type: ignore[misc]
         def __init__(self, lr: float = 0.05) -> None:
             super().__init__()
@@ -280,7 +280,7 @@ def test_a_found_rate_reaches_hyper_parameters_or_says_not(uses: bool, run: Any,
     assert [("Careful.configure_optimizers does not use lr" in text) for text in run.said] == [True] * (not uses)
 
 
-def test_several_training_loaders_are_told(run: Any, kinds: Any) -> None:
+def test_several_training_loaders_are_reported(run: Any, kinds: Any) -> None:
     module = kinds["sorter"]()
     trainer = run.make_trainer(run.make("LRRangeFinder"))
     with pytest.raises(ValueError, match="needs one training loader, this run has a group of 2"):
