@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -43,7 +44,7 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
         rank_zero_warn(f"{type(callback).__name__}: {len(equal)} of them overwrite each other's files: {fix}.")
 
 
-class SnapshotCallback(Callback):
+class SnapshotCallback(Callback, ABC):
     """Base class of callbacks that keep snapshots of a training in bounded memory and animate them.
 
     Args:
@@ -81,12 +82,12 @@ class SnapshotCallback(Callback):
         except OSError as error:  # must not hide the first exception, which may have the same cause
             rank_zero_warn(f"{type(self).__name__}: {error}")
 
+    @abstractmethod
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write tables and pictures, if the callback is active."""
-        raise NotImplementedError
 
 
-class BatchCallback(Callback):
+class BatchCallback(Callback, ABC):
     """Base class of callbacks that read batches and disable themselves, with one warning, if these do not fit."""
 
     def __init__(self) -> None:
@@ -98,8 +99,9 @@ class BatchCallback(Callback):
         self._disabled = False  # another module may return what the previous one did not
         warn_of_duplicates(trainer, self)
 
+    @abstractmethod
     def _reset(self) -> None:
-        """Discard what has been collected."""
+        """Discard the collected values."""
 
     def _disable(self, reason: str) -> None:
         self._reset()
@@ -126,20 +128,20 @@ class EvaluationCallback(BatchCallback):
     _only_first_loader = False
 
     @property
-    def _is_empty(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_empty(self) -> bool: ...
 
+    @abstractmethod
     def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
         """Add a batch. ``_seen`` samples of the same loader came before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
         """Combine the results of all processes. Called on all ranks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _report(self, stage: Stage, trainer: Trainer) -> None:
         """Write the results at the end of the command."""
-        raise NotImplementedError
 
     def _report_epoch(self, stage: Stage, trainer: Trainer) -> None:
         """Write the results of a validation during training."""

@@ -44,8 +44,11 @@ class SampleGrid(BatchCallback):
         super().__init__()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._done: set[str] = set()
+        self._reset()
         super().setup(trainer, pl_module, stage)
+
+    def _reset(self) -> None:
+        self._done: set[str] = set()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._show("train", trainer, batch)
