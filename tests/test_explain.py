@@ -165,14 +165,14 @@ def test_images_are_explained_in_batches_as_one_by_one(
             maps.append(drops)
             return Figure(figsize=(0.2, 0.1))
 
-        def count(trained: Any, chosen: Any, *rest: Any, size: int = size, look: Any = explain._look) -> Any:
+        def count(trained: Any, chosen: Any, *rest: Any, size: int = size, look: Any = explain._compute) -> Any:
             asked[size].append(len(chosen))
             return look(trained, chosen, *rest)
 
         with monkeypatch.context() as context:
             context.setattr(plots, "draw_explanation", keep, raising=False)
             context.setattr(plots, "draw_feature_maps", lambda *_, **__: Figure(figsize=(0.2, 0.1)), raising=False)
-            context.setattr(explain, "_look", count)
+            context.setattr(explain, "_compute", count)
             context.setattr(explain, "_BATCH", size)
             run(checkpoint, "--images", images, "--out", f"out{size}", "--mode", mode)
     assert asked == {1: [1, 1, 1], 2: [2, 1], 8: [3]}
@@ -252,14 +252,14 @@ def test_no_more_than_the_limit(checkpoint: Path, images: Path, capsys: pytest.C
 def test_an_interruption_leaves_the_page_of_the_finished_images(
     checkpoint: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = explain._look
+    look = explain._compute
 
     def stop(trained: Any, images: Any, *rest: Any) -> Any:
         if images[0].size == (32, 32):
             raise KeyboardInterrupt
         return look(trained, images, *rest)
 
-    monkeypatch.setattr(explain, "_look", stop)
+    monkeypatch.setattr(explain, "_compute", stop)
     monkeypatch.setattr(explain, "_BATCH", 1)
     words = ["explain", "--ckpt_path", str(checkpoint), "--images", str(images), "--stride", "8", "--out", "out"]
     assert cli.main(words) == 130

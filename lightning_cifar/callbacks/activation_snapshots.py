@@ -115,7 +115,7 @@ class ActivationSnapshots(SnapshotCallback):
             self.snapshots, self._period = [], self.every_n_steps
         self._places = choose_places(networks_of(pl_module), self.layers, self.side)
         probe = self._read_probe(trainer)
-        first = self._look(trainer, pl_module, step, *probe)
+        first = self._take(trainer, pl_module, step, *probe)
         self._probe = probe
         if self.snapshots and self.snapshots[-1].layers.keys() != first.layers.keys():
             rank_zero_warn("ActivationSnapshots: the checkpoint's snapshots are of other layers: they are not used.")
@@ -128,14 +128,14 @@ class ActivationSnapshots(SnapshotCallback):
         if self._probe is not None:
             step = step_of(trainer, pl_module)
             if step % self._period == 0 and step > self.snapshots[-1].step:  # not every batch is a step
-                self._keep(trainer, self._look(trainer, pl_module, step, *self._probe))
+                self._keep(trainer, self._take(trainer, pl_module, step, *self._probe))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._probe is None:
             return
         step = step_of(trainer, pl_module)
         if step > self.snapshots[-1].step:
-            self._keep(trainer, self._look(trainer, pl_module, step, *self._probe))
+            self._keep(trainer, self._take(trainer, pl_module, step, *self._probe))
         self._write(trainer, pl_module)
         self._probe = None
 
@@ -145,7 +145,7 @@ class ActivationSnapshots(SnapshotCallback):
             raise ValueError(f"num_samples (={self.num_samples}) must be at most {len(inputs)}, the validation samples")
         return inputs, targets
 
-    def _look(
+    def _take(
         self, trainer: Trainer, pl_module: LightningModule, step: int, inputs: Tensor, targets: Tensor | None
     ) -> Snapshot:
         """Take a snapshot. Must be called on all ranks, since layers may communicate."""

@@ -149,13 +149,13 @@ class FitCurves(SnapshotCallback):
         step = step_of(trainer, pl_module)
         if self.snapshots and self.snapshots[-1].step >= step:
             return  # a batch without a step, or resumed at a snapshot
-        fits = {name: self._look(trainer, network) for name, network in networks_of(pl_module).items()}
+        fits = {name: self._evaluate(trainer, network) for name, network in networks_of(pl_module).items()}
         if self.snapshots and self.snapshots[-1].fits.keys() != fits.keys():
             rank_zero_warn("FitCurves: the checkpoint's curves are of other networks: they are not used.")
             self.snapshots = []
         self._append(FitSnapshot(step, fits))
 
-    def _look(self, trainer: Trainer, network: nn.Module) -> Fit:
+    def _evaluate(self, trainer: Trainer, network: nn.Module) -> Fit:
         assert self._validation is not None
         assert self._grid is not None
         x, y = self._validation

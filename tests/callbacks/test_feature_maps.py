@@ -84,7 +84,7 @@ class Watch(FeatureMaps):
         super().__init__(*args, **kwargs)
         self.expected: list[np.ndarray] = []
 
-    def _look(self, trainer: Trainer, pl_module: Any, epoch: float | None, *, draw: bool) -> None:
+    def _compute(self, trainer: Trainer, pl_module: Any, epoch: float | None, *, draw: bool) -> None:
         image = trainer.datamodule.images[:1]  # type: ignore[attr-defined]
         modes = [(layer, layer.training) for layer in pl_module.modules()]
         pl_module.eval()
@@ -93,7 +93,7 @@ class Watch(FeatureMaps):
             self.expected.append(pl_module.body[3](convolved)[0].numpy())
         for layer, training in modes:
             layer.training = training
-        super()._look(trainer, pl_module, epoch, draw=draw)
+        super()._compute(trainer, pl_module, epoch, draw=draw)
 
 
 def test_values_and_places_over_a_training(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:

@@ -206,7 +206,7 @@ def test_a_run_that_always_dies_is_given_up(tmp_path: Path, monkeypatch: pytest.
     ray = DoomedRay()
     monkeypatch.setattr(ray_executor, "import_ray", lambda address: ray)
     monkeypatch.setattr(ray_executor, "_connect", lambda *_: None)
-    monkeypatch.setattr(ray_executor, "_mail", lambda *_: [])
+    monkeypatch.setattr(ray_executor, "_messages", lambda *_: [])
     heard: list[Any] = []
     ray_executor.run_on_ray(jobs, 1, lambda *news: heard.append(news), address=None, resources=Resources())
     tries = 1 + ray_executor.RETRIES
