@@ -93,9 +93,9 @@ class CheckCLI(RunCLI):
         """Nothing: everything that can be refused without data was accepted."""
 
 
-def run_job(job: Job, say: Callable[[Progress], None]) -> dict[str, float]:
+def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     """Run or continue a job, and return its last metrics."""
-    watch = Watch(job, say)
+    watch = Watch(job, report)
     try:
         StudyRunCLI.start(arguments_of(job), watch=watch)
     except NonFiniteError:  # a result, not a mistake
@@ -118,7 +118,7 @@ def check(arguments: Arguments) -> pl.LightningDataModule:
         logging.disable(before)
 
 
-def work(job: Job, say: Callable[[Progress], None]) -> State:
+def work(job: Job, report: Callable[[Progress], None]) -> State:
     """Run or resume a job in this process, and write its result to done.json.
 
     A run whose final loss is not finite has the state "diverged", which is a result. A run that ends with an error has
@@ -128,7 +128,7 @@ def work(job: Job, say: Callable[[Progress], None]) -> State:
     start = time.monotonic()
     state: State
     try:
-        metrics = run_job(job, say)
+        metrics = run_job(job, report)
         value = metrics.get(job.metric, math.nan)
         if job.metric not in metrics:
             raise UsageError(f"the metric {job.metric!r} is not logged.{did_you_mean(job.metric, metrics)}")

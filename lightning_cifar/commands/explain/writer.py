@@ -97,9 +97,9 @@ class ExplanationWriter:
             f"{explained.highest:.3f}",
         ]
         self.images.append(plots.Explained(plain_name(path), summary, explanation, more))
-        likeliest = [cell for k in best for cell in (names[k], f"{p[k]:.4f}")]
+        ranked = [cell for k in best for cell in (names[k], f"{p[k]:.4f}")]
         drop = [target, f"{p[explained.target]:.4f}", f"{explained.largest:.4f}", f"{explained.highest:.4f}"]
-        self.rows.append([plain_name(path), *likeliest, *drop])
+        self.rows.append([plain_name(path), *ranked, *drop])
         return sentence
 
     def finish(self, notes: Sequence[str]) -> Path:
