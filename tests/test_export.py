@@ -262,7 +262,7 @@ class Branching(models.LeNet):
 def test_a_network_that_cannot_be_traced_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = portable(Branching())
     for format in ("pt2", "onnx"):
-        with pytest.raises(UsageError, match=f"Branching cannot be written as {format}.*safetensors takes every"):
+        with pytest.raises(UsageError, match=f"Branching cannot be written as {format}.*safetensors supports every"):
             write(format, network)
     assert capsys.readouterr() == ("", ""), "torch prints the whole graph"
     path = tmp_path / "network.safetensors"

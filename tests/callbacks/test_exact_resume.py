@@ -108,8 +108,7 @@ def broken(folder: Path, *powers: Power, **settings: Any) -> pl.Trainer:
     return fit(folder, resume=True, **settings)
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "accumulate"), [(0, 4), (2, 1)])
 def test_bit_identical(tmp_path: Path, workers: int, accumulate: int) -> None:
     settings: Any = {"workers": workers, "accumulate_grad_batches": accumulate}
     unbroken = fit(tmp_path / "a", **settings)
@@ -142,23 +141,24 @@ def test_a_table_that_was_lost_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\r\nb", "a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", 'a",b', "a\x1cb"])
-def test_names_of_metrics_may_hold_line_breaks(tmp_path: Path, name: str) -> None:
+def test_names_of_metrics_may_contain_line_breaks(tmp_path: Path) -> None:
+    names = ["a\nb", "a\rb", "a\r\nb", "a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", 'a",b', "a\x1cb"]
     logger = CSVLogger(tmp_path, "", "")
-    logger.log_metrics({"first": 1.0, name: 2.0}, step=0)
+    logger.log_metrics({"first": 1.0} | dict.fromkeys(names, 2.0), step=0)
     logger.save()
     text = (tmp_path / "metrics.csv").read_bytes().decode()
     columns = list(logger.experiment.metrics_keys)
-    assert name in columns
+    assert {*names} < {*columns}
     again = CSVLogger(tmp_path, "", "")
     with pytest.warns(UserWarning, match="directory .* exists and is not empty|.*overwritten.*"):
         _restore_table(again, text)
     assert again.experiment.metrics_keys == columns
-    again.log_metrics({"first": 3.0, name: 4.0}, step=1)
+    again.log_metrics({"first": 3.0} | dict.fromkeys(names, 4.0), step=1)
     again.save()
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["first"], row[name]) for row in rows] == [("1.0", "2.0"), ("3.0", "4.0")]
+    assert [row["first"] for row in rows] == ["1.0", "3.0"]
+    assert [{row[name] for name in names} for row in rows] == [{"2.0"}, {"4.0"}]
 
 
 def test_the_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

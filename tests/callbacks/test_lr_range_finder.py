@@ -130,8 +130,11 @@ class Guarded(LRRangeFinder):
 
 
 @pytest.mark.filterwarnings("ignore:the loss was not finite")
-@pytest.mark.parametrize("kind", ["sgd", "adam", "groups"])
-@pytest.mark.parametrize("kwargs", [{}, {"accumulate_grad_batches": 4}, {"precision": "bf16-mixed"}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "kwargs"),
+    [("sgd", {}), ("adam", {"accumulate_grad_batches": 4}), ("groups", {"precision": "bf16-mixed"}), ("adam", {})],
+    ids=str,
+)
 def test_nothing_changes_before_and_in_the_middle_of_training(
     kind: str, kwargs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -194,8 +197,9 @@ def test_a_value_that_depends_only_on_the_divergence_is_reported(
     assert "rests on the divergence alone" in finder.doubt
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("limits", [{"max_epochs": 1}, {"max_epochs": -1, "max_steps": 3}], ids=str)
+@pytest.mark.parametrize(
+    ("accumulate", "limits"), [(1, {"max_epochs": -1, "max_steps": 3}), (4, {"max_epochs": 1})], ids=str
+)
 def test_exactly_the_asked_steps_at_exactly_the_asked_rates(
     accumulate: int, limits: dict[str, Any], tmp_path: Path
 ) -> None:

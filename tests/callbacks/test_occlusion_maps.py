@@ -95,7 +95,7 @@ def test_the_sheet_shows_images_names_and_drops(
     make_trainer(OcclusionMaps((3, 1), window=2, stride=2, fill=0.0, every_n_epochs=1)).fit(module, large)
     (sheet,) = sheets.values()
     assert np.abs([row.drops for row in sheet.rows]).max() <= sheet.limit
-    assert f"1 epoch, window of 2 x 2 pixels, colours from -{sheet.limit:g} to {sheet.limit:g}" in sheet.title
+    assert f"1 epoch, window of 2 x 2 pixels, colors from -{sheet.limit:g} to {sheet.limit:g}" in sheet.title
     assert sheet.label == "drop of P(true class)"
     x, y = large.images[[3, 1]], large.labels[[3, 1]]
     module.eval()

@@ -71,13 +71,14 @@ def expected_rows(data: Any) -> list[tuple[int, str, str, float]]:
     return sorted(rows, key=lambda row: -row[3])
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 11])
-@pytest.mark.parametrize("returns", [lambda logits: {"logits": logits}, lambda logits: logits])
+@pytest.mark.parametrize(("batch_size", "wrap"), [(1, True), (4, False), (11, True)])
 def test_the_most_confident_mistakes_of_the_whole_set(
-    data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path, batch_size: int, returns: Any
+    data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path, batch_size: int, wrap: bool
 ) -> None:
     certain(data).batch_size = batch_size
-    make_trainer(PredictionGrid(rows=1, columns=3)).test(make_module(returns), data, verbose=False)
+    make_trainer(PredictionGrid(rows=1, columns=3)).test(
+        make_module(lambda logits: {"logits": logits} if wrap else logits), data, verbose=False
+    )
     header, *rows = read(tmp_path / "mistakes_test.csv")
     assert header == HEADER
     expected = expected_rows(data)

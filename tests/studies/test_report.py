@@ -181,7 +181,7 @@ def test_folders_other_than_training_runs_are_ignored(
     names = ("swept", "run", "tested", "begun", "empty")
     assert main(["report", *(str(tmp_path / name) for name in names), "--out", str(tmp_path / "r.html")]) == 0
     said = capsys.readouterr().out
-    assert said.count("- Left out, not a training run: ") == 4
+    assert said.count("- Ignored, not a training run: ") == 4
     assert f"{tmp_path}/swept is a folder of lr-find: it has no metrics.csv." in said
     assert f"{tmp_path}/tested is a run of test." in said
     compared = compare([tmp_path / name for name in names])
@@ -334,7 +334,7 @@ def test_mistakes_are_reported_in_one_line(
     (folder / "a/seed-0/done.json").write_text('{"state": "failed", "error": "no data"}')
     said = error([str(folder), *out], capsys)
     assert f"all 1 runs in {folder} failed before they wrote a metric, the first (a, seed 0) with: no data; " in said
-    assert f"is in {folder}/a/seed-0.log." in said
+    assert f"see {folder}/a/seed-0.log." in said
     assert not list(tmp_path.glob("r.*"))
 
 

@@ -42,8 +42,11 @@ def test_loaders_without_a_length(name: str, run: Any, kinds: Any) -> None:
     assert bool(run.files) == (name not in {"LayerTable", "NonFiniteGuard", "Throughput", "PredictionTable"})
 
 
-@pytest.mark.parametrize("name", sorted({*OF_FIT, *NO_VALIDATION, "SampleGrid", "LossCurves"}))
-@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, list) for name in sorted({*OF_FIT, *NO_VALIDATION, "SampleGrid", "LossCurves"})]
+    + [("ClassAccuracy", dict), ("FeatureMaps", dict)],
+)
 def test_several_validation_loaders(name: str, kind: type, run: Any, kinds: Any) -> None:
     module = module_for(name, kinds)
     loaders = {"near": run.loader(module), "far": run.loader(module)}
@@ -210,7 +213,7 @@ def test_probabilities_are_not_taken_for_logits(run: Any, kinds: Any) -> None:
     rows = (run.folder / "mistakes_val.csv").read_text().splitlines()[1:]
     np.testing.assert_allclose([float(row.split(",")[3]) for row in rows], 0.9, atol=1e-5)
     run("OcclusionMaps", Sure())
-    assert re.search(r"OcclusionMaps needs logits \(N, K\), and Sure\(images\) gives probabilities", str(run.error))
+    assert re.search(r"OcclusionMaps needs logits \(N, K\), and Sure\(images\) returns probabilities", str(run.error))
 
 
 def test_one_output_and_labels_of_two_classes(run: Any, kinds: Any) -> None:
@@ -242,7 +245,7 @@ def test_loaders_of_different_classes_and_sizes(run: Any, kinds: Any) -> None:
     run.use(run.make("PredictionGrid"), module, "fit", val=sizes)
     assert re.search(r"images of \(3, 8, 8\) and \(3, 12, 12\) do not fit on one sheet", run.said[1])
     run.use(run.make("ActivationSnapshots"), module, "fit", val=sizes)
-    assert re.search(r"differ in shape, \(3, 8, 8\) and \(3, 12, 12\): .* ask for 4 samples", str(run.error))
+    assert re.search(r"differ in shape, \(3, 8, 8\) and \(3, 12, 12\): .* use 4 samples", str(run.error))
 
 
 @pytest.mark.parametrize(
