@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,10 +35,6 @@ class _Row(TypedDict):
     maps: dict[str, Tensor]
     """Layer -> (K, P, Q), in half precision, which is sufficient for colors."""
     num_maps: dict[str, int]
-
-
-class _State(TypedDict):
-    rows: list[_Row]
 
 
 class FeatureMaps(Callback):
@@ -97,7 +93,7 @@ class FeatureMaps(Callback):
     def state_dict(self) -> dict[str, object]:
         return {"rows": list(self._rows)}
 
-    def load_state_dict(self, state_dict: _State) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rows = list(state_dict["rows"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,10 +14,6 @@ from torch import Tensor
 from lightning_cifar.artifacts import save_figure
 from lightning_cifar.callbacks.base import check_minimum
 from lightning_cifar.callbacks.progress import epochs_of
-
-
-class _State(TypedDict):
-    history: dict[str, list[list[float]]]
 
 
 class LossCurves(Callback):
@@ -75,7 +71,7 @@ class LossCurves(Callback):
     def state_dict(self) -> dict[str, object]:
         return {"history": {key: [list(point) for point in points] for key, points in self.history.items()}}
 
-    def load_state_dict(self, state_dict: _State) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {key: [list(point) for point in points] for key, points in state_dict["history"].items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -154,11 +154,6 @@ def test_another_rank_writes_and_prints_nothing(
     assert "correct" not in capsys.readouterr().out
 
 
-def test_fast_dev_run_writes_nothing(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    make_trainer(ClassAccuracy(), fast_dev_run=1).fit(make_module(), data)
-    assert files_in(tmp_path) == set()
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_count_each_sample_once(
     data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path

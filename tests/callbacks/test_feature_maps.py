@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -302,10 +301,3 @@ def test_another_rank_draws_nothing_but_checks_names(
     assert not figures
     with pytest.raises(ValueError, match="has no layer"):
         make_trainer(FeatureMaps(layers=["con"])).fit(Net(), data)
-
-
-def test_fast_dev_run_draws_nothing(data: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        make_trainer(FeatureMaps(), fast_dev_run=1).fit(Net(), data)
-    assert not list(tmp_path.rglob("*.png"))

@@ -113,11 +113,6 @@ def test_another_rank_draws_nothing(make_trainer: MakeTrainer, tmp_path: Path, d
     assert not files(tmp_path)
 
 
-def test_a_trial_run_writes_nothing(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    make_trainer(FilterImages(), fast_dev_run=True).fit(Net(), Batches())
-    assert not files(tmp_path)
-
-
 def test_pyplot_is_never_needed(make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it is an error from here
     make_trainer(FilterImages("second", scaling="shared")).fit(Net(), Batches())

@@ -280,12 +280,6 @@ def test_another_rank_keeps_and_writes_nothing(make_trainer: MakeTrainer, tmp_pa
     assert not list(tmp_path.rglob("*.*"))
 
 
-@pytest.mark.usefixtures("draws")
-def test_nothing_in_fast_dev_run(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    make_trainer(FitCurves(), fast_dev_run=True).fit(ExternalModule(), Points(), Points())
-    assert not list(tmp_path.rglob("*.*"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

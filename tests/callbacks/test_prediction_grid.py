@@ -272,11 +272,6 @@ def test_another_rank_writes_nothing(data: Any, make_module: Any, make_trainer: 
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_fast_dev_run_writes_nothing(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    make_trainer(PredictionGrid(), fast_dev_run=1).fit(make_module(), data)
-    assert not list(tmp_path.rglob("*.*"))
-
-
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"rows \(=0\) must be at least 1"):
         PredictionGrid(rows=0)
