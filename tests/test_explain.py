@@ -40,12 +40,12 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a run with a non-default normalization."""
     folder = tmp_path_factory.mktemp("explain") / "run"
-    words = [
+    args = [
         *("fit", "--model", "LeNet", "--model.lr", "0.05", "--data", "SyntheticDataModule", "--data.num_train", "200"),
         *("--data.num_val", "40", "--data.num_test", "40", "--data.mean", "[0.4, 0.5, 0.6]", "--trainer.max_epochs"),
         *("1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run_dir", str(folder)),
     ]
-    assert cli.main(words) == 0
+    assert cli.main(args) == 0
     return folder / "checkpoints/best.ckpt"
 
 
@@ -70,15 +70,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plots, name, lambda *args, **kwargs: Figure(figsize=(0.2, 0.1)), raising=False)
 
 
-def run(checkpoint: Path, *words: object) -> None:
-    assert cli.main(["explain", "--ckpt_path", str(checkpoint), "--stride", "4", *map(str, words)]) == 0
+def run(checkpoint: Path, *args: object) -> None:
+    assert cli.main(["explain", "--ckpt_path", str(checkpoint), "--stride", "4", *map(str, args)]) == 0
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     """Return the one-line error message; no file may be left."""
     capsys.readouterr()
     before = sorted(Path().rglob("*"))
-    code = cli.main(["explain", *map(str, words)])
+    code = cli.main(["explain", *map(str, args)])
     captured = capsys.readouterr()
     said = [line for line in captured.err.splitlines() if line.startswith("lightning-cifar: error: ")]
     assert code == 2, captured
@@ -140,13 +140,13 @@ def test_the_numbers_are_those_of_the_network(checkpoint: Path, images: Path, mo
         corner = image.clone()
         corner[..., :6, :6] = 0.5
         drop = float(p.max() - model(corner).softmax(1)[0, p.argmax()])
-    ((original, view, drops, told),) = drawn
+    ((original, view, drops, bars),) = drawn
     assert np.array_equal(original, pixels)
     assert np.array_equal(view, pixels)
     assert drops[:4, :4] == pytest.approx(np.full((4, 4), drop), abs=1e-5), "covered by the first window alone"
     best = p.argsort(descending=True)[:3]
-    assert [name for name, _ in told] == [NAMES[k] for k in best]
-    assert [value for _, value in told] == pytest.approx(p[best].tolist(), abs=1e-5)
+    assert [name for name, _ in bars] == [NAMES[k] for k in best]
+    assert [value for _, value in bars] == pytest.approx(p[best].tolist(), abs=1e-5)
     (row,) = table(Path("out/predictions.csv"))
     assert float(row["probability_3"]) == pytest.approx(float(p[best[2]]), abs=1e-4)
     assert "class_4" not in row
@@ -185,8 +185,8 @@ def test_images_are_explained_in_batches_as_one_by_one(
 
 @pytest.mark.usefixtures("quick")
 def test_another_class_and_other_layers(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--images", images / "a.png", images / "c.jpg", "--layers", "network.2", "--top", 1)
-    run(checkpoint, *words, "--out", "a", "--target", NAMES[7], "--mode", "fast", "--resize", "squash")
+    args = ("--images", images / "a.png", images / "c.jpg", "--layers", "network.2", "--top", 1)
+    run(checkpoint, *args, "--out", "a", "--target", NAMES[7], "--mode", "fast", "--resize", "squash")
     rows = table(Path("a/predictions.csv"))
     assert {row["target"] for row in rows} == {NAMES[7]}
     assert {path.name for path in Path("a/pictures").iterdir()} == {
@@ -259,8 +259,8 @@ def test_an_interruption_leaves_the_page_of_the_finished_images(
 
     monkeypatch.setattr(explain, "_compute", stop)
     monkeypatch.setattr(explain, "_BATCH", 1)
-    words = ["explain", "--ckpt_path", str(checkpoint), "--images", str(images), "--stride", "8", "--out", "out"]
-    assert cli.main(words) == 130
+    args = ["explain", "--ckpt_path", str(checkpoint), "--images", str(images), "--stride", "8", "--out", "out"]
+    assert cli.main(args) == 130
     assert len(table(Path("out/predictions.csv"))) == 1
     assert "interrupted" in Path("out/index.html").read_text()
 
@@ -276,7 +276,7 @@ def test_wrong_options_are_rejected_without_importing_torch(checkpoint: Path, im
     ]
     code = (
         "import sys; from lightning_cifar.cli import main; "
-        f"assert [main(['explain', *words]) for words in {mistakes!r}] == [2] * 5; "
+        f"assert [main(['explain', *args]) for args in {mistakes!r}] == [2] * 5; "
         "print({'torch', 'lightning', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -286,7 +286,7 @@ def test_wrong_options_are_rejected_without_importing_torch(checkpoint: Path, im
 
 def test_wrong_options(checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = ("--ckpt_path", checkpoint, "--images", images)
-    for words, said in (
+    for args, said in (
         (("--ckpt_path", checkpoint), "the following arguments are required: --images"),
         (("--ckpt_path", "no.ckpt", "--images", images), "there is no checkpoint no.ckpt"),
         ((*good, "--windwo", 3), "there is no option --windwo. Did you mean --window?"),
@@ -302,7 +302,7 @@ def test_wrong_options(checkpoint: Path, images: Path, capsys: pytest.CaptureFix
         ((*good, "--out", images), "exists and is not overwritten"),
         ((*good, "--out", images / "a.png" / "x"), "a.png is not a folder"),
     ):
-        assert said in error_of(capsys, *words)
+        assert said in error_of(capsys, *args)
 
 
 def test_folders_without_an_image(

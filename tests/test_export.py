@@ -54,14 +54,14 @@ class Exported(NamedTuple):
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A run with a non-default normalization, and its network in all formats."""
     run = tmp_path_factory.mktemp("export") / "run"
-    words = [
+    args = [
         *("fit", "--model", "ConvNet", "--model.channels", "[4, 6]", "--model.batch_norm", "true", "--model.lr", "0.1"),
         *("--data", "SyntheticDataModule", "--data.num_train", "600", "--data.num_val", "40", "--data.num_test", "60"),
         *("--data.mean", str(list(MEAN)), "--data.std", str(list(STD)), "--trainer.max_epochs", "2", "--run_dir"),
         *(str(run), "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
         *("--test_after_fit", "true"),
     ]
-    assert cli.main(words) == 0
+    assert cli.main(args) == 0
     said, complained = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(complained):
         assert cli.main(["export", str(run), "--format", *FORMATS]) == 0
@@ -98,12 +98,12 @@ def open_elsewhere(format: Format, path: Path) -> Callable[[Tensor], Tensor]:
     return torch.export.load(path).module() if format == "pt2" else load_safetensors(path)
 
 
-def error_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *args: object, code: int = 2) -> str:
     """Return the one-line error message; no file may be written."""
     capsys.readouterr()
-    folder = next((Path(str(word)) for word in words if Path(str(word)).is_dir()), Path())
+    folder = next((Path(str(word)) for word in args if Path(str(word)).is_dir()), Path())
     before = sorted(folder.rglob("*"))
-    assert cli.main(["export", *map(str, words)]) == code
+    assert cli.main(["export", *map(str, args)]) == code
     assert sorted(folder.rglob("*")) == before
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
@@ -394,7 +394,7 @@ def test_wrong_options_are_rejected_without_importing_torch(exported: Exported) 
     ]
     code = (
         "import sys; from lightning_cifar.cli import main; "
-        f"assert [main(['export', *words]) for words in {mistakes!r}] == [2] * {len(mistakes)}; "
+        f"assert [main(['export', *args]) for args in {mistakes!r}] == [2] * {len(mistakes)}; "
         "print({'torch', 'lightning', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -405,7 +405,7 @@ def test_wrong_options_are_rejected_without_importing_torch(exported: Exported) 
 def test_wrong_options(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "link.onnx").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    for words, said in (
+    for args, said in (
         ((run,), "--format is missing: safetensors, onnx, pt2"),
         (("--format", "pt2", "onnx"), "RUN is missing: pass the folder of a run"),
         ((run, "--format", "onxx"), "--format (=onxx) must be one of safetensors, onnx, pt2. Did you mean onnx?"),
@@ -419,7 +419,7 @@ def test_wrong_options(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         ((run, "--format", "pt2", "--out", run / "config.yaml/a.pt2"), "cannot be written"),
         ((run, "--format", "onnx", "--out", tmp_path / "link.onnx"), "exists: pass another --out, or --overwrite"),
     ):
-        assert said in error_of(capsys, *words)
+        assert said in error_of(capsys, *args)
 
 
 def test_which_checkpoint_is_taken(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

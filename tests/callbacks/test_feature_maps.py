@@ -72,7 +72,7 @@ def tiles(figure: Figure) -> np.ndarray:
     return np.stack([np.asarray(drawn.get_array()) for drawn in figure.axes[1].images])
 
 
-def words(figure: Figure) -> str:
+def texts(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.texts)
 
 
@@ -114,10 +114,10 @@ def test_values_and_places_over_a_training(data: Any, make_trainer: MakeTrainer,
     np.testing.assert_allclose(
         np.asarray(figures[f"{folder}/epoch_000"].axes[0].images[0].get_array()), data.images[0].movedim(0, -1)
     )
-    assert words(figures[f"{folder}/epoch_000"]).startswith("Net, validation image 0 (cat), before training body.3: 12")
-    assert "epoch 4 (step 12)" in words(figures[f"{folder}/epoch_004"])
-    assert "over training" in words(figures[f"{folder}/over_training"])
-    assert "the first 8 of 12 maps" in words(figures[f"{folder}/over_training"])
+    assert texts(figures[f"{folder}/epoch_000"]).startswith("Net, validation image 0 (cat), before training body.3: 12")
+    assert "epoch 4 (step 12)" in texts(figures[f"{folder}/epoch_004"])
+    assert "over training" in texts(figures[f"{folder}/over_training"])
+    assert "the first 8 of 12 maps" in texts(figures[f"{folder}/over_training"])
 
 
 def test_layers_and_images_of_ones_choice(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
@@ -133,7 +133,7 @@ def test_layers_and_images_of_ones_choice(data: Any, make_trainer: MakeTrainer, 
     assert len(relu.axes[1].images) == 3
     assert tiles(relu).min() == 0
     assert tiles(figures["feature_maps/conv/image_9/epoch_001"]).min() < 0  # although a ReLU works in place after it
-    assert "image 9 (automobile)" in words(relu)
+    assert "image 9 (automobile)" in texts(relu)
 
 
 def test_the_first_convolution_is_the_default(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
@@ -224,7 +224,7 @@ def test_a_training_that_ends_within_an_epoch(data: Any, make_trainer: MakeTrain
     make_trainer(FeatureMaps(), max_epochs=-1, max_steps=5).fit(Net(), data)
     folder = "feature_maps/conv/image_0"
     assert list(figures) == [f"{folder}/{n}" for n in ("epoch_000", "epoch_001_step_000000005", "over_training")]
-    assert "epoch 1.67 (step 5)" in words(figures[f"{folder}/epoch_001_step_000000005"])
+    assert "epoch 1.67 (step 5)" in texts(figures[f"{folder}/epoch_001_step_000000005"])
 
 
 def test_validate_draws_once(data: Any, make_trainer: MakeTrainer, figures: dict[str, Figure]) -> None:
@@ -253,7 +253,7 @@ def test_unusual_images_and_precisions(data: Any, make_trainer: MakeTrainer, fig
     panel = figures["feature_maps/conv/image_0/epoch_000"]
     np.testing.assert_allclose(np.asarray(panel.axes[0].images[0].get_array()), data.images[0].mean(0), atol=1e-6)
     # A name where there is one, else the number.
-    assert "image 0 (only)" in words(panel)
+    assert "image 0 (only)" in texts(panel)
     assert tiles(panel).shape == (4, 4, 4)
 
 

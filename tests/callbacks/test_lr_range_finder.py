@@ -188,8 +188,8 @@ def test_a_value_that_depends_only_on_the_divergence_is_reported(
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         make_trainer(tmp_path, finder, max_epochs=0).fit(Rising(), loader())
     assert finder.suggestion is not None
-    told = [line for line in caplog.messages if line.startswith("found lr")]
-    assert told == [
+    messages = [line for line in caplog.messages if line.startswith("found lr")]
+    assert messages == [
         f"found lr: {finder.suggestion.value:.3g} ({finder.suggestion.low:.2g} to "
         f"{finder.suggestion.high:.2g}, 1 sweeps)",
         f"found lr: {finder.doubt}",

@@ -70,9 +70,9 @@ def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.Capt
     assert "4 of 4 runs are done and kept" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")} == before
 
-    words = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
-    words += ["--trainer.enable_progress_bar", "false"]
-    alone = [sys.executable, "-m", "lightning_cifar", *words]  # a process with as many threads
+    args = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
+    args += ["--trainer.enable_progress_bar", "false"]
+    alone = [sys.executable, "-m", "lightning_cifar", *args]  # a process with as many threads
     subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
     result = json.loads(Path("hand/result.json").read_text())
     assert float(found[2]["final"]) == result["metrics"]["val/accuracy"]
@@ -95,8 +95,8 @@ def test_killed_and_run_again_gives_the_same_table(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def error(arms: dict[str, Any], *words: str) -> str:
-        assert main(["study", write(tmp_path, arms), "--out", "out", *words]) == 2
+    def error(arms: dict[str, Any], *args: str) -> str:
+        assert main(["study", write(tmp_path, arms), "--out", "out", *args]) == 2
         assert not Path("out").exists()
         return capsys.readouterr().err
 
@@ -122,13 +122,13 @@ def test_missing_data_stop_a_study_before_its_first_run(
     tried: list[str] = []
     monkeypatch.setattr(CIFAR10DataModule, "prepare_data", refuse)
     arms = {"a": {"model.lr": 0.1}, "b": {"model.lr": 0.2}}
-    words = ["study", write(tmp_path, arms), "--out", "out", "--set", "data.class_path=CIFAR10DataModule"]
-    assert main([*words, "--set", "data.root=absent"]) == 2
-    told = capfd.readouterr()
+    args = ["study", write(tmp_path, arms), "--out", "out", "--set", "data.class_path=CIFAR10DataModule"]
+    assert main([*args, "--set", "data.root=absent"]) == 2
+    printed = capfd.readouterr()
     hint = "try --set data.class_path=SyntheticDataModule or --set data.url=URL"
-    assert told.err == f"lightning-cifar: error: CIFAR-10 could not be downloaded: {hint}\n"
-    assert told.out.count("\n") == 1
-    assert "Seed set to" not in told.out
+    assert printed.err == f"lightning-cifar: error: CIFAR-10 could not be downloaded: {hint}\n"
+    assert printed.out.count("\n") == 1
+    assert "Seed set to" not in printed.out
     assert tried == ["absent"]  # once for both arms
     assert not Path("out").exists()
 

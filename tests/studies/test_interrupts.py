@@ -47,9 +47,9 @@ def children_of(pid: int) -> set[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the children of a process from /proc")
 def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None:
-    words = ["study", write(tmp_path, epochs=100_000), "--threads", "1", "--out", str(tmp_path / "out")]
+    args = ["study", write(tmp_path, epochs=100_000), "--threads", "1", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *words],
+        [sys.executable, "-m", "lightning_cifar", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

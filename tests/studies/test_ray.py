@@ -70,9 +70,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(study: str, out: str) -> subprocess.Popen[str]:
-        words = ["study", study, "--executor", "ray", "--jobs", "2", "--threads", "1", "--out", out]
+        args = ["study", study, "--executor", "ray", "--jobs", "2", "--threads", "1", "--out", out]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_cifar", *words],
+            [sys.executable, "-m", "lightning_cifar", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -268,8 +268,8 @@ def test_mistakes_are_one_line_before_anything_runs(
     study = write(tmp_path, {"a": {"model.lr": 1.0}})
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
-    def error(*words: str) -> str:
-        assert main(["study", study, "--out", str(tmp_path / "out"), *words]) == 2
+    def error(*args: str) -> str:
+        assert main(["study", study, "--out", str(tmp_path / "out"), *args]) == 2
         assert not (tmp_path / "out").exists()
         text = capsys.readouterr().err
         assert text.count("\n") == 1

@@ -42,8 +42,8 @@ def cells(page: str, table: str) -> list[list[str]]:
     ]
 
 
-def error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["report", *words]) == 2
+def error(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["report", *args]) == 2
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     return text
@@ -155,7 +155,7 @@ def test_runs_by_hand_are_arms_by_their_settings(tmp_path: Path, write_run: Run)
     ]
     assert "again is ignored: it has the same settings and seed as" in compared.notes[0]
     assert (compared.metric, compared.baseline) == ("val/accuracy", "low")
-    held = knots(compared.runs[0])  # epochs told by metrics.csv alone
+    held = knots(compared.runs[0])  # epochs only from metrics.csv
     assert held[:, :2].tolist() == [[20 * epoch, epoch] for epoch in range(6)]
     assert np.isnan(held[:, 2]).all()
     assert compare(folders, metric="val/loss").mode == "min"
@@ -350,8 +350,8 @@ def test_it_does_not_import_torch(tmp_path: Path, write_study: Study) -> None:
     folder = write_study(tmp_path / "s", {"a": 0.0}, seeds=1)
     code = "import sys; from lightning_cifar.cli import main; main(sys.argv[1:]); "
     code += "print('torch' in sys.modules, 'matplotlib' in sys.modules)"
-    words = ["report", str(folder), "--out", str(tmp_path / "r.html")]
-    done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+    args = ["report", str(folder), "--out", str(tmp_path / "r.html")]
+    done = subprocess.run([sys.executable, "-c", code, *args], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False False"
 
 

@@ -58,9 +58,9 @@ def count_states(runs: Sequence[RunResult]) -> str:
 def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
     """Return warnings: runs that are missing from the means, and arms with too few runs."""
     found = [f"{note[0].upper()}{note[1:]}." for note in compared.notes]
-    for keys, words in _UNEQUAL.items():
+    for keys, warning in _UNEQUAL.items():
         if differing := _differences(compared.configs, keys):
-            found.append(f"{words} ({'; '.join(differing)}).")
+            found.append(f"{warning} ({'; '.join(differing)}).")
     for row in rows:
         counts = ((row.diverged, "diverged"), (row.failed, "failed"))
         bad = " and ".join(f"{count} {state}" for count, state in counts if count)
@@ -213,8 +213,8 @@ def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
         by_arm = [[run for run in compared.runs if run.arm == arm] for arm in compared.arms]
         values = np.array([[mean_of([run.final(name) for run in runs]) for name in names] for runs in by_arm])
         if names and np.isfinite(values).any():
-            words = {"val": "validation", "train": "training"}.get(part, part)
-            note = f"Final {words} accuracy of each class in percent, mean over the finished runs."
+            split = {"val": "validation", "train": "training"}.get(part, part)
+            note = f"Final {split} accuracy of each class in percent, mean over the finished runs."
             return HeatMap(compared.arms, [name.removeprefix(prefix) for name in names], values), note
     return None, ""
 
