@@ -99,7 +99,7 @@ def test_pictures_a_table_and_a_page(checkpoint: Path, images: Path, capsys: pyt
     for said in (
         "broken.png is skipped: damaged: image file is truncated",
         "notes.txt is skipped: not an image (png, jpeg, webp, bmp, gif), or damaged",
-        "1 folder inside is not looked into",
+        "1 subfolder is not searched",
     ):
         assert said in captured.err
         assert html.escape(said) in Path("out/index.html").read_text()

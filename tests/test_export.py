@@ -406,7 +406,7 @@ def test_wrong_options(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "link.onnx").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for args, said in (
-        ((run,), "--format is missing: safetensors, onnx, pt2"),
+        ((run,), "--format is missing: pass one or several of safetensors"),
         (("--format", "pt2", "onnx"), "RUN is missing: pass the folder of a run"),
         ((run, "--format", "onxx"), "--format (=onxx) must be one of safetensors, onnx, pt2. Did you mean onnx?"),
         ((run, "--format", "pt2", "--chekc", 3), "there is no option --chekc. Did you mean --check?"),
