@@ -108,6 +108,6 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path: Path) -> None:
     assert [kind for _, kind in shown] == ["image/png", "image/gif", "image/png", "image/png", "image/png"]
     said = json.dumps([cell.get("outputs") for cell in notebook.cells], ensure_ascii=False)
     assert "found lr: " in said
-    for unwanted in ("Tip:", "litlogger", "Warning", "deprecated", "take it with care"):
+    for unwanted in ("Tip:", "litlogger", "Warning", "deprecated", "the divergence supports"):
         assert unwanted not in said
     assert shown[3][0].startswith("images, labels"), "a Figure that ends a cell is drawn, without pyplot"

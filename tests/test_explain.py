@@ -298,7 +298,7 @@ def test_wrong_options(checkpoint: Path, images: Path, capsys: pytest.CaptureFix
         ((*good, "--mode", "quick"), "argument --mode: invalid choice: 'quick'"),
         ((*good, "--target", "zigzga"), "--target (=zigzga) must be one of the classes "),
         ((*good, "--layers", "network.99"), "LeNet has no layer 'network.99': did you mean network."),
-        ((*good, "--layers", "network.6"), "which are no maps"),
+        ((*good, "--layers", "network.6"), "not maps"),
         ((*good, "--out", images), "exists and is not overwritten"),
         ((*good, "--out", images / "a.png" / "x"), "a.png is not a folder"),
     ):

@@ -1,32 +1,28 @@
-"""How the values that enter and leave a layer are distributed.
+"""Distributions of the inputs and outputs of layers.
 
-A distribution is kept as counts over bins whose width is a power of two and whose edges are multiples of the width. Two
-such histograms, made at different times and with different ranges, merge onto one axis without splitting a bin, so that
-an animation's axis may be chosen at its end, when all ranges are known, and little has to be kept until then.
+The bins of a histogram have a power of two as width, and their edges are multiples of the width. Histograms with
+different ranges merge onto one axis without splitting a bin, so that the axis of an animation can be chosen at its end,
+when all ranges are known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-
-from lightning_cifar.analysis.layers import find_layer, uncompiled
+from torch import Tensor
 
 IntArray = NDArray[np.int64]
 Array = NDArray[np.float64]
 
 MAX_BINNED = 65_536
-"""Values of one tensor that are binned: of more, a part spread evenly. Moments and silent units are of all."""
+"""Largest number of values that are binned: of more values, an evenly spread part. Moments use all values."""
 
-# Standard deviations on each side of the mean that the bins reach, where the values do.
-_REACH = 6.0
+_REACH = 6.0  # range of the bins on each side of the mean, in standard deviations
 
 
 class Histogram(NamedTuple):
@@ -36,10 +32,10 @@ class Histogram(NamedTuple):
     first: int
     exponent: int
     below: int = 0
-    """Values beyond the first bin; finite ones, as everywhere here."""
+    """Number of finite values below the first bin."""
     above: int = 0
     zeros: int = 0
-    """Values that are exactly zero. They are not among the counts: ReLU and dropout make a peak of no width."""
+    """Values that are exactly zero. The counts leave them out: ReLU and dropout make a peak without width."""
 
     @property
     def width(self) -> float:
@@ -56,7 +52,7 @@ class Histogram(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The values of one tensor (N, C, ...): N images, C units, over all further axes."""
+    """Statistics of one tensor (N, C, ...): N images, C units, over all further axes."""
 
     num_values: int
     mean: float
@@ -66,27 +62,27 @@ class Summary(NamedTuple):
     zeros: float
     """Share of the values that are exactly zero."""
     silent: float
-    """Share of the units that are above zero for no image, nowhere: a ReLU behind them lets nothing through."""
+    """Share of the units that are never above zero, so that the output of a following ReLU is zero."""
     broken: int
-    """Values that are not finite; all else here is of the others."""
+    """Number of values that are not finite; the other fields describe the finite values."""
     histogram: Histogram
 
 
 class LayerSummary(NamedTuple):
-    """A layer's input and output in one forward pass."""
+    """Input and output of a layer in one forward pass."""
 
     before: Summary
     after: Summary
 
     @property
     def kept(self) -> float:
-        """Of the input's values that are not zero, the share that is not zero in the output either: dropout's."""
+        """Share of the nonzero input values that are nonzero in the output: the values that dropout keeps."""
         alive = self.before.num_values * (1 - self.before.zeros)
         return self.after.num_values * (1 - self.after.zeros) / alive if alive else math.nan
 
 
-class Axis(NamedTuple):
-    """Bins of one width, on which histograms are drawn together."""
+class BinAxis(NamedTuple):
+    """Bins of one width, shared by several histograms."""
 
     first: int
     exponent: int
@@ -99,23 +95,23 @@ class Axis(NamedTuple):
 
 
 class Density(NamedTuple):
-    """Heights (B,) over an axis, whose area is 1 if there is anything at all on it."""
+    """Heights (B,) over an axis. Their area is 1, or 0 without values on the axis."""
 
     heights: Array
     outside: float
-    """Share of the values that are finite and not zero and lie beyond the axis."""
+    """Share of the finite nonzero values beyond the axis."""
     zeros: float
     """Share of the finite values that are exactly zero, which the heights leave out."""
 
 
 def summarise(values: Tensor, bins: int = 256) -> Summary:
-    """Moments, extremes, silent units and histogram of values (N, C, ...) or (N,).
+    """Compute moments, extremes, silent units and histogram of values (N, C, ...) or (N,).
 
-    The standard deviation is that of the values, not an estimate of another one. Values more than six standard
-    deviations from the mean may fall beyond the bins, and are counted there.
+    The standard deviation divides by the number of values. Values more than six standard deviations from the mean may
+    lie beyond the bins and are counted as ``below`` or ``above``.
 
     Raises:
-        ValueError: If there are no values, or fewer than 8 bins.
+        ValueError: The values are empty, or ``bins`` is below 8.
     """
     if bins < 8:
         raise ValueError(f"bins (={bins}) must be at least 8.")
@@ -141,7 +137,7 @@ def summarise(values: Tensor, bins: int = 256) -> Summary:
 
 
 def _flat(values: Tensor) -> Tensor:
-    """All values in a row, in the order of memory, so that channels_last images are not copied."""
+    """All values (M,) in memory order, so that channels_last images are not copied."""
     if values.is_contiguous():
         return values.view(-1)
     strides = values.stride()
@@ -159,14 +155,14 @@ class _Moments(NamedTuple):
 
 
 def _moments(flat: Tensor, peaks: Tensor) -> _Moments:
-    """Of values (M,) of which each unit's highest one is among the peaks."""
+    """Moments of values (M,); ``peaks`` are the largest values of the units."""
     mean = flat.mean()
-    # On a CPU torch.std_mean takes ten times as long. In pieces that the cache holds.
+    # On a CPU torch.std_mean takes ten times as long. The pieces fit into the cache.
     pieces = (piece - mean for piece in torch.split(flat, len(flat) if flat.is_cuda else MAX_BINNED))
     squares = [piece.dot(piece) for piece in pieces]
     low, high = flat.aminmax()
     found = [mean, low, high, flat.count_nonzero().to(mean.dtype), (peaks <= 0).float().mean(), *squares]
-    # One transfer: on a GPU each number asked for by itself would wait for all that was launched.
+    # One transfer: on a GPU each separate transfer would wait for all launched work.
     mean_, low_, high_, nonzero, silent, *squares_ = torch.stack(found).tolist()
     return _Moments(mean_, math.sqrt(sum(squares_) / len(flat)), low_, high_, len(flat) - nonzero, silent)
 
@@ -174,39 +170,39 @@ def _moments(flat: Tensor, peaks: Tensor) -> _Moments:
 def _bin(flat: Tensor, low: float, high: float, bins: int, zeros: int) -> Histogram:
     if len(flat) > MAX_BINNED:
         stride = len(flat) // MAX_BINNED + 1
-        while math.gcd(stride, len(flat)) > 1:  # or it would meet the same channels again and again
+        while math.gcd(stride, len(flat)) > 1:  # or the same channels would be selected repeatedly
             stride += 1
         flat = flat[::stride]
         zeros = int(len(flat) - flat.count_nonzero())
     exponent = bin_exponent(low, high, bins)
     first = math.floor(math.ldexp(low, -exponent))
     num_bins = math.floor(math.ldexp(high, -exponent)) - first + 1
-    # Exact, since the width is a power of two. The two outer places take what lies beyond.
-    places = torch.floor(flat * 2.0**-exponent).sub_(first - 1).clamp_(0, num_bins + 1).long()
-    counts: IntArray = torch.bincount(places, minlength=num_bins + 2).cpu().numpy()
+    # Exact, since the width is a power of two. The first and the last bin count values beyond the range.
+    indices = torch.floor(flat * 2.0**-exponent).sub_(first - 1).clamp_(0, num_bins + 1).long()
+    counts: IntArray = torch.bincount(indices, minlength=num_bins + 2).cpu().numpy()
     counts[min(max(1 - first, 0), num_bins + 1)] -= zeros
     return Histogram(counts[1:-1], first, exponent, int(counts[0]), int(counts[-1]), zeros)
 
 
 def bin_exponent(low: float, high: float, bins: int) -> int:
-    """The smallest power of two as a width so that ``bins`` aligned bins hold both ends."""
-    # float32 has no numbers between its neighbours: bins narrower than 2**-20 of the values would stay empty.
+    """Exponent of the smallest power of two as a width with which ``bins`` aligned bins contain both ends."""
+    # The resolution of float32: bins narrower than 2**-20 of the values would stay empty.
     width = max((high - low) / (bins - 1), max(abs(low), abs(high)) * 2.0**-20, 2.0**-100)
     fraction, exponent = math.frexp(width)  # exact, unlike a logarithm
     return exponent - (fraction == 0.5)
 
 
-def shared_axis(histograms: Sequence[Histogram], num_bins: int = 100, share: float = 0.0005) -> Axis:
-    """An axis of up to ``num_bins`` bins for all of them, as they follow each other in time.
+def shared_axis(histograms: Sequence[Histogram], num_bins: int = 100, share: float = 0.0005) -> BinAxis:
+    """Choose an axis of up to ``num_bins`` bins for all histograms.
 
-    Each gives the range without ``share`` of its values on either side. One range that is more than four times as wide
-    as the middle one, as when a training explodes, does not set the axis alone: the rest of it lies outside.
+    The range of a histogram leaves out ``share`` of its values on either side. The axis extends at most four median
+    widths beyond the median ends, so that one diverged histogram does not determine it.
 
     Raises:
-        ValueError: If there is no histogram.
+        ValueError: ``histograms`` is empty.
     """
     if not histograms:
-        raise ValueError("There is no histogram to choose an axis for.")
+        raise ValueError("histograms is empty: the axis needs at least one")
     ranges = [_range(histogram, share) for histogram in histograms if histogram.counts.any()] or [(-1.0, 1.0)]
     lows, highs = (np.asarray(ends) for ends in zip(*ranges, strict=True))
     widest = 4 * float(np.median(highs - lows))
@@ -214,7 +210,7 @@ def shared_axis(histograms: Sequence[Histogram], num_bins: int = 100, share: flo
     high = min(float(highs.max()), float(np.median(highs)) + widest)
     exponent = bin_exponent(low, high, num_bins)
     first = math.floor(math.ldexp(low, -exponent))
-    return Axis(first, exponent, max(math.ceil(math.ldexp(high, -exponent)) - first, 1))
+    return BinAxis(first, exponent, max(math.ceil(math.ldexp(high, -exponent)) - first, 1))
 
 
 def _range(histogram: Histogram, share: float) -> tuple[float, float]:
@@ -226,20 +222,14 @@ def _range(histogram: Histogram, share: float) -> tuple[float, float]:
     return float(edges[first]), float(edges[last + 1])
 
 
-def density(histogram: Histogram, axis: Axis) -> Density:
-    """The histogram over the bins of an axis. Narrower bins merge exactly; wider ones are spread evenly."""
+def density(histogram: Histogram, axis: BinAxis) -> Density:
+    """Convert a histogram to the bins of an axis. Narrower bins merge exactly; wider ones are spread evenly."""
     shift = axis.exponent - histogram.exponent
-    heights: Array = np.zeros(axis.num_bins)
-    if shift >= 0:
-        places = (histogram.first + np.arange(len(histogram.counts)) >> shift) - axis.first
-        weights = histogram.counts.astype(np.float64)
-    else:
-        parts = 1 << -shift
-        start = histogram.first * parts - axis.first
-        places = start + np.arange(len(histogram.counts) * parts)
-        weights = np.repeat(histogram.counts / parts, parts)
-    held = (places >= 0) & (places < axis.num_bins)
-    np.add.at(heights, places[held], weights[held])
+    parts = 1 << max(-shift, 0)
+    weights = np.repeat(histogram.counts / parts, parts)
+    indices = (histogram.first * parts + np.arange(len(weights)) >> max(shift, 0)) - axis.first
+    is_inside = (indices >= 0) & (indices < axis.num_bins)
+    heights: Array = np.bincount(indices[is_inside], weights[is_inside], axis.num_bins)
     inside = float(heights.sum())
     drawn = histogram.total - histogram.zeros
     if inside:
@@ -249,42 +239,9 @@ def density(histogram: Histogram, axis: Axis) -> Density:
 
 
 def merged(histogram: Histogram, most: int) -> Histogram:
-    """The same over at most so many bins, two or more: neighbours are added up until there are no more."""
+    """Merge neighbouring bins until at most ``most`` bins are left, but not below two."""
     counts, first, exponent = histogram.counts, histogram.first, histogram.exponent
-    while len(counts) > max(most, 2):  # zero is an edge for ever
+    while len(counts) > max(most, 2):  # zero always stays an edge
         counts = np.pad(counts, (first % 2, (first + len(counts)) % 2)).reshape(-1, 2).sum(1)
         first, exponent = first // 2, exponent + 1
     return histogram._replace(counts=counts, first=first, exponent=exponent)
-
-
-@contextmanager
-def observed(model: nn.Module, names: Sequence[str], bins: int = 256) -> Iterator[dict[str, LayerSummary]]:
-    """Inside, each forward pass of the model leaves ``name -> LayerSummary`` of the named layers in the dict.
-
-    Summaries are made on the spot, so that no tensor is copied or held, and a layer that works in place changes
-    nothing. A layer that is used twice leaves its last call. The hooks are gone afterwards, on exception too.
-
-    Raises:
-        ValueError: There is no such layer.
-    """
-    found: dict[str, LayerSummary] = {}
-    inputs: dict[str, Summary] = {}
-
-    def before(name: str, given: tuple[object, ...]) -> None:
-        if given and isinstance(given[0], Tensor):
-            inputs[name] = summarise(given[0], bins)
-
-    def after(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and name in inputs:
-            found[name] = LayerSummary(inputs[name], summarise(output, bins))
-
-    modules = dict(model.named_modules())
-    layers = {name: modules[name] if name and name in modules else find_layer(model, name) for name in names}
-    with ExitStack() as stack:
-        stack.enter_context(uncompiled(model))
-        for name, layer in layers.items():
-            handle = layer.register_forward_pre_hook(lambda _, given, name=name: before(name, given))
-            stack.callback(handle.remove)
-            handle = layer.register_forward_hook(lambda _, __, output, name=name: after(name, output))
-            stack.callback(handle.remove)
-        yield found

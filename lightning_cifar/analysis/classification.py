@@ -11,41 +11,46 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """What a confusion matrix says about one class; fractions are NaN where nothing was counted."""
+    """Scores of one class; fractions are NaN where nothing was counted."""
 
     count: int
     """Samples of this class."""
     correct: int
     accuracy: float
-    """Share of this class that was recognised (its recall)."""
+    """Share of this class that was predicted correctly (recall)."""
     precision: float
-    """Share of the predictions of this class that were right."""
+    """Share of the predictions of this class that are correct."""
     f1: float
     most_confused_with: int | None
-    """The wrong class that this class was most often taken for; None without a mistake. The first one of equals."""
+    """The wrong class that was predicted most often for this class, the first of equals; None without a mistake."""
     confused: int
-    """How often that was."""
+    """Number of these predictions."""
 
 
 def confusion_matrix(targets: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
-    """Count the pairs (true, predicted) into an int64 matrix (K, K), on the device of the arguments.
+    """Count the pairs (true, predicted) in an int64 matrix (K, K), on the device of the arguments.
 
-    A pair with a value outside ``[0, num_classes)``, such as the ignored label -1, is not counted. There is no
-    transfer to the host, so counting does not make a GPU wait.
+    A pair with a value outside ``[0, num_classes)``, such as the ignored label -1, is not counted. The function does
+    not transfer data to the host, so a GPU does not wait.
 
     Args:
-        targets: (N,), the true classes.
-        predictions: (N,), the predicted ones.
+        targets: (N,), true classes.
+        predictions: (N,), predicted classes.
         num_classes: K.
 
     Raises:
-        ValueError: the two differ in shape.
+        ValueError: The shapes differ.
+
+    Example:
+        >>> confusion_matrix(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2)
+        tensor([[1, 1],
+                [0, 1]])
     """
     if targets.shape != predictions.shape:
         raise ValueError(f"targets {tuple(targets.shape)} and predictions {tuple(predictions.shape)} differ in shape")
     targets, predictions = targets.flatten().long(), predictions.flatten().long()
     counted = (targets >= 0) & (targets < num_classes) & (predictions >= 0) & (predictions < num_classes)
-    # bincount would look at the largest value on the host; here one more cell takes what is not counted.
+    # bincount would read the largest value on the host; here an extra cell takes the pairs that are not counted.
     cell = torch.where(counted, targets * num_classes + predictions, num_classes**2)
     counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=targets.device)
     counts.index_add_(0, cell, torch.ones_like(cell))
@@ -58,10 +63,14 @@ def accuracy(confusion: Tensor) -> float:
 
 
 def class_table(confusion: Tensor) -> list[ClassScore]:
-    """The scores of each class.
+    """Compute the scores of each class.
 
     Args:
-        confusion: (K, K), rows of true classes, as :func:`confusion_matrix` counts them.
+        confusion: (K, K), rows are true classes, as :func:`confusion_matrix` returns it.
+
+    Example:
+        >>> [score.accuracy for score in class_table(torch.tensor([[3, 1], [0, 2]]))]
+        [0.75, 1.0]
     """
     table = []
     predicted = confusion.sum(dim=0).tolist()

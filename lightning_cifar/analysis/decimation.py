@@ -1,9 +1,9 @@
-"""Curves with fewer points that hide no spike: of each piece its smallest, largest and mean value are kept.
+"""Curves with fewer points that keep every spike: each piece keeps its smallest, largest and mean value.
 
-Dropping every n-th point loses spikes, and a mean alone flattens them. A polyline through the smallest and the largest
-value of each piece, in the order in which they occur, looks as the whole curve does wherever a piece is narrower than a
-pixel (the idea of M4: Jugel et al. 2014, "M4: a visualization-oriented time series data aggregation"; here without the
-first and the last value of a piece). The mean is kept beside them, so that means and smoothed curves stay exact.
+Dropping points loses spikes, and a mean flattens them. A polyline through the smallest and the largest value of each
+piece, in the order in which they occur, looks like the whole curve where a piece is narrower than a pixel (the idea of
+M4: Jugel et al. 2014, "M4: a visualization-oriented time series data aggregation"; here without the first and the last
+value of a piece). The mean is also kept, so that means and smoothed curves stay exact.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ class Decimated(NamedTuple):
     low: Floats
     """(B,): position of the first point of each piece."""
     high: Floats
-    """(B,): of the last."""
+    """(B,): position of the last point."""
     position: Floats
-    """(B,): mean of the positions."""
+    """(B,): mean position."""
     weight: NDArray[np.int64]
-    """(S, B): how many values a curve has in a piece."""
+    """(S, B): number of values of a curve in a piece."""
     mean: Floats
-    """(S, B): of these values."""
+    """(S, B): mean of these values."""
     first: Floats
-    """(S, B): the smallest or the largest, whichever comes first."""
+    """(S, B): the smallest or the largest value, whichever comes first."""
     second: Floats
     """(S, B): the other one."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether every piece is a single point, so that nothing was left out."""
+        """Whether every piece is a single point, so that all values are kept."""
         return bool((self.low == self.high).all())
 
 
 def decimate(positions: ArrayLike, values: ArrayLike, max_pieces: int) -> Decimated:
-    """Curves over the same positions in at most ``max_pieces`` pieces of (nearly) equally many points.
+    """Divide curves over the same positions into at most ``max_pieces`` pieces with about the same number of points.
 
     Args:
         positions: (P,), such as steps, ascending.
-        values: (S, P); what is not finite is missing.
-        max_pieces: with as many points or fewer, every point is a piece and nothing is lost.
+        values: (S, P); a value that is not finite is missing.
+        max_pieces: With this number of points or fewer, every point is a piece and nothing is lost.
 
     Raises:
-        ValueError: The shapes do not go together, there is no point, or ``max_pieces`` is not positive.
+        ValueError: The shapes do not match, there is no point, or ``max_pieces`` is not positive.
     """
     x, y = np.asarray(positions, dtype=float), np.atleast_2d(np.asarray(values, dtype=float))
     if x.ndim != 1 or not len(x) or y.ndim != 2 or y.shape[1] != len(x):
@@ -65,7 +65,7 @@ def decimate(positions: ArrayLike, values: ArrayLike, max_pieces: int) -> Decima
     total = np.add.reduceat(np.where(there, y, 0), starts, axis=1)
     lowest = np.fmin.reduceat(y, starts, axis=1)
     highest = np.fmax.reduceat(y, starts, axis=1)
-    falls = _place(y, highest, starts, sizes) < _place(y, lowest, starts, sizes)
+    falls = _first_index(y, highest, starts, sizes) < _first_index(y, lowest, starts, sizes)
     return Decimated(
         low=x[starts],
         high=x[edges[1:] - 1],
@@ -77,8 +77,7 @@ def decimate(positions: ArrayLike, values: ArrayLike, max_pieces: int) -> Decima
     )
 
 
-def _place(y: Floats, extreme: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where in the curve each piece first has its extreme value, (S, B)."""
+def _first_index(y: Floats, extreme: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index in the curve at which each piece first has its extreme value, (S, B)."""
     is_extreme = y == np.repeat(extreme, sizes, axis=1)
-    places = np.where(is_extreme, np.arange(y.shape[1]), y.shape[1])
-    return np.minimum.reduceat(places, starts, axis=1)
+    return np.minimum.reduceat(np.where(is_extreme, np.arange(y.shape[1]), y.shape[1]), starts, axis=1)

@@ -1,4 +1,4 @@
-"""What the layers of a network make of an image: its feature maps."""
+"""Feature maps: outputs of layers for an image."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_cifar.analysis.layers import convolution_names, tapped, uncompiled
+from lightning_cifar.analysis.layers import convolution_names, recorded
 from lightning_cifar.analysis.modes import evaluation, undisturbed
 
 
 def feature_maps(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """Outputs of layers for images, from one forward pass in evaluation mode.
+    """Compute outputs of layers for images in one forward pass in evaluation mode.
 
-    The model is left as it was: modes, buffers, gradients, hooks, and torch's random state.
+    Modes, buffers, gradients and hooks of the model and torch's random state are unchanged afterwards.
 
     Args:
-        model: called as ``model(images)``.
-        images: (N, C, H, W), as the network gets them.
-        layers: names as ``model.named_modules()`` gives them.
+        model: Network that is called as ``model(images)``.
+        images: (N, C, H, W), as the network takes them.
+        layers: Names as in ``model.named_modules()``.
 
     Returns:
-        ``name -> maps (N, K, P, Q)`` in the order asked, float32, on the images' device.
+        ``name -> maps (N, K, P, Q)`` in the order of ``layers``, float32, on the device of the images.
 
     Raises:
-        ValueError: There is no such layer, the forward pass does not reach it, what it gives are no maps, or the model
-            has no ``forward``.
+        ValueError: A layer does not exist, is not part of the forward pass or does not return maps, or the model has
+            no ``forward``.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(inplace=True))
+        >>> feature_maps(model, torch.zeros(2, 3, 32, 32), ["0"])["0"].shape
+        torch.Size([2, 8, 28, 28])
     """
-    with uncompiled(model), undisturbed(model), evaluation(model), tapped(model, layers) as values:
+    with undisturbed(model), evaluation(model), recorded(model, layers, lambda x: x.detach().clone()) as values:
         try:
             model(images)
         except NotImplementedError as error:
@@ -36,18 +42,19 @@ def feature_maps(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dic
     for name in layers:
         if name not in values:
             raise ValueError(
-                f"layer {name!r} gave no tensor in the forward pass of {type(model).__name__}: name another"
+                f"layer {name!r} gave no tensor in the forward pass of {type(model).__name__}: name another layer"
             )
         output = values[name][1]
         if output.ndim != 4:
-            shape = ", ".join(map(str, output.shape))
-            raise ValueError(f"layer {name!r} gives ({shape}), which are no maps (N, K, P, Q): name a layer before it")
+            raise ValueError(
+                f"layer {name!r} returns {tuple(output.shape)}, not maps (N, K, P, Q): name a layer before it"
+            )
         maps[name] = output.float()
     return maps
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """The first convolution, and the one in the middle of the model's list of them.
+    """Names of the first convolution and of the one in the middle of the model's list.
 
     Raises:
         ValueError: The model has no convolution.
@@ -59,14 +66,11 @@ def default_layers(model: nn.Module) -> list[str]:
 
 
 def thin_out(positions: Sequence[float], limit: int) -> list[int]:
-    """Which of a growing series to keep: at most ``limit``, the first and the last among them, evenly spread.
+    """Indices of at most ``limit`` positions, evenly spread, with the first and the last.
 
     Args:
-        positions: rising.
+        positions: Increasing numbers.
         limit: 2 or more.
-
-    Returns:
-        Their indices, rising.
     """
     kept = list(range(len(positions)))
     while len(kept) > limit:

@@ -1,4 +1,4 @@
-"""A convolution's filters as arrays for the eye."""
+"""Filters of a convolution as arrays for a picture."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lightning_cifar.analysis.layers import convolution_names, find_layer
 Array = NDArray[np.float32]
 
 MOST_CHANNELS = 32
-"""Input channels shown one by one: beyond them nobody looks, and a sheet of each would be long."""
+"""Largest number of input channels that are shown separately, so that the picture does not get too long."""
 
 
 def find_filters(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """The named layer, or the first convolution, and its name.
+    """Return the name and the layer with that name, by default the first convolution.
 
     Raises:
-        ValueError: There is no such layer, or it has no kernels of one or two dimensions; the message names another.
+        ValueError: The layer does not exist or has no kernels of one or two dimensions; the message names another.
     """
     convolutions = convolution_names(model)
     if name is None:
@@ -40,15 +40,15 @@ def find_filters(model: nn.Module, name: str | None = None) -> tuple[str, nn.Mod
     if weight.ndim == 5:
         raise ValueError(f"{who} has kernels of three dimensions: {hint} of one or two")
     if weight.ndim not in (3, 4):
-        raise ValueError(f"{who} has weights {tuple(weight.shape)}, which are no kernels: {hint}")
+        raise ValueError(f"{who} has weights {tuple(weight.shape)}, which are not kernels: {hint}")
     return name, layer
 
 
 def choose_color(layer: nn.Module, mode: Literal["auto", "rgb", "channels"]) -> bool:
-    """Whether a filter of the layer is shown as one picture in colour; ``auto`` where it has 3 input channels.
+    """Whether a filter is shown as one picture in colour; ``auto`` is colour for 3 input channels.
 
     Raises:
-        ValueError: ``rgb`` is asked of a layer with another number of input channels.
+        ValueError: The mode is ``rgb`` and the layer has another number of input channels.
     """
     channels = filters_shape(layer)[1]
     if mode == "rgb" and channels != 3:
@@ -57,19 +57,18 @@ def choose_color(layer: nn.Module, mode: Literal["auto", "rgb", "channels"]) -> 
 
 
 def filters_shape(layer: nn.Module) -> tuple[int, int, int, int]:
-    """Filters K, their input channels C, height R and width S in pixels; R is 1 where the kernels are rows."""
+    """Number of filters K and of input channels C, height R and width S in pixels; R is 1 for 1-D kernels."""
     K, C, R, S = _kernels(layer).shape
     return K, C, R, S
 
 
 def read_filters(layer: nn.Module, *, color: bool, max_kernels: int) -> Array:
-    """A copy of the filters (K, C, R, S) that find room: later filters, and later input channels, are left out.
+    """Copy the first filters (K, C, R, S) and input channels, as many as fit into ``max_kernels`` pictures.
 
     Args:
-        layer: of :func:`find_filters`.
-        color: a filter is one picture. Otherwise it is C of them, of which at most 32 are kept, and fewer rather than
-            fewer filters.
-        max_kernels: pictures.
+        layer: From :func:`find_filters`.
+        color: A filter is one picture. Otherwise it is C pictures, at most 32; channels are left out before filters.
+        max_kernels: Largest number of pictures.
     """
     kernels = _kernels(layer)[:max_kernels]
     if not color:
@@ -78,7 +77,7 @@ def read_filters(layer: nn.Module, *, color: bool, max_kernels: int) -> Array:
 
 
 def describe_filters(layer: nn.Module, shown: Array) -> str:
-    """What a picture shows: "64 filters of 3 x 11 x 11 weights", and what part if not all."""
+    """Describe what a picture shows, such as "64 filters of 3 x 11 x 11 weights", and which part if not all."""
     K, C, R, S = filters_shape(layer)
     text = f"{K} filter{'s' * (K != 1)} of {C} x {R} x {S} weights"
     if len(shown) < K:
@@ -89,21 +88,21 @@ def describe_filters(layer: nn.Module, shown: Array) -> str:
 
 
 def largest_weight(filters: Array) -> float:
-    """The largest magnitude of a finite weight; 0 where there is none."""
+    """Largest magnitude of a finite weight; 0 without one."""
     magnitudes = np.abs(filters[np.isfinite(filters)])
     return float(magnitudes.max()) if magnitudes.size else 0.0
 
 
 def scale_filters(filters: Array, limit: float | None = None) -> Array:
-    """Filters (K, C, R, S) as numbers in [0, 1]; a weight that is not finite becomes NaN.
+    """Scale filters (K, C, R, S) to numbers in [0, 1]; a weight that is not finite becomes NaN.
 
     Args:
-        filters: weights.
-        limit: -limit becomes 0, zero 0.5, limit 1, and what is beyond is cut. None scales each filter by itself, from
-            the lowest weight of all its channels to the highest; a constant one becomes 0.5.
+        filters: Weights.
+        limit: -limit becomes 0, zero 0.5, limit 1, and larger weights are clipped. None scales each filter separately,
+            from the lowest weight of all its channels to the highest; a constant filter becomes 0.5.
     """
     finite = np.isfinite(filters)
-    weights = np.where(finite, filters, 0).astype(np.float64)  # the difference of two float32 may be beyond float32
+    weights = np.where(finite, filters, 0).astype(np.float64)  # a difference of two float32 may exceed float32
     if limit is not None:
         scaled = np.clip(0.5 + 0.5 * weights / (limit or 1.0), 0, 1)
     else:
@@ -118,5 +117,5 @@ def _kernels(layer: nn.Module) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d) and layer.groups == 1:
-        weight = weight.transpose(0, 1)  # it is kept the other way round
+        weight = weight.transpose(0, 1)  # stored with inputs first
     return weight if weight.ndim == 4 else weight.unsqueeze(2)

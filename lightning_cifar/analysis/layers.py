@@ -1,11 +1,11 @@
-"""What each layer of a network gives and holds."""
+"""Layers of a network: their names, outputs and parameters."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,11 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_cifar.analysis.modes import evaluation
 
+Value = TypeVar("Value")
+
 
 class LayerRow(NamedTuple):
-    """One layer: what it is, its output's shape without the batch axis, its own parameters."""
+    """One layer: name, kind, shape of its output without the batch axis, and number of its direct parameters."""
 
     name: str
     kind: str
@@ -27,49 +29,52 @@ Example: TypeAlias = Tensor | tuple[object, ...] | Mapping[str, object]
 
 
 def list_layers(model: nn.Module, example: Example) -> list[LayerRow]:
-    """The layers that an example (1, C, H, W) passes, in order.
+    """List the layers that an example (1, C, H, W) passes, in order.
 
-    The model is left as it was: in its modes, without hooks, with its random state untouched.
+    Modes, hooks and the random state of the model are unchanged afterwards.
 
     Args:
-        model: on any device.
-        example: one input, on the same; a tuple is several arguments, a mapping those by name.
+        model: Network on any device.
+        example: One input on the same device. A tuple holds several arguments, a mapping arguments by name.
+
+    Example:
+        >>> for row in list_layers(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()), torch.zeros(1, 3, 32, 32)):
+        ...     print(row.name, row.shape, row.num_parameters)
+        0 (8, 28, 28) 608
+        1 (8, 28, 28) 0
     """
     rows: list[LayerRow] = []
-    handles = []
 
     def record(name: str, layer: nn.Module, output: object) -> None:
-        if isinstance(output, tuple) and output:  # a recurrent layer gives its states too
+        if isinstance(output, tuple) and output:  # a recurrent layer returns its states too
             output = output[0]
         if isinstance(output, Tensor):
             description = str(layer) if len(str(layer)) <= 72 else type(layer).__name__
             count = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
             rows.append(LayerRow(name, description, tuple(output.shape[1:]), count))
 
-    for name, layer in model.named_modules():
-        if not list(layer.children()):
-            handles.append(layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output)))
-    try:
+    with ExitStack() as stack:
+        for name, layer in model.named_modules():
+            if not list(layer.children()):
+                hook = layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))
+                stack.callback(hook.remove)
         with evaluation(model), torch.random.fork_rng(devices=[]):
             if isinstance(example, Mapping):
                 model(**example)
             else:
                 model(*(example if isinstance(example, tuple) else (example,)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return rows
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule of that name, as ``model.named_modules()`` gives them: ``network.0.0``.
+    """Return the submodule with a name as in ``model.named_modules()``, such as ``network.0.0``.
 
-    In a network that ``torch.compile(network)`` replaced, the names from before the replacement are known too.
+    In a network that was replaced by ``torch.compile(network)``, the names from before are valid too.
 
     Raises:
-        ValueError: There is none; the message holds the nearest names.
+        ValueError: The layer does not exist; the message contains the nearest names.
     """
-    metrics = Metric | MetricCollection  # modules too, which no image passes through
+    metrics = Metric | MetricCollection  # modules too, but images do not pass through them
     layers: dict[str, nn.Module] = {
         name: layer for name, layer in model.named_modules() if not isinstance(layer, metrics)
     }
@@ -79,14 +84,14 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     if name in before:
         return before[name]
     known = [other for other in layers if other]
-    # Where the last part alone fits, the front was forgotten: "conv1" for "network.conv1".
+    # The front of the name may be missing: "conv1" for "network.conv1".
     near = [other for other in known if other.endswith(f".{name}")] or difflib.get_close_matches(name, known, 3, 0.5)
     hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are {', '.join(known[:12])} ..."
     raise ValueError(f"{type(model).__name__} has no layer {name!r}: {hint}")
 
 
 def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
-    """Inside, compiled networks run as they are written: what is compiled does not look for new hooks."""
+    """Run compiled networks without compilation, since compiled code ignores new hooks."""
     compiled = any(
         getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
         for module in model.modules()
@@ -102,33 +107,34 @@ def convolution_names(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Inside, each forward pass of the model leaves ``name -> (input, output)`` of the named layers in the dict.
+def recorded(
+    model: nn.Module, names: Sequence[str], read: Callable[[Tensor], Value]
+) -> Iterator[dict[str, tuple[Value, Value]]]:
+    """Record ``name -> (read(input), read(output))`` of the named layers in each forward pass inside.
 
-    The tensors are detached and copied at once, since a later layer may work in place, as ReLU does. A layer
-    that is used twice leaves its last call. The hooks are gone afterwards, on exception too.
+    ``read`` is called at once, since a later layer may work in place, as ReLU does. A layer that is called twice keeps
+    its last call. The hooks are removed afterwards, also after an exception.
 
     Raises:
-        ValueError: There is no such layer.
+        ValueError: A layer does not exist.
     """
-    values: dict[str, tuple[Tensor, Tensor]] = {}
-    inputs: dict[str, Tensor] = {}
+    found: dict[str, tuple[Value, Value]] = {}
+    inputs: dict[str, Value] = {}
 
-    def before(name: str, given: tuple[object, ...]) -> None:
-        if given and isinstance(given[0], Tensor):
-            inputs[name] = given[0].detach().clone()
+    def before(name: str, args: tuple[object, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            inputs[name] = read(args[0])
 
     def after(name: str, output: object) -> None:
         if isinstance(output, Tensor) and name in inputs:
-            values[name] = (inputs[name], output.detach().clone())
+            found[name] = inputs[name], read(output)
 
     layers = {name: find_layer(model, name) for name in names}
-    handles = []
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled(model))
         for name, layer in layers.items():
-            handles.append(layer.register_forward_pre_hook(lambda _, given, name=name: before(name, given)))
-            handles.append(layer.register_forward_hook(lambda _, __, output, name=name: after(name, output)))
-        yield values
-    finally:
-        for handle in handles:
-            handle.remove()
+            hook = layer.register_forward_pre_hook(lambda _, args, name=name: before(name, args))
+            stack.callback(hook.remove)
+            hook = layer.register_forward_hook(lambda _, __, output, name=name: after(name, output))
+            stack.callback(hook.remove)
+        yield found

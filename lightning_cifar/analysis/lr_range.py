@@ -1,12 +1,11 @@
-"""What a learning-rate range test says: a sweep's learning rates, its smoothed losses, and the rates that it suggests.
+"""Learning-rate range test: learning rates of a sweep, smoothed losses and suggested learning rates.
 
-A sweep trains for T steps while the learning rate grows from step to step (Smith, 1506.01186); its curve is the loss
-of each batch over the learning rate that the batch trained with. Learning rates act by ratio, so every rule here looks
-at the curve over log10(lr), and does not change with the loss's scale and offset or with the unit of the rate.
+A sweep trains for T steps with an increasing learning rate (Smith, 1506.01186); its curve is the loss of each batch
+over the learning rate of the batch. Every rule uses the curve over log10(lr), and does not depend on scale and offset
+of the loss or on the unit of the rate.
 
-The rules take the losses raw, as they were measured, and smooth them themselves, without delay: an exponential mean
-with beta 0.98 lags 50 steps behind, more than a decade of the usual sweep, which is fine for a picture and wrong for a
-rule.
+The rules take raw losses and smooth them without delay. An exponential mean with beta 0.98 lags 50 steps behind, more
+than a decade of the usual sweep: it is used for pictures only.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from scipy.signal import lfilter
 Array = NDArray[np.float64]
 
 MIN_STEPS = 10
-"""Shortest sweep that says anything."""
+"""Number of steps of the shortest valid sweep."""
 
 # Chosen on nine networks with several batch sizes and input scales, on drawn shapes of 16 pixels (other seeds than in
 # benchmarks/lr_finder_rules.py, which uses 32): the best constant rate of a plain SGD training of 300 to 500 steps was
-# a third to a twentieth of the upturn. Tried: a tenth of where the loss is all the way back, which fails where a
-# BatchNorm keeps it low up to the end of the sweep.
+# a third to a twentieth of the upturn. Tried: a tenth of the rate at which the loss is back at its start, which fails
+# where a BatchNorm keeps the loss low up to the end of the sweep.
 UPTURN_RATIO = 8.0
-_FALLEN = 0.02  # of the loss at the start: less is no learning
+_FALLEN = 0.02  # smallest relative decrease of the loss that counts as learning
 
 
 class Sweep(NamedTuple):
-    """One sweep: arrays (T,) as float64, T up to the number of steps asked for."""
+    """One sweep: float64 arrays (T,), with T up to the requested number of steps."""
 
     lrs: Array
-    """What each step trained with, increasing."""
+    """Learning rate of each step, increasing."""
     losses: Array
-    """As measured; the last one of a diverged sweep may be NaN or infinite."""
+    """Raw losses; the last one of a diverged sweep may be NaN or infinite."""
     smoothed: Array
     """``smooth(losses)``."""
     diverged: bool
@@ -47,22 +46,22 @@ class Sweep(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """A learning rate, and the interval from the lowest to the highest that a single sweep suggests."""
+    """Learning rate, and the lowest and the highest suggestion of a single sweep."""
 
     value: float
     low: float
     high: float
     rules: dict[str, float]
-    """Name of a rule -> its learning rate, the median over the sweeps."""
+    """Name of a rule -> median of its learning rates over the sweeps."""
 
 
 def sweep_lrs(
     min_lr: float, max_lr: float, num_steps: int, spacing: Literal["geometric", "linear"] = "geometric"
 ) -> Array:
-    """Learning rates (num_steps,) that begin exactly at ``min_lr`` and end exactly at ``max_lr``.
+    """Learning rates (num_steps,) that start exactly at ``min_lr`` and end exactly at ``max_lr``.
 
     Raises:
-        ValueError: If a rate is not positive and finite, the two are not in order, or ``num_steps`` is below 10.
+        ValueError: A rate is not positive and finite, ``min_lr`` is not below ``max_lr``, or ``num_steps`` is below 10.
     """
     for name, lr in {"min_lr": min_lr, "max_lr": max_lr}.items():
         if not (np.isfinite(lr) and lr > 0):
@@ -76,13 +75,13 @@ def sweep_lrs(
 
 
 def smooth(losses: ArrayLike, beta: float = 0.98) -> Array:
-    """Exponential mean of losses (T,), for the eye: ``(1 - beta) sum_k beta^(t - k) losses_k / (1 - beta^t)``.
+    """Exponential mean of losses (T,) for pictures: ``(1 - beta) sum_k beta^(t - k) losses_k / (1 - beta^t)``.
 
-    The division, by the sum of the weights of what was seen so far, corrects the start: the first value is the first
-    loss. A loss that is not finite gives NaN in its place and leaves the mean as it is.
+    The division corrects the start: the first value is the first loss. A loss that is not finite gives NaN at its
+    position and does not change the mean.
 
     Raises:
-        ValueError: If ``beta`` is outside [0, 1).
+        ValueError: ``beta`` is outside [0, 1).
     """
     if not 0 <= beta < 1:
         raise ValueError(f"`beta` (={beta}) must be at least 0 and below 1.")
@@ -92,18 +91,16 @@ def smooth(losses: ArrayLike, beta: float = 0.98) -> Array:
     smoothed: Array = np.full(losses.shape, np.nan)
     if len(values):
         weights = 1 - beta ** np.arange(1, len(values) + 1)
-        # The first loss is taken out and put back, so that equal losses come out exactly as they went in.
+        # The first loss is subtracted and added back, so that equal losses stay exactly equal.
         smoothed[finite] = values[0] + lfilter([1 - beta], [1, -beta], values - values[0]) / weights
     return smoothed
 
 
 def has_diverged(losses: ArrayLike, factor: float = 4.0, beta: float = 0.98) -> bool:
-    """Whether a sweep is over: a loss is not finite, or the last smoothed one is above ``factor`` times the best.
-
-    Meant to be asked after each step. ``factor`` counts from zero, as it should for a loss that is never negative.
+    """Whether a loss is not finite, or the last smoothed loss is above ``factor`` times the smallest smoothed loss.
 
     Raises:
-        ValueError: If ``factor`` is not above 1 or ``beta`` is outside [0, 1).
+        ValueError: ``factor`` is not above 1, or ``beta`` is outside [0, 1).
     """
     if not factor > 1:
         raise ValueError(f"`factor` (={factor}) must be above 1.")
@@ -115,23 +112,22 @@ def has_diverged(losses: ArrayLike, factor: float = 4.0, beta: float = 0.98) -> 
 
 
 def steepest(lrs: ArrayLike, losses: ArrayLike) -> float:
-    """Where the loss falls fastest by log10(lr); the first learning rate if it never falls.
+    """Learning rate at which the loss falls fastest over log10(lr); the first one if the loss never falls.
 
-    Like each rule here: ``lrs`` (T,) are increasing, ``losses`` (T,) raw. Losses that are not finite are left out.
+    As for every rule, ``lrs`` (T,) increase and ``losses`` (T,) are raw. Losses that are not finite are left out.
 
     Raises:
-        ValueError: If the arrays are not such, or hold fewer than 10 finite losses.
+        ValueError: The arrays are invalid, or fewer than 10 losses are finite.
     """
     curve = _read(lrs, losses)
     slope = np.gradient(curve.losses, curve.log_lrs)
-    # Rounding makes slopes of its own.
-    if slope.min() >= -1e-9 * np.abs(slope).max():
+    if slope.min() >= -1e-9 * np.abs(slope).max():  # only rounding errors
         return curve.lr_at(0)
     return curve.lr_at(slope.argmin())
 
 
 def valley(lrs: ArrayLike, losses: ArrayLike) -> float:
-    """The middle, by log10(lr), of the longest falling subsequence of the smoothed losses.
+    """Middle, over log10(lr), of the longest falling subsequence of the smoothed losses.
 
     Raises:
         ValueError: As :func:`steepest`.
@@ -142,7 +138,7 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> float:
 
 
 def minimum_tenth(lrs: ArrayLike, losses: ArrayLike) -> float:
-    """A tenth of where the smoothed loss is lowest, and no less than the first learning rate.
+    """A tenth of the learning rate with the lowest smoothed loss, but at least the first learning rate.
 
     Raises:
         ValueError: As :func:`steepest`.
@@ -152,11 +148,11 @@ def minimum_tenth(lrs: ArrayLike, losses: ArrayLike) -> float:
 
 
 def upturn_eighth(lrs: ArrayLike, losses: ArrayLike) -> float:
-    """An eighth of where the smoothed loss has risen half-way back from its minimum to where it began.
+    """An eighth of the learning rate at which the smoothed loss has risen half-way from its minimum to its start.
 
-    On a sweep too short to learn anything the loss stays where it began until it diverges, and where it is lowest or
-    falls fastest is an accident; the upturn is not. A rise counts if the noise of the losses does not explain it.
-    Without one the upturn is the last learning rate, and a wider sweep would know more.
+    In a sweep that is too short to learn, the loss stays constant until it diverges. Its minimum and its steepest fall
+    are then random, but the upturn is not. A rise counts if it exceeds the noise of the losses. Without a rise the
+    upturn is the last learning rate.
 
     Raises:
         ValueError: As :func:`steepest`.
@@ -167,7 +163,7 @@ def upturn_eighth(lrs: ArrayLike, losses: ArrayLike) -> float:
 
 
 def _upturn(curve: _Curve) -> int | None:
-    """The place of the upturn, None where the loss does not rise back."""
+    """Index of the upturn, None if the loss does not rise back."""
     lowest = int(curve.losses.argmin())
     risen = np.flatnonzero(curve.losses[lowest:] > 1.5 * curve.noise - curve.drop / 2)
     return max(lowest + int(risen[0]) - 1, 0) if len(risen) else None
@@ -182,10 +178,10 @@ RULES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 
 
 def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
-    """The median by log10(lr) over the sweeps of :func:`upturn_eighth`, its extremes, and every rule's median.
+    """Median over the sweeps of :func:`upturn_eighth` over log10(lr), its extremes, and the median of every rule.
 
     Raises:
-        ValueError: If there is no sweep, or one is too short, see :func:`steepest`.
+        ValueError: ``sweeps`` is empty, or a sweep is too short, see :func:`steepest`.
     """
     if not sweeps:
         raise ValueError("`sweeps` is empty: a suggestion needs at least one.")
@@ -196,10 +192,9 @@ def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
 
 
 def doubt(sweeps: Sequence[Sweep]) -> str:
-    """Why the suggestion is to be taken with care, in a sentence without a capital; empty where nothing is known.
+    """Describe why the suggestion is uncertain, in a sentence without a capital; empty if the loss fell.
 
-    The loss counts as fallen if it was lower than its start by 2 % and more than the noise explains, in at least half
-    of the sweeps.
+    The loss fell if it is lower than its start by 2 % and by more than the noise in at least half of the sweeps.
 
     Raises:
         ValueError: A sweep is too short, see :func:`steepest`.
@@ -210,26 +205,26 @@ def doubt(sweeps: Sequence[Sweep]) -> str:
         return ""
     if any(_upturn(curve) is not None for curve in curves):
         return (
-            "the loss never fell below its start, so this rests on the divergence alone: take it with care, or sweep "
-            "longer (--num_steps)"
+            "the loss never fell below its start, so only the divergence supports this suggestion: sweep longer "
+            "(--num_steps)"
         )
-    return "the loss neither fell nor rose, so this says nothing: sweep longer (--num_steps) or further (--max_lr)"
+    return "the loss neither fell nor rose: sweep longer (--num_steps) or to higher learning rates (--max_lr)"
 
 
 class _Curve(NamedTuple):
-    """A sweep made fit for the rules: evenly spaced by log10(lr), smoothed, cut where it diverged."""
+    """A sweep prepared for the rules: evenly spaced over log10(lr), smoothed, cut off where it diverged."""
 
     log_lrs: Array
     losses: Array
-    """Above the start: the start is 0."""
+    """Difference from the loss at the start."""
     noise: float
     """Standard deviation of a raw loss."""
     start: float
-    """The loss there."""
+    """Loss at the start."""
 
     @property
     def drop(self) -> float:
-        """How far the loss fell below its start, without what is noise."""
+        """Decrease of the loss below its start, without noise."""
         return float(max(0.0, -self.losses.min() - self.noise / 2))
 
     def lr_at(self, index: int | np.intp) -> float:
@@ -238,44 +233,44 @@ class _Curve(NamedTuple):
 
 def _read(lrs: ArrayLike, losses: ArrayLike) -> _Curve:
     lrs, losses = _check(lrs, losses)
-    # Of second differences, so that a slope is not taken for noise; the median, so that a divergence is not.
+    # Second differences, so that a slope is not noise; the median, so that a divergence is not noise.
     noise = 1.4826 * float(np.median(np.abs(np.diff(losses, 2)))) / 6**0.5
     log_lrs = np.linspace(np.log10(lrs[0]), np.log10(lrs[-1]), len(lrs))
     losses = np.interp(log_lrs, np.log10(lrs), losses)
-    start = np.median(losses[: max(3, len(losses) // 10)])  # by log10(lr)
+    start = np.median(losses[: max(3, len(losses) // 10)])
     losses = losses - start
-    # A divergence reaches 1e13: all above the cap is equally bad, or it would leak into its neighbours.
+    # A divergence reaches 1e13: without the cap, smoothing would spread it to its neighbours.
     width = len(lrs) / 64
     drop = max(0.0, -float(gaussian_filter1d(np.minimum(losses, 6 * noise), width).min()))
-    if drop == 0 and noise == 0:  # calm until it diverges
+    if drop == 0 and noise == 0:  # constant until it diverges
         noise = 1e-3 * float(np.ptp(losses))
     cap = max(drop, 6 * noise)
     smoothed: Array = gaussian_filter1d(np.minimum(losses, cap), width)
-    # What comes after a divergence says nothing: a dead network's loss is low and calm again.
+    # Losses after a divergence are ignored: the loss of a dead network is low and constant again.
     over = np.flatnonzero(smoothed > 0.9 * cap)
     end = len(lrs) if cap == 0 or not len(over) else max(int(over[0]) + 1, 2)
     return _Curve(log_lrs[:end], smoothed[:end], noise, float(start))
 
 
 def _check(lrs: ArrayLike, losses: ArrayLike) -> tuple[Array, Array]:
-    """The two as float64, without the places where the loss is not finite."""
+    """Both as float64, without the steps whose loss is not finite."""
     lrs, losses = np.asarray(lrs, np.float64), np.asarray(losses, np.float64)
     if lrs.ndim != 1 or lrs.shape != losses.shape:
-        raise ValueError(f"`lrs` {lrs.shape} and `losses` {losses.shape} must be of one and the same length.")
+        raise ValueError(f"`lrs` {lrs.shape} and `losses` {losses.shape} must have the same length.")
     if not (np.isfinite(lrs).all() and (lrs > 0).all() and (np.diff(lrs) > 0).all()):
         raise ValueError("`lrs` must be positive and increase from step to step.")
     finite = np.isfinite(losses)
     if finite.sum() < MIN_STEPS:
         raise ValueError(
-            f"A sweep with {finite.sum()} finite losses is too short, {MIN_STEPS} are needed: if it diverged at once, "
-            "lower `min_lr`."
+            f"A sweep with {finite.sum()} finite losses is too short, {MIN_STEPS} are needed: lower `min_lr` if it "
+            "diverged at once."
         )
     return lrs[finite], losses[finite]
 
 
 def _longest_fall(losses: Array) -> tuple[int, int]:
-    """First and last index of the longest strictly falling subsequence (patience sorting); the first one of equals."""
-    tails: list[int] = []  # of the subsequences of each length the one that ends highest, by index
+    """First and last index of the longest strictly falling subsequence (patience sorting); the first of equals."""
+    tails: list[int] = []  # for each length, the index of the end of the subsequence that ends highest
     keys: list[float] = []  # -losses at tails, increasing
     begins = np.zeros(len(losses), np.int64)
     first = last = 0

@@ -1,4 +1,4 @@
-"""Look at a model and leave it as it was found."""
+"""Context managers that restore the state of a model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for every submodule, without gradients; each module's own flag returns afterwards.
+    """Put every submodule into evaluation mode without gradients, and restore each module's flag afterwards.
 
-    The flags are set directly: ``eval()`` then ``train()`` would thaw a batch norm that the user keeps in
+    The flags are set directly: ``eval()`` then ``train()`` would change a batch norm that the user keeps in
     evaluation mode, and a model may override ``train``.
     """
     flags = [(module, module.training) for module in model.modules()]
@@ -29,10 +29,10 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Whatever runs inside: afterwards flags, buffers and torch's random state are as before, on exception too.
+    """Restore flags, buffers and torch's random state afterwards, also after an exception.
 
-    For a forward pass in training mode, which moves the statistics of batch norms and draws for dropout. Gradients are
-    not computed inside, so that none are added. The modes are the caller's to choose.
+    This is for a forward pass in training mode, which changes the statistics of batch norms and draws random numbers
+    for dropout. Gradients are not computed inside. The caller chooses the mode.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

@@ -1,4 +1,4 @@
-"""The likeliest classes of images, and the true class as far as a folder tells it."""
+"""Most probable classes of images, and true classes from the names of folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class TopClasses(NamedTuple):
-    """Of N images, the T likeliest classes each, the likeliest first."""
+    """The T most probable classes of each of N images, the most probable first."""
 
     classes: Tensor
     """int64 (N, T)"""
@@ -19,20 +19,15 @@ class TopClasses(NamedTuple):
 
 
 def top_classes(probabilities: Tensor, count: int) -> TopClasses:
-    """The ``count`` likeliest classes, or all where there are fewer; of equals the lower number first.
-
-    Args:
-        probabilities: (N, K).
-        count: T.
-    """
+    """Return the ``count`` (T) most probable classes of probabilities (N, K); of equals the lower number first."""
     values = probabilities.detach().float()
-    # argsort and not topk, which does not say in which order equals come.
+    # argsort and not topk, which does not define the order of equals.
     order = values.nan_to_num(nan=-1.0).argsort(dim=1, descending=True, stable=True)[:, :count]
     return TopClasses(order, values.gather(1, order))
 
 
 def are_probabilities(values: Tensor, tolerance: float = 0.02) -> bool:
-    """Whether rows (N, K) are distributions, within what half precision rounds; one with NaN is let pass."""
+    """Whether rows (N, K) are distributions up to rounding in half precision; a row with NaN is accepted."""
     if values.ndim != 2 or values.shape[1] < 2 or not values.is_floating_point():
         return False
     rows = values.detach().float()
@@ -41,12 +36,13 @@ def are_probabilities(values: Tensor, tolerance: float = 0.02) -> bool:
 
 
 def class_in_path(path: str, class_names: Sequence[str]) -> str | None:
-    """The class after which one of a file's folders is named, the innermost if there are several.
+    """Return the class whose name one of the file's folders has, the innermost of several.
 
     Letter case and ``_``, ``-`` and blanks do not matter.
 
-    >>> class_in_path("zoo/Tiger_Cat/1.jpg", ["tabby", "tiger cat"])
-    'tiger cat'
+    Example:
+        >>> class_in_path("zoo/Tiger_Cat/1.jpg", ["tabby", "tiger cat"])
+        'tiger cat'
     """
     by_name = {_plain(name): name for name in class_names}
     for folder in reversed(path.split("/")[:-1]):

@@ -1,4 +1,4 @@
-"""What a classifier said of images, and where it was most sure of what is wrong."""
+"""Predictions of a classifier, and its most confident mistakes."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from torch import Tensor
 
 
 class Predictions(NamedTuple):
-    """N images and what was said of them."""
+    """N images and their predicted classes."""
 
     images: Tensor
     """(N, C, H, W)"""
     indices: Tensor
-    """(N,): the images' numbers."""
+    """(N,): numbers of the images."""
     true: Tensor
-    """(N,): classes; -1 is not to be counted."""
+    """(N,): true classes; -1 is not counted."""
     predicted: Tensor
-    """(N,): classes."""
+    """(N,): predicted classes."""
     log_odds: Tensor
-    """(N,): of the predicted class against all others. It orders as the probability does, and two values differ where
-    the probabilities of both are rounded to 1."""
+    """(N,): log-odds of the predicted class against all others. They have the order of the probabilities, and differ
+    where the probabilities are rounded to 1."""
 
     @property
     def probabilities(self) -> Tensor:
-        """(N,): of the predicted class."""
+        """(N,): probability of the predicted class."""
         return self.log_odds.sigmoid()
 
     @property
     def wrong(self) -> Tensor:
-        """(N,): which are mistakes."""
+        """(N,): mask of the mistakes."""
         return (self.predicted != self.true) & (self.true >= 0)
 
 
 def read_predictions(images: Tensor, logits: Tensor, labels: Tensor, indices: Tensor) -> Predictions:
-    """The most probable class of each image.
+    """Read the most probable class of each image.
 
     Args:
         images: (N, C, H, W).
-        logits: (N, K), K of 2 or more.
-        labels: (N,); one outside [0, K) is not to be counted.
-        indices: (N,).
+        logits: (N, K), with K of 2 or more.
+        labels: (N,); a label outside [0, K) is not counted.
+        indices: (N,), numbers of the images.
     """
     logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     top, predicted = logits.max(dim=1)
@@ -51,13 +51,13 @@ def read_predictions(images: Tensor, logits: Tensor, labels: Tensor, indices: Te
 
 
 def keep_worst(kept: Predictions | None, new: Predictions, count: int) -> Predictions:
-    """The ``count`` most confident mistakes of both, the most confident first; of equals the lower index.
+    """Return the ``count`` most confident mistakes of both, the most confident first; of equals the lower index first.
 
-    Nothing waits for the device: where there are fewer mistakes, the rest is filled with what is no mistake, see
+    The function does not wait for the device: if there are fewer mistakes, correct predictions fill the rest, see
     :attr:`Predictions.wrong`. The result shares no memory with the arguments.
     """
     both = new if kept is None else Predictions(*(torch.cat(pair) for pair in zip(kept, new, strict=True)))
-    # A mistake with NaN among its logits is one too, but nobody can say how confident.
+    # A mistake with NaN among its logits has no known confidence: it is the last of the mistakes.
     lowest = torch.finfo(both.log_odds.dtype).min
     score = torch.where(both.wrong, both.log_odds.nan_to_num(nan=lowest), float("-inf"))
     order = both.indices.argsort()

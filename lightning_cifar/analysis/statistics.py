@@ -1,9 +1,9 @@
-"""Is the difference between two training choices real? Means over seeds, paired differences, and a plain sentence.
+"""Statistics of training runs: means over seeds, paired differences, and a sentence with the conclusion.
 
-Runs with the same seed share their initial weights and their batches, so arms are compared by the differences within
-each seed: what a lucky seed gives to both arms cancels out. Student's t gives intervals and p-values (Student 1908,
-"The probable error of a mean"). With m comparisons each interval has the confidence 1 - (1 - confidence) / m and each
-p-value is multiplied by m (Bonferroni; Dunn 1961): an interval leaves out zero exactly where its p-value is small.
+Runs with the same seed have the same initial weights and batches. Arms are therefore compared by the differences within
+each seed, so that the effect of the seed cancels out. Student's t gives intervals and p-values (Student 1908, "The
+probable error of a mean"). With m comparisons each interval has the confidence 1 - (1 - confidence) / m and each
+p-value is multiplied by m (Bonferroni; Dunn 1961): an interval excludes zero exactly where its p-value is small.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-_ROUNDING = 1e-6  # of the values: differences that agree so well are the same
+_ROUNDING = 1e-6  # relative spread up to which differences are equal
 
 
 class Mean(NamedTuple):
-    """Mean of n values, their standard deviation (over n - 1), and the interval of the mean.
-
-    With one value there is no standard deviation and no interval: they are NaN.
-    """
+    """Mean of n values, standard deviation (over n - 1) and interval of the mean; the last two are NaN for n = 1."""
 
     mean: float
     std: float
@@ -33,7 +30,7 @@ class Mean(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean difference of an arm from the baseline, over the seeds that both have, corrected for the comparisons."""
+    """Mean difference of an arm from the baseline over their common seeds, corrected for the number of comparisons."""
 
     arm: str
     baseline: str
@@ -45,27 +42,28 @@ class Difference(NamedTuple):
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
-    """Mean with its Student t interval.
+    """Compute a mean with its Student t interval.
 
     Args:
-        values: one of each seed, say.
-        confidence: of the interval, between 0 and 1.
-
-    >>> mean_interval([1.0, 2.0, 3.0])
-    Mean(mean=2.0, std=1.0, low=-0.48..., high=4.48..., n=3)
+        values: For example one value per seed.
+        confidence: Confidence of the interval, between 0 and 1.
 
     Raises:
-        ValueError: There are no values, or the confidence is not between 0 and 1.
+        ValueError: ``values`` is empty, or the confidence is not between 0 and 1.
+
+    Example:
+        >>> mean_interval([1.0, 2.0, 3.0])
+        Mean(mean=2.0, std=1.0, low=-0.48..., high=4.48..., n=3)
     """
     _check_confidence(confidence)
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
-        raise ValueError("the mean of no values: give at least one")
+        raise ValueError("values is empty: the mean needs at least one")
     n, mean = len(array), float(array.mean())
     if n < 2:
         return Mean(mean, math.nan, math.nan, math.nan, n)
@@ -77,19 +75,24 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
 def paired_differences(
     arms: Mapping[str, Mapping[int, float]], baseline: str | None = None, confidence: float = 0.95
 ) -> list[Difference]:
-    """Each arm against the baseline, paired by seed.
+    """Compare each arm with the baseline, paired by seed.
 
     Args:
-        arms: the metric of each arm and seed. A value that is not finite counts as missing.
-        baseline: name of an arm; None is the first.
-        confidence: that all intervals together hold.
+        arms: Metric by arm and seed. A value that is not finite is missing.
+        baseline: Name of an arm; None is the first.
+        confidence: Confidence with which all intervals together hold.
 
     Returns:
-        One difference for each other arm, in their order. With fewer than two common seeds, interval and p are NaN.
-        Where the difference is the same with each seed there is no interval, and p is that of the sign test.
+        One difference for each other arm, in their order. With fewer than two common seeds, interval and p are NaN. If
+        the difference is the same with each seed, the interval is NaN and p comes from the sign test.
 
     Raises:
-        ValueError: There is no such arm.
+        ValueError: The baseline is not one of the arms.
+
+    Example:
+        >>> (found,) = paired_differences({"plain": {0: 0.5, 1: 0.6}, "augmented": {0: 0.6, 1: 0.8}})
+        >>> found.arm, round(found.mean, 2), found.is_shown
+        ('augmented', 0.15, False)
     """
     _check_confidence(confidence)
     baseline = next(iter(arms), "") if baseline is None else baseline
@@ -113,8 +116,8 @@ def _difference(
     elif mean.mean == mean.std == 0:  # the arms are equal
         p = 1.0
     elif mean.std <= _ROUNDING * max(max(abs(value), abs(base)) for value, base in pairs):
-        # The same difference with each seed, one image in 300 say: an accuracy moves in steps, and the spread is below
-        # one of them. Student's t would be certain. What is left is the sign test, and no interval.
+        # The same difference with each seed, for example one image in 300: an accuracy has discrete steps, and the
+        # spread is below one step. Student's t would report certainty, so only the sign test is used.
         p = min(1.0, count * 2 * 0.5**mean.n)
         return Difference(arm, baseline, mean.mean, math.nan, math.nan, p, mean.n)
     else:
@@ -124,39 +127,35 @@ def _difference(
 
 
 def conclude(difference: Difference, *, unit: str = "", scale: float = 1.0, higher_is_better: bool = True) -> str:
-    """One sentence on what can be concluded, and what cannot.
+    """Describe in one sentence what can be concluded.
 
     Args:
-        difference: of two arms.
-        unit: behind the numbers, such as ``" points"``.
-        scale: the numbers are multiplied by it, such as 100 for points of a percentage.
-        higher_is_better: whether the metric is an accuracy, or a loss.
+        difference: Difference of two arms.
+        unit: Text after the numbers, such as ``" points"``.
+        scale: Factor for the numbers, such as 100 for percentage points.
+        higher_is_better: Whether the metric is an accuracy, not a loss.
     """
     arm, base = difference.arm, difference.baseline
     if difference.n == 0:
-        return f"{arm} and {base} have no seed in common that ended: nothing can be said."
+        return f"{arm} and {base} have no finished seed in common: nothing can be concluded."
     mean, low, high = (scale * value for value in difference[2:5])
     if difference.n < 2:
         return f"{arm} differs from {base} by {mean:+.3g}{unit} with one seed: nothing can be concluded from n = 1."
+    p = "p < 0.0001" if difference.p < 1e-4 else f"p = {difference.p:.2g}"
     if math.isnan(low):
         return (
             f"{arm} differs from {base} by {mean:+.3g}{unit} with each of {difference.n} seeds "
-            f"({_p_text(difference.p)} by their signs): differences without a spread give no interval. More images to "
-            "measure on, or more seeds, would."
+            f"({p} in a sign test): equal differences give no interval. Use more images or more seeds."
         )
-    numbers = f"{mean:+.3g}{unit} (interval {low:+.3g} to {high:+.3g}, {_p_text(difference.p)}, n = {difference.n})"
+    numbers = f"{mean:+.3g}{unit} (interval {low:+.3g} to {high:+.3g}, {p}, n = {difference.n})"
     if difference.is_shown:
         word = "better" if (difference.mean > 0) == higher_is_better else "worse"
         return f"{arm} is {word} than {base}: {numbers}."
     return f"No difference between {arm} and {base} is shown: {numbers}; either sign is compatible with these runs."
 
 
-def _p_text(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-
-
 class Band(NamedTuple):
-    """A mean curve and the interval of the mean at each position, all (P,). ``n`` (P,) counts the curves there."""
+    """Mean curve and interval of the mean at each position, all (P,); ``n`` is the number of curves there."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -165,18 +164,17 @@ class Band(NamedTuple):
 
 
 def mean_curve(curves: ArrayLike, confidence: float = 0.95) -> Band:
-    """Mean over seeds of curves (S, P), with a Student t interval at each position.
+    """Compute the mean of curves (S, P) over seeds, with a Student t interval at each position.
 
-    NaN is a missing value. Where fewer than two curves have a value, the interval is NaN.
+    NaN is a missing value. The interval is NaN where fewer than two curves have a value.
     """
     _check_confidence(confidence)
     array = np.atleast_2d(np.asarray(curves, dtype=float))
-    there = np.isfinite(array)
-    n = there.sum(axis=0)
-    filled = np.where(there, array, 0)
+    present = np.isfinite(array)
+    n = present.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(n > 0, filled.sum(axis=0) / n, np.nan)
-        deviation = np.where(there, array - mean, 0)
+        mean = np.where(n > 0, np.where(present, array, 0).sum(axis=0) / n, np.nan)
+        deviation = np.where(present, array - mean, 0)
         std = np.sqrt((deviation**2).sum(axis=0) / (n - 1))
         half = stats.t.ppf(0.5 + confidence / 2, np.maximum(n - 1, 1)) * std / np.sqrt(n)
     half = np.where(n > 1, half, np.nan)
@@ -186,7 +184,7 @@ def mean_curve(curves: ArrayLike, confidence: float = 0.95) -> Band:
 def first_reaching(
     positions: Sequence[float], values: Sequence[float], target: float, *, higher_is_better: bool = True
 ) -> float:
-    """The first position (an epoch, seconds) at which the curve reaches the target; NaN where it never does."""
+    """First position (epoch, seconds) at which the curve reaches the target; NaN if it never does."""
     for position, value in zip(positions, values, strict=True):
         if value >= target if higher_is_better else value <= target:
             return float(position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar import artifacts
-from lightning_cifar.analysis.activations import LayerSummary, observed
-from lightning_cifar.analysis.layer_selection import Place, choose_places
+from lightning_cifar.analysis.activations import LayerSummary, summarise
+from lightning_cifar.analysis.layer_selection import SelectedLayers, select_layers
+from lightning_cifar.analysis.layers import recorded
 from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.callbacks.base import SnapshotCallback, check_minimum
@@ -96,7 +98,7 @@ class ActivationSnapshots(SnapshotCallback):
         self.layers, self.side, self.modes = layers, side, tuple(modes)
         self.num_samples, self.bins, self.histograms = num_samples, bins, histograms
         self.snapshots: list[Snapshot] = []
-        self._places: list[Place] = []
+        self._places: list[SelectedLayers] = []
         self._probe: tuple[Tensor, Tensor | None] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class ActivationSnapshots(SnapshotCallback):
         step = step_of(trainer, pl_module)
         if step == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period = [], self.every_n_steps
-        self._places = choose_places(networks_of(pl_module), self.layers, self.side)
+        self._places = select_layers(networks_of(pl_module), self.layers, self.side)
         probe = self._read_probe(trainer)
         first = self._take(trainer, pl_module, step, *probe)
         self._probe = probe
@@ -151,12 +153,13 @@ class ActivationSnapshots(SnapshotCallback):
         """Take a snapshot. Must be called on all ranks, since layers may communicate."""
         losses: dict[str, float] = {}
         layers: dict[tuple[Mode, str, str], LayerSummary] = {}
+        read = partial(summarise, bins=self.bins)
         for network_name, network in networks_of(pl_module).items():
             names = list({tap.layer: 0 for place in self._places for tap in place.taps if tap.network == network_name})
             if not names:
                 continue
             for mode in self.modes:
-                with undisturbed(network), observed(network, names, self.bins) as found:
+                with undisturbed(network), recorded(network, names, read) as found:
                     if mode == "eval":  # train keeps the modes of the training, for example of frozen layers
                         for layer in network.modules():
                             layer.training = False
@@ -168,7 +171,7 @@ class ActivationSnapshots(SnapshotCallback):
                         f"ActivationSnapshots: layer {missing[0]} of {type(network).__name__} does not run on the "
                         "probe, or its input or output is not one tensor: choose another"
                     )
-                layers |= {(mode, network_name, name): found[name] for name in names}
+                layers |= {(mode, network_name, name): LayerSummary(*found[name]) for name in names}
                 if mode == "eval" or network_name not in losses:
                     losses[network_name] = _loss(output, targets)
         return Snapshot(step, losses, layers)

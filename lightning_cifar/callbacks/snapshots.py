@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_cifar.analysis.activations import Histogram, LayerSummary, Summary, density, merged, shared_axis
-from lightning_cifar.analysis.layer_selection import Place, Tap
+from lightning_cifar.analysis.layer_selection import SelectedLayers, Tap
 
 if TYPE_CHECKING:
     from lightning_cifar.plots import DensityPanel, MomentPanel
@@ -87,7 +87,7 @@ def only_mode(modes: Sequence[Mode]) -> str:
 
 
 def density_panels(
-    snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], share: float
+    snapshots: Sequence[Snapshot], places: Sequence[SelectedLayers], modes: Sequence[Mode], share: float
 ) -> list[DensityPanel]:
     """Make a panel for each mode and place, with one axis for all snapshots.
 
@@ -117,7 +117,10 @@ def density_panels(
 
 
 def moment_panels(
-    snapshots: Sequence[Snapshot], places: Sequence[Place], modes: Sequence[Mode], dropouts: set[tuple[str, str]]
+    snapshots: Sequence[Snapshot],
+    places: Sequence[SelectedLayers],
+    modes: Sequence[Mode],
+    dropouts: set[tuple[str, str]],
 ) -> list[MomentPanel]:
     """Make a panel for each place, with all modes."""
     from lightning_cifar.plots import MomentCurve, MomentPanel

@@ -1,4 +1,4 @@
-"""Distributions: nothing is lost, areas are 1, and whoever looks leaves no trace."""
+"""Histograms count every value, areas are 1, and summaries of layers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from lightning_cifar.analysis.activations import (
     MAX_BINNED,
-    Axis,
+    BinAxis,
     Histogram,
+    LayerSummary,
     bin_exponent,
     density,
     merged,
-    observed,
     shared_axis,
     summarise,
 )
+from lightning_cifar.analysis.layers import recorded
 from lightning_cifar.analysis.modes import evaluation, undisturbed
 
 
@@ -27,7 +28,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def area(heights: np.ndarray, axis: Axis) -> float:
+def area(heights: np.ndarray, axis: BinAxis) -> float:
     return float(heights.sum() * 2.0**axis.exponent)
 
 
@@ -71,7 +72,7 @@ def test_counts_are_those_of_numpy(scale: float, offset: float) -> None:
     array = values.double().numpy()
     edges = histogram.edges
     expected, _ = np.histogram(array[array != 0], edges)
-    assert array.max() < edges[-1]  # NumPy counts the last edge in
+    assert array.max() < edges[-1]  # NumPy includes the last edge
     np.testing.assert_array_equal(histogram.counts, expected)
     assert len(histogram.counts) <= 64
     assert (histogram.below, histogram.above, histogram.zeros) == (0, 0, (array == 0).sum())
@@ -85,7 +86,7 @@ def test_a_few_far_values_are_counted_beyond_the_bins() -> None:
     assert histogram.total == 10_003
 
 
-def test_of_many_values_a_part_is_binned_and_no_channel_is_left_out() -> None:
+def test_many_values_are_thinned_out_without_losing_a_channel() -> None:
     values = torch.arange(64.0)[None, :, None, None].expand(40, -1, 9, 9) + 0.5
     for layout in (torch.contiguous_format, torch.channels_last):
         histogram = summarise(values.contiguous(memory_format=layout), bins=64).histogram
@@ -128,13 +129,13 @@ def test_mistakes() -> None:
         summarise(torch.zeros(0, 3))
     with pytest.raises(ValueError, match=r"bins \(=7\) must be at least 8"):
         summarise(torch.zeros(3), bins=7)
-    with pytest.raises(ValueError, match="no histogram"):
+    with pytest.raises(ValueError, match="histograms is empty"):
         shared_axis([])
 
 
 @pytest.mark.parametrize("bins", [8, 100, 128])
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 127.0), (5.0, 5.1), (-3e-7, 8e-9), (0.0, 1.0)])
-def test_bins_are_as_narrow_as_they_may_be(low: float, high: float, bins: int) -> None:
+def test_bins_are_as_narrow_as_possible(low: float, high: float, bins: int) -> None:
     exponent = bin_exponent(low, high, bins)
 
     def needed(exponent: int) -> int:
@@ -150,7 +151,7 @@ def test_merging_is_exact() -> None:
     for shift in (0, 1, 3):
         exponent = histogram.exponent + shift
         first = math.floor(-4 / 2.0**exponent)
-        axis = Axis(first, exponent, 8 >> max(exponent, 0) if exponent > 0 else 8 << -exponent)
+        axis = BinAxis(first, exponent, 8 >> max(exponent, 0) if exponent > 0 else 8 << -exponent)
         found = density(histogram, axis)
         counts, _ = np.histogram(values.double().numpy(), axis.edges)
         np.testing.assert_allclose(found.heights, counts / counts.sum() / 2.0**exponent, rtol=1e-12)
@@ -172,14 +173,14 @@ def test_merged_counts_are_those_of_wider_bins(first: int, length: int) -> None:
 
 def test_splitting_keeps_the_area() -> None:
     histogram = summarise(drawn(5000) * 100, bins=32).histogram
-    axis = Axis(-8, histogram.exponent - 2, 17)
+    axis = BinAxis(-8, histogram.exponent - 2, 17)
     found = density(histogram, axis)
     assert area(found.heights, axis) == pytest.approx(1)
     assert 0.3 < found.outside < 0.9
     assert found.heights[0] == found.heights[1] == found.heights[2] == found.heights[3]  # of one bin
 
 
-def test_an_axis_of_its_own_leaves_little_outside() -> None:
+def test_the_axis_of_one_histogram_leaves_little_outside() -> None:
     histogram = summarise(drawn(20_000)).histogram
     for share in (0.0, 0.01, 0.1):
         axis = shared_axis([histogram], share=share)
@@ -187,10 +188,10 @@ def test_an_axis_of_its_own_leaves_little_outside() -> None:
         assert area(found.heights, axis) == pytest.approx(1)
         assert found.outside <= 2 * share
         assert 25 <= axis.num_bins <= 100
-    assert found.outside > 0.1  # and what is asked to be left out is
+    assert found.outside > 0.1  # a larger share leaves more out
 
 
-def test_zeros_are_no_part_of_the_density() -> None:
+def test_the_density_leaves_out_zeros() -> None:
     values = drawn(1000, 10).relu()
     histogram = summarise(values).histogram
     found = density(histogram, shared_axis([histogram], share=0.0))
@@ -199,7 +200,7 @@ def test_zeros_are_no_part_of_the_density() -> None:
     assert found.heights[0] < 1.0  # half a normal distribution, not the peak of the zeros
 
 
-def test_one_explosion_does_not_set_the_axis() -> None:
+def test_one_diverged_histogram_does_not_set_the_axis() -> None:
     calm = [summarise(drawn(2000, seed=seed)).histogram for seed in range(9)]
     axis = shared_axis([*calm, summarise(drawn(2000) * 1e6).histogram])
     assert np.abs(axis.edges).max() < 50
@@ -235,11 +236,11 @@ IMAGES = drawn(64, 3, 12, 12)
 
 def test_batch_norm_gives_beta_and_gamma_in_training_mode() -> None:
     model = Net()
-    with undisturbed(model), observed(model, ["norm"]) as found:
+    with undisturbed(model), recorded(model, ["norm"], summarise) as found:
         model.train()
         model(IMAGES)
     gamma, beta = model.norm.weight.detach(), model.norm.bias.detach()
-    after = found["norm"].after
+    after = found["norm"][1]
     assert after.mean == pytest.approx(float(beta.mean()), abs=1e-5)
     # Of all channels together: the mean of their variances, and the variance of their means.
     assert after.std == pytest.approx(float((gamma.square().mean() + beta.var(correction=0)).sqrt()), rel=1e-3)
@@ -251,45 +252,25 @@ def test_batch_norm_gives_beta_and_gamma_in_training_mode() -> None:
 
 def test_dropout_keeps_its_share_in_training_mode_and_all_in_evaluation_mode() -> None:
     model = Net()
-    with undisturbed(model), observed(model, ["drop"]) as found:
+    with undisturbed(model), recorded(model, ["drop"], summarise) as found:
         model.train()
         model(IMAGES)
-        assert found["drop"].kept == pytest.approx(0.7, abs=0.01)
+        assert LayerSummary(*found["drop"]).kept == pytest.approx(0.7, abs=0.01)
         with evaluation(model):
             model(IMAGES)
-        assert found["drop"].kept == 1
-    assert math.isnan(found["drop"]._replace(before=summarise(torch.zeros(3))).kept)
+        assert LayerSummary(*found["drop"]).kept == 1
+    assert math.isnan(LayerSummary(summarise(torch.zeros(3)), found["drop"][1]).kept)
 
 
-def test_what_is_observed_is_what_passes() -> None:
+def test_summaries_describe_the_inputs_and_outputs_of_a_forward_pass() -> None:
     model = Net().eval()
-    with torch.no_grad(), observed(model, ["conv", "relu"]) as found:
+    with torch.no_grad(), recorded(model, ["conv", "relu"], summarise) as found:
         model(IMAGES.clone())
         passed = model.conv(IMAGES.relu())
-    assert found["conv"].before.low == 0
-    assert found["conv"].after[:5] == pytest.approx(summarise(passed)[:5])
-    assert found["relu"].before[:5] == pytest.approx(summarise(model.norm(passed))[:5])  # its last call
-    assert found["relu"].after.low == 0
-
-
-def test_no_hook_stays() -> None:
-    model = Net()
-    with pytest.raises(RuntimeError, match="channels"), observed(model, ["conv", "norm"]):
-        model(torch.zeros(1, 5, 6, 6))
-    with pytest.raises(ValueError, match="no layer 'nowhere'"), observed(model, ["conv", "nowhere"]):
-        pass
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
-def test_a_compiled_network_is_observed_too() -> None:
-    model = Net().eval()
-    model.compile(backend="eager")
-    with torch.no_grad():
-        model(IMAGES.clone())
-        with observed(model, ["norm"]) as found:
-            model(IMAGES.clone())
-    assert found["norm"].after.num_values == 64 * 8 * 100
+    assert found["conv"][0].low == 0
+    assert found["conv"][1][:5] == pytest.approx(summarise(passed)[:5])
+    assert found["relu"][0][:5] == pytest.approx(summarise(model.norm(passed))[:5])  # its last call
+    assert found["relu"][1].low == 0
 
 
 def test_edges() -> None:

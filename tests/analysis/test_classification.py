@@ -1,4 +1,4 @@
-"""Counts against hand-made examples."""
+"""Counts and scores against hand-made examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_rows_are_true_classes(dtype: torch.dtype) -> None:
     assert confusion.tolist() == CONFUSION
 
 
-def test_it_adds_up_over_batches() -> None:
+def test_matrices_of_batches_add_up() -> None:
     parts = [confusion_matrix(t, p, 3) for t, p in zip(TARGETS.split(4), PREDICTIONS.split(4), strict=True)]
     assert torch.equal(sum(parts, torch.zeros(3, 3, dtype=torch.int64)), torch.tensor(CONFUSION))
 
@@ -41,7 +41,7 @@ def test_values_outside_the_classes_are_not_counted() -> None:
     assert confusion_matrix(targets, predictions, 2).tolist() == [[1, 0], [0, 1]]
 
 
-def test_different_shapes_are_refused() -> None:
+def test_different_shapes_raise() -> None:
     with pytest.raises(ValueError, match=r"targets \(3,\) and predictions \(2,\) differ"):
         confusion_matrix(torch.zeros(3), torch.zeros(2), 3)
 
@@ -58,7 +58,7 @@ def test_scores_of_the_hand_made_example() -> None:
     assert accuracy(torch.tensor(CONFUSION)) == pytest.approx(6 / 9)
 
 
-def test_what_was_never_seen_is_not_a_number() -> None:
+def test_scores_of_an_absent_class_are_nan() -> None:
     absent = class_table(torch.tensor([[2, 0], [0, 0]]))[1]
     assert (absent.count, absent.most_confused_with) == (0, None)
     assert all(math.isnan(value) for value in (absent.accuracy, absent.precision, absent.f1))

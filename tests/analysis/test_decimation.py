@@ -1,4 +1,4 @@
-"""Decimated curves: no extreme is lost, means stay exact, short curves stay as they are."""
+"""Decimated curves keep every extreme and exact means; short curves are unchanged."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_extremes_and_means_of_every_piece_are_kept(points: int, pieces: int) ->
     assert (cut.mean * cut.weight).sum(axis=1) == pytest.approx(values.sum(axis=1))
 
 
-def test_a_single_spike_survives_anywhere() -> None:
+def test_a_single_spike_is_kept_at_any_position() -> None:
     for place in range(0, 5000, 617):
         values = np.zeros(5000)
         values[place] = 1e6
@@ -35,7 +35,7 @@ def test_a_single_spike_survives_anywhere() -> None:
         assert cut.first.min() == 0
 
 
-def test_short_curves_are_not_touched() -> None:
+def test_short_curves_are_unchanged() -> None:
     values = np.array([[3.0, 1.0, np.nan], [np.inf, 2.0, 5.0]])
     cut = decimate([1, 5, 9], values, 3)
     assert cut.is_exact
@@ -44,14 +44,14 @@ def test_short_curves_are_not_touched() -> None:
         np.testing.assert_array_equal(kept, [[3, 1, np.nan], [np.nan, 2, 5]])
 
 
-def test_what_is_missing_counts_for_nothing() -> None:
+def test_missing_values_are_not_counted() -> None:
     values = np.array([[1.0, np.nan, 3.0, np.inf, np.nan, np.nan]])
     cut = decimate(np.arange(6), values, 3)
     np.testing.assert_array_equal(cut.mean, [[1, 3, np.nan]])
     np.testing.assert_array_equal(cut.weight, [[1, 1, 0]])
 
 
-def test_refused() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match=r"positions \(0,\) and values \(1, 0\)"):
         decimate([], [], 3)
     with pytest.raises(ValueError, match=r"must be \(P,\) and \(S, P\)"):

@@ -1,4 +1,4 @@
-"""Feature maps are the values of a plain forward pass, and the model does not notice."""
+"""Feature maps equal the values of a plain forward pass, and the model is unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_cifar.analysis.feature_maps import default_layers, feature_maps, 
 
 
 class Noisy(nn.Module):
-    """Draws in evaluation mode too, and counts its calls in a buffer."""
+    """Draws random numbers in evaluation mode too, and counts its calls in a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def network() -> nn.Sequential:
 
 def test_values_are_those_of_a_plain_forward_pass(network: nn.Sequential) -> None:
     images = torch.randn(2, 3, 6, 6)
-    network(images)  # the batch norm has seen something
+    network(images)  # updates the batch norm
     maps = feature_maps(network, images, ["5", "0", "1", "2"])
     assert list(maps) == ["5", "0", "1", "2"]
     network.eval()
@@ -50,7 +50,7 @@ def test_values_are_those_of_a_plain_forward_pass(network: nn.Sequential) -> Non
         expected["5"] = network[5](expected["2"])  # no dropout in between
     for name, value in expected.items():
         torch.testing.assert_close(maps[name], value, msg=name)
-    assert maps["1"].min() < 0  # not what the ReLU left in its place
+    assert maps["1"].min() < 0  # before the in-place ReLU
     assert not any(value.requires_grad for value in maps.values())
 
 
@@ -61,7 +61,7 @@ def test_the_model_is_left_as_it_was(network: nn.Sequential, fails: bool) -> Non
     modes = [layer.training for layer in network.modules()]
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    if fails:  # after the layers that draw and count
+    if fails:  # after the layers that draw random numbers and count
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             feature_maps(network, torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(0)), ["0"])
     else:
@@ -79,9 +79,9 @@ def test_half_precision_becomes_single(network: nn.Sequential) -> None:
     assert maps["0"].dtype == torch.float32
 
 
-def test_what_has_no_maps_is_refused(network: nn.Sequential) -> None:
+def test_layers_without_maps_raise(network: nn.Sequential) -> None:
     images = torch.ones(1, 3, 6, 6)
-    with pytest.raises(ValueError, match=r"layer '7' gives \(1, 2\), which are no maps \(N, K, P, Q\)"):
+    with pytest.raises(ValueError, match=r"layer '7' returns \(1, 2\), not maps \(N, K, P, Q\)"):
         feature_maps(network, images, ["0", "7"])
     with pytest.raises(ValueError, match="has no layer '8'"):
         feature_maps(network, images, ["8"])
@@ -126,7 +126,7 @@ def test_thin_out_keeps_both_ends_and_spreads_the_rest() -> None:
     assert thin_out([0, 1, 2, 3, 4], 3) == [0, 2, 4]
     assert thin_out([0, 1, 1.5, 2, 3], 4) == [0, 1, 3, 4]
     kept: list[int] = []
-    for epoch in range(101):  # as they come, epoch by epoch
+    for epoch in range(101):
         kept.append(epoch)
         kept = [kept[index] for index in thin_out(kept, 10)]
     assert len(kept) == 10

@@ -1,4 +1,4 @@
-"""Filters are found by name, read without the rest, and scaled by a rule that is written down."""
+"""Filters are found by name, read and scaled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Net(nn.Module):
         self.lazy = nn.LazyConv2d(4, 3)
 
 
-def test_the_first_convolution_or_the_one_of_that_name() -> None:
+def test_find_filters_returns_the_first_convolution_or_the_named_layer() -> None:
     net = Net()
     assert find_filters(net) == ("front.0", net.front[0])
     assert find_filters(net, "front.3") == ("front.3", net.front[3])
@@ -41,13 +41,13 @@ def test_the_first_convolution_or_the_one_of_that_name() -> None:
         ("0", r"Net has no layer '0': did you mean front\.0\?"),
         ("front.1", r"layer front\.1 \(ReLU\) has no weights: choose a convolution, such as front\.0$"),
         ("front", r"layer front \(Sequential\) has no weights: choose"),
-        ("front.2", r"layer front\.2 \(BatchNorm2d\) has weights \(5,\), which are no kernels: choose"),
-        ("head", r"layer head \(Linear\) has weights \(2, 7\), which are no kernels: choose a convolution, such as"),
+        ("front.2", r"layer front\.2 \(BatchNorm2d\) has weights \(5,\), which are not kernels: choose"),
+        ("head", r"layer head \(Linear\) has weights \(2, 7\), which are not kernels: choose a convolution, such as"),
         ("solid", r"layer solid \(Conv3d\) has kernels of three dimensions: .* of one or two$"),
         ("lazy", r"layer lazy \(LazyConv2d\) has no weights yet: run one batch"),
     ],
 )
-def test_what_has_no_filters_is_told_in_one_line(name: str, message: str) -> None:
+def test_a_layer_without_filters_raises_one_line(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         find_filters(Net(), name)
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def test_what_has_no_filters_is_told_in_one_line(name: str, message: str) -> Non
 def test_a_model_without_convolutions() -> None:
     with pytest.raises(ValueError, match="Sequential has no convolution: there are no filters to draw"):
         find_filters(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match=r"which are no kernels: choose a convolution$"):
+    with pytest.raises(ValueError, match=r"which are not kernels: choose a convolution$"):
         find_filters(nn.Sequential(nn.Linear(2, 2)), "0")
 
 
@@ -68,7 +68,7 @@ def test_mode() -> None:
         choose_color(five, "rgb")
 
 
-def test_what_is_read_is_a_copy_of_the_first_that_find_room() -> None:
+def test_read_filters_copies_the_first_that_fit() -> None:
     layer = nn.Conv2d(6, 4, (2, 3))
     weight = layer.weight.detach().clone()
     every = read_filters(layer, color=False, max_kernels=24)
@@ -108,13 +108,13 @@ def test_other_kinds_of_layers() -> None:
     assert (name, filters_shape(layer)) == ("0", (2, 3, 3, 3))
 
 
-def test_each_filter_by_itself_from_its_lowest_to_its_highest() -> None:
+def test_separate_scales_go_from_the_lowest_to_the_highest_weight() -> None:
     filters = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
     scaled = scale_filters(filters)
     assert scaled.dtype == np.float32
     assert np.all(scaled.min(axis=(1, 2, 3)) == 0)
     assert np.all(scaled.max(axis=(1, 2, 3)) == 1)
-    # Neither the size nor the offset of a filter changes its picture, and the channels keep their differences.
+    # Scale and offset of a filter do not change its picture, and differences between channels stay.
     other = filters * np.array([1, 2, 3, 4, 5], np.float32)[:, None, None, None] - 7
     np.testing.assert_allclose(scale_filters(other), scaled, atol=2e-6)
     span = np.ptp(filters.reshape(5, -1), axis=1)
@@ -123,13 +123,13 @@ def test_each_filter_by_itself_from_its_lowest_to_its_highest() -> None:
     )
 
 
-def test_one_scale_for_all_is_centred_on_zero() -> None:
+def test_a_shared_scale_is_centred_on_zero() -> None:
     filters = np.array([-4, -2, 0, 1, 9], np.float32).reshape(5, 1, 1, 1)
     np.testing.assert_allclose(scale_filters(filters, 4).ravel(), [0, 0.25, 0.5, 0.625, 1])
     np.testing.assert_allclose(scale_filters(-filters, 9), 1 - scale_filters(filters, 9))
 
 
-def test_strange_weights() -> None:
+def test_weights_that_are_constant_huge_or_not_finite() -> None:
     filters = np.array([[np.nan, 1, 3], [2, 2, 2], [np.nan, np.inf, -np.inf], [-3e38, 0, 3e38]], np.float32)
     filters = filters.reshape(4, 1, 1, 3)
     expected = [[np.nan, 0, 1], [0.5, 0.5, 0.5], [np.nan] * 3, [0, 0.5, 1]]

@@ -1,4 +1,4 @@
-"""Layers by name, and what passes through them."""
+"""Layers by name, and recording of their inputs and outputs."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.analysis.layers import convolution_names, find_layer, tapped
+from lightning_cifar.analysis.layers import convolution_names, find_layer, recorded
 from lightning_cifar.analysis.modes import undisturbed
 
 
@@ -29,24 +29,35 @@ def test_find_layer() -> None:
     assert convolution_names(model) == ["network.conv1"]
 
 
-def test_tapped_sees_through_work_in_place() -> None:
+def test_recorded_values_do_not_change_with_in_place_layers() -> None:
     model, images = network(), torch.randn(2, 3, 6, 6)
-    with tapped(model, ["0", "1"]) as values, torch.no_grad():
+    with recorded(model, ["0", "1"], torch.clone) as values, torch.no_grad():
         model(images)
     expected = model[0](images)
     assert torch.equal(values["0"][0], images)
-    torch.testing.assert_close(values["0"][1], expected)  # not what ReLU left in its place
+    torch.testing.assert_close(values["0"][1], expected)  # before the in-place ReLU
     torch.testing.assert_close(values["1"][0], expected)
     torch.testing.assert_close(values["1"][1], expected.relu())
 
 
-def test_tapped_leaves_no_hook() -> None:
+def test_recorded_removes_its_hooks() -> None:
     model = network()
-    with pytest.raises(RuntimeError, match="channels"), tapped(model, ["0", "2"]):
+    with pytest.raises(RuntimeError, match="channels"), recorded(model, ["0", "2"], torch.clone):
         model(torch.zeros(1, 5, 6, 6))
-    with pytest.raises(ValueError, match="no layer"), tapped(model, ["0", "nowhere"]):
+    with pytest.raises(ValueError, match="no layer 'nowhere'"), recorded(model, ["0", "nowhere"], torch.clone):
         pass
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from imports of the compiler
+def test_a_compiled_network_is_recorded_too() -> None:
+    model = network().eval()
+    model.compile(backend="eager")
+    with torch.no_grad():
+        model(torch.ones(2, 3, 6, 6))
+        with recorded(model, ["2"], torch.numel) as found:
+            model(torch.ones(2, 3, 6, 6))
+    assert found["2"] == (2 * 4 * 4 * 4,) * 2
 
 
 def test_undisturbed_restores_flags_buffers_and_random_state() -> None:
@@ -71,7 +82,7 @@ def test_undisturbed_restores_flags_buffers_and_random_state() -> None:
         assert torch.equal(value, state[name]), name
 
 
-def test_metrics_are_no_layers() -> None:
+def test_metrics_are_not_layers() -> None:
     model = nn.Module()
     model.network = network()
     model.val_conv1 = MulticlassAccuracy(10)

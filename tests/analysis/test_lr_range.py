@@ -1,4 +1,4 @@
-"""A sweep's learning rates, its smoothing, and what the rules read from a curve."""
+"""Learning rates of a sweep, smoothing, and the rules."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ratio(a: float, b: float) -> float:
 
 
 @pytest.mark.parametrize(("low", "high", "steps"), [(1e-4, 10, 200), (0.003, 0.7, 10), (1e-7, 3.3, 77)])
-def test_a_sweep_begins_and_ends_exactly_and_grows_evenly(low: float, high: float, steps: int) -> None:
+def test_a_sweep_has_exact_ends_and_even_steps(low: float, high: float, steps: int) -> None:
     geometric, linear = sweep_lrs(low, high, steps), sweep_lrs(low, high, steps, "linear")
     for lrs in geometric, linear:
         assert (len(lrs), lrs[0], lrs[-1], lrs.dtype) == (steps, low, high, np.float64)
@@ -62,7 +62,7 @@ def test_a_sweep_begins_and_ends_exactly_and_grows_evenly(low: float, high: floa
         (0.1, 1, 9, r"`num_steps` \(=9\) must be at least 10"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(low: float, high: float, steps: int, message: str) -> None:
+def test_an_invalid_sweep_raises(low: float, high: float, steps: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sweep_lrs(low, high, steps)
 
@@ -83,14 +83,14 @@ def test_smoothing_leaves_a_constant_and_the_first_loss_exactly() -> None:
     assert smooth([]).shape == (0,)
 
 
-def test_smoothing_passes_over_what_is_not_finite() -> None:
+def test_smoothing_skips_values_that_are_not_finite() -> None:
     smoothed = smooth([1.0, np.nan, 2.0, np.inf, 3.0])
     assert np.isnan(smoothed[[1, 3]]).all()
     np.testing.assert_array_equal(smoothed[[0, 2, 4]], smooth([1.0, 2.0, 3.0]))
 
 
 @pytest.mark.parametrize("beta", [-0.1, 1.0])
-def test_smoothing_refuses_its_beta(beta: float) -> None:
+def test_smoothing_with_an_invalid_beta_raises(beta: float) -> None:
     with pytest.raises(ValueError, match=r"`beta` \(="):
         smooth([1.0], beta)
 
@@ -107,8 +107,8 @@ def test_divergence_is_a_factor_of_the_best_or_a_loss_that_is_not_finite() -> No
         has_diverged([1.0], factor=1)
 
 
-def test_steepest_is_where_it_falls_fastest_by_the_logarithm() -> None:
-    losses = 2 - np.tanh((X + 1.5) / 0.3)  # by the learning rate itself it would be a third of that
+def test_steepest_is_the_fastest_fall_over_the_logarithm() -> None:
+    losses = 2 - np.tanh((X + 1.5) / 0.3)  # over the learning rate it would be a third of that
     assert ratio(steepest(LRS, losses), 10**-1.5) < 1.06
     assert ratio(steepest(LRS, losses + 0.01 * np.random.default_rng(0).standard_normal(200)), 10**-1.5) < 1.6
 
@@ -123,23 +123,23 @@ def test_valley_is_the_middle_of_the_longest_fall() -> None:
     assert ratio(valley(LRS, losses), 10**-2) < 1.2  # the ends are smoothed
 
 
-def test_upturn_eighth_is_an_eighth_of_half_way_back() -> None:
+def test_upturn_eighth_is_an_eighth_of_the_rate_half_way_back() -> None:
     losses = np.interp(X, [-4, -2, -1, 0, 1], [2.0, 2.0, 1.0, 2.0, 3.0])
     assert ratio(upturn_eighth(LRS, losses), 10**-0.5 / 8) < 1.1
 
 
-def test_upturn_eighth_sees_a_divergence_where_nothing_was_learned() -> None:
+def test_upturn_eighth_finds_a_divergence_without_learning() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         losses = np.log(10) + 0.02 * rng.standard_normal(200)
         losses[160:] += np.exp(np.minimum(np.arange(40), 30))
-        losses[195:] = np.log(10)  # a dead network is calm again
+        losses[195:] = np.log(10)  # the loss of a dead network is constant again
         assert ratio(upturn_eighth(LRS, losses), LRS[160] / 8) < 1.3
 
 
 @by_rule
 @pytest.mark.parametrize("noise", [0.02, 0.1])
-def test_a_rule_does_not_care_for_the_units(rule: Callable[[Array, Array], float], noise: float) -> None:
+def test_rules_are_independent_of_units(rule: Callable[[Array, Array], float], noise: float) -> None:
     losses = curve(0.05, noise)
     expected = rule(LRS, losses)
     assert rule(LRS, 7 * losses) == pytest.approx(expected)
@@ -148,7 +148,7 @@ def test_a_rule_does_not_care_for_the_units(rule: Callable[[Array, Array], float
 
 
 @by_rule
-def test_a_rule_reads_a_linear_sweep_by_the_logarithm(rule: Callable[[Array, Array], float]) -> None:
+def test_rules_use_the_logarithm_of_a_linear_sweep(rule: Callable[[Array, Array], float]) -> None:
     x, wide = np.linspace(1e-3, 1, 2000), np.geomspace(1e-3, 1, 2000)
 
     def losses(lrs: Array) -> Array:
@@ -158,7 +158,7 @@ def test_a_rule_reads_a_linear_sweep_by_the_logarithm(rule: Callable[[Array, Arr
 
 
 @by_rule
-def test_what_is_not_finite_is_left_out(rule: Callable[[Array, Array], float]) -> None:
+def test_values_that_are_not_finite_are_left_out(rule: Callable[[Array, Array], float]) -> None:
     losses = curve(0.05, 0.02)
     expected = rule(LRS, losses)
     losses[[17, 60]] = np.nan, np.inf
@@ -174,7 +174,7 @@ def test_what_is_not_finite_is_left_out(rule: Callable[[Array, Array], float]) -
     [np.full(200, 2.3), 3 - X, 3 + X, np.abs(X + 4), np.abs(X - 1), np.where(X < 0, 2.3, 1e13), np.where(X < -3, 3, 2)],
     ids=["flat", "falling", "rising", "lowest first", "lowest last", "a wall", "a step"],
 )
-def test_every_curve_has_an_answer(rule: Callable[[Array, Array], float], losses: Array) -> None:
+def test_every_curve_has_a_suggestion(rule: Callable[[Array, Array], float], losses: Array) -> None:
     for scale in 1e-6, 1.0:
         value = rule(LRS, scale * losses)
         assert isinstance(value, float)
@@ -182,19 +182,19 @@ def test_every_curve_has_an_answer(rule: Callable[[Array, Array], float], losses
         assert value <= LRS[-1] * (1 + 1e-12)
 
 
-def test_a_curve_that_only_rises_says_the_first_learning_rate() -> None:
+def test_a_rising_curve_gives_the_first_learning_rate() -> None:
     for rule in (steepest, minimum_tenth, upturn_eighth, valley):
         assert rule(LRS, 3 + X) == pytest.approx(LRS[0])
 
 
-def test_a_curve_that_only_falls_has_its_minimum_and_its_upturn_at_the_end() -> None:
+def test_a_falling_curve_has_minimum_and_upturn_at_its_end() -> None:
     assert minimum_tenth(LRS, 3 - X) == pytest.approx(LRS[-1] / 10)
     assert upturn_eighth(LRS, 3 - X) == pytest.approx(LRS[-1] / 8)
     assert ratio(valley(LRS, 3 - X), 10**-1.5) < 1.06
 
 
 @by_rule
-def test_bad_arrays_are_refused(rule: Callable[[Array, Array], float]) -> None:
+def test_invalid_arrays_raise(rule: Callable[[Array, Array], float]) -> None:
     with pytest.raises(ValueError, match=r"9 finite losses is too short, 10 are needed"):
         rule(LRS[:9], np.ones(9))
     with pytest.raises(ValueError, match=r"8 finite losses is too short"):
@@ -217,7 +217,7 @@ def test_the_suggestion_is_within_3x_of_the_best(noise: float) -> None:
         assert found.low <= found.value <= found.high
 
 
-def test_the_suggestion_is_the_median_of_the_sweeps_and_holds_their_extremes() -> None:
+def test_the_suggestion_is_the_median_of_the_sweeps_with_their_extremes() -> None:
     sweeps = [make_sweep(curve(best)) for best in (0.2, 0.02, 0.05)]
     single = [upturn_eighth(sweep.lrs, sweep.losses) for sweep in sweeps]
     found = suggest(sweeps)
@@ -234,20 +234,22 @@ def test_one_bad_sweep_of_three_does_not_move_the_suggestion_far() -> None:
     assert ratio(suggest([*good, bad]).value, 0.05) < 3
 
 
-def test_no_sweep_no_suggestion() -> None:
+def test_an_empty_list_of_sweeps_raises() -> None:
     with pytest.raises(ValueError, match="`sweeps` is empty"):
         suggest([])
 
 
-def test_a_suggestion_without_a_fall_is_doubted() -> None:
+def test_a_suggestion_without_a_fall_is_uncertain() -> None:
     rng = np.random.default_rng(0)
     for draw in range(20):
         flat = np.log(10) + 0.02 * rng.standard_normal(200)
         diverging = flat.copy()
         diverging[160:] += np.exp(np.minimum(np.arange(40), 30))
         rests = doubt([make_sweep(diverging)] * 3)
-        assert rests.startswith("the loss never fell below its start, so this rests on the divergence alone: take it")
-        assert doubt([make_sweep(flat)]).startswith("the loss neither fell nor rose, so this says nothing")
+        assert rests.startswith(
+            "the loss never fell below its start, so only the divergence supports this suggestion: sweep"
+        )
+        assert doubt([make_sweep(flat)]).startswith("the loss neither fell nor rose: sweep longer")
         falling = [make_sweep(curve(0.05, 0.1, seed=draw))]
         assert doubt(falling) == ""
         assert doubt([*falling, *falling, make_sweep(diverging)]) == ""
@@ -255,7 +257,7 @@ def test_a_suggestion_without_a_fall_is_doubted() -> None:
 
 
 @pytest.mark.parametrize(("depth", "doubted"), [(0.01, True), (0.03, False)])
-def test_a_fall_is_two_percent_of_the_start(depth: float, doubted: bool) -> None:
+def test_a_fall_is_two_percent_of_the_loss_at_the_start(depth: float, doubted: bool) -> None:
     for scale in (1.0, 1000.0):
         losses = scale * np.interp(X, [-4, -2, -1, 0, 1], [1.0, 1.0, 1.0 - depth, 1.0, 3.0])
         assert bool(doubt([make_sweep(losses)])) is doubted

@@ -1,4 +1,4 @@
-"""A model is left as it was found."""
+"""Context managers restore the state of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_cifar.analysis.modes import evaluation
 
 
 class Frozen(nn.Module):
-    """Keeps its batch norm in evaluation mode, whatever ``train`` says."""
+    """Keeps its batch norm in evaluation mode also after ``train``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def modes(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
 
 
-def test_everything_is_in_evaluation_mode_and_comes_back() -> None:
+def test_modes_are_restored() -> None:
     model = mixed_model()
     before = modes(model)
     assert True in before
@@ -49,7 +49,7 @@ def test_everything_is_in_evaluation_mode_and_comes_back() -> None:
     assert model.calls == 0
 
 
-def test_it_comes_back_after_an_exception() -> None:
+def test_modes_are_restored_after_an_exception() -> None:
     model = mixed_model()
     before = modes(model)
     with pytest.raises(KeyError, match="inside"), evaluation(model):

@@ -1,4 +1,4 @@
-"""Occlusion maps: against captum, by hand, and what must not change."""
+"""Occlusion maps, compared with captum, with values computed by hand and with full forward passes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def small_net(channels: int = 3, num_classes: int = 5) -> nn.Module:
 
 
 def settle(model: nn.Module) -> nn.Module:
-    """Statistics and weights unlike those at the start, so that folding a batch norm changes something."""
+    """Set random statistics and weights, so that folding a batch norm has an effect."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -92,19 +92,6 @@ def one_by_one(model: nn.Module, images: Tensor, window: int, fill: float, strid
     return torch.stack(drops, 1).reshape(len(images), (images.shape[2] - window) // stride + 1, -1)
 
 
-class Recorder(nn.Module):
-    """Counts what reaches it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.sizes = model, [0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.sizes.append(len(x))
-        logits: Tensor = self.model(x)
-        return logits
-
-
 def test_hand_computed() -> None:
     class Corner(nn.Module):
         """The logit of class 1 is the weighted sum of the pixels, with weights 1 to 16; class 0 has 0."""
@@ -121,14 +108,14 @@ def test_hand_computed() -> None:
     assert torch.equal(found.values[0], expected)
     assert torch.equal(found.pixels[0], expected.repeat_interleave(2, 0).repeat_interleave(2, 1))
     assert found.clean.tolist() == [136]
-    # Overlapping windows: the middle pixel of 3 x 3 positions is in four of them.
+    # Overlapping windows: four of the 3 x 3 positions cover the middle pixel.
     found = occlusion_map(Corner(), torch.ones(1, 1, 4, 4), torch.tensor([1]), window=2, fill=0.0, output="logit")
     values = torch.tensor([[14.0, 18, 22], [30, 34, 38], [46, 50, 54]])
     assert torch.equal(found.values[0], values)
     assert found.pixels[0, 0, 0] == 14
     assert found.pixels[0, 0, 1] == 16
     assert found.pixels[0, 1, 1] == (14 + 18 + 30 + 34) / 4
-    # With a stride of 3 the second window is cut off by the border: it covers the last row alone.
+    # With a stride of 3 the border cuts off the second window: it covers only the last row.
     found = occlusion_map(
         Corner(), torch.ones(1, 1, 4, 4), torch.tensor([1]), window=(3, 4), stride=3, fill=0.0, output="logit"
     )
@@ -166,7 +153,7 @@ def test_fills_equal_captum_with_the_same_baseline(fill: Literal["mean", "blur",
         given = torch.tensor([0.1, -0.2, 0.3])
         baseline = given[:, None, None].expand_as(images)
     else:
-        # A Gaussian of half the window, of the pixels that there are.
+        # A Gaussian of half the window, over the pixels inside the image.
         at = torch.arange(9.0)
         mix = torch.exp(-((at[:, None] - at) ** 2) / (2 * 2.0**2))
         mix /= mix.sum(1, keepdim=True)
@@ -212,7 +199,7 @@ class Residual(nn.Module):
 
 
 class Normalised(nn.Module):
-    """A fixed normalisation, arithmetic, a concatenation, and views that only one order of memory allows."""
+    """A fixed normalisation, arithmetic, a concatenation, and views that need one memory format."""
 
     def __init__(self) -> None:
         super().__init__()

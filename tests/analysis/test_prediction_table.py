@@ -1,4 +1,4 @@
-"""The likeliest classes, and what a folder's name tells."""
+"""Most probable classes, and classes from the names of folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from lightning_cifar.analysis.prediction_table import are_probabilities, class_in_path, top_classes
 
 
-def test_the_likeliest_come_first_and_equals_in_their_order() -> None:
+def test_the_most_probable_come_first_and_equals_in_their_order() -> None:
     p = torch.tensor([[0.1, 0.2, 0.1, 0.6], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
     top = top_classes(p, 3)
     assert top.classes.tolist() == [[3, 1, 0], [0, 1, 2]]
@@ -18,7 +18,7 @@ def test_the_likeliest_come_first_and_equals_in_their_order() -> None:
     assert top_classes(p, 9).classes.shape == (2, 4)
 
 
-def test_what_is_not_a_number_is_never_the_likeliest_of_others() -> None:
+def test_nan_is_never_the_most_probable() -> None:
     top = top_classes(torch.tensor([[math.nan, 0.4, 0.6]]), 2)
     assert top.classes.tolist() == [[2, 1]]
 
@@ -34,7 +34,7 @@ def test_what_is_not_a_number_is_never_the_likeliest_of_others() -> None:
         ([[1.0]], False),
     ],
 )
-def test_probabilities_are_told_from_logits(values: list[object], expected: bool) -> None:
+def test_probabilities_are_distinguished_from_logits(values: list[object], expected: bool) -> None:
     assert are_probabilities(torch.tensor(values)) is expected
 
 

@@ -1,4 +1,4 @@
-"""The most confident mistakes, as sorting all of them would find them."""
+"""The most confident mistakes equal those of a full sort."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_probabilities() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 50, 200])
 @pytest.mark.parametrize("count", [1, 8, 60, 500])
-def test_the_worst_are_those_of_a_full_sort(size: int, count: int) -> None:
+def test_the_worst_equal_those_of_a_full_sort(size: int, count: int) -> None:
     images, logits, labels = make(200)
     logits[20:40] = logits[:20]  # equally confident: the lower index first
     labels[20:40] = labels[:20]
@@ -54,15 +54,14 @@ def test_the_worst_are_those_of_a_full_sort(size: int, count: int) -> None:
     assert len(found.indices) == min(count, 200)
 
 
-def test_sure_and_surer() -> None:
-    """Probabilities that are all rounded to 1 still have an order."""
+def test_probabilities_that_round_to_one_keep_their_order() -> None:
     logits = torch.tensor([[0.0, 30.0], [0.0, 50.0], [0.0, 40.0]])
     found = in_batches((torch.zeros(3, 1, 1, 1), logits, torch.zeros(3, dtype=torch.long)), 1, 3)
     assert found.indices.tolist() == [1, 2, 0]
     assert found.probabilities.tolist() == [1, 1, 1]
 
 
-def test_what_is_not_to_be_counted_is_no_mistake() -> None:
+def test_ignored_labels_are_not_mistakes() -> None:
     images, logits, _ = make(4, 3)
     found = read_predictions(images, logits, torch.tensor([-1, -100, 3, 255], dtype=torch.int16), torch.arange(4))
     assert found.true.tolist() == [-1] * 4
@@ -81,7 +80,7 @@ def test_half_precision_is_read_in_single() -> None:
     assert read_predictions(images, logits.bfloat16(), labels, torch.arange(4)).log_odds.dtype == torch.float32
 
 
-def test_what_is_kept_does_not_hold_on_to_the_batch() -> None:
+def test_kept_predictions_do_not_keep_the_batch_in_memory() -> None:
     kept = in_batches(make(1000), 100, 5)
     images = 5 * 3 * 2 * 2 * 4  # bytes
     assert kept.images.untyped_storage().nbytes() == images

@@ -1,4 +1,4 @@
-"""Statistics over seeds, held against scipy and against numbers worked out by hand."""
+"""Statistics over seeds, compared with scipy and with numbers computed by hand."""
 
 import math
 
@@ -35,14 +35,14 @@ class TestMeanInterval:
         assert mean.mean == 0.5
         assert all(math.isnan(value) for value in (mean.std, mean.low, mean.high))
 
-    def test_holds_what_it_says(self) -> None:
+    def test_coverage(self) -> None:
         """The share of intervals with the truth inside is the confidence: 4,000 draws, so +- 0.01 is 3 sigma."""
         draws = RNG.normal(1, 1, (4000, 4))
         inside = [mean.low <= 1 <= mean.high for mean in map(mean_interval, draws.tolist())]
         assert np.mean(inside) == pytest.approx(0.95, abs=0.011)
 
     def test_mistakes(self) -> None:
-        with pytest.raises(ValueError, match="no values"):
+        with pytest.raises(ValueError, match="values is empty"):
             mean_interval([])
         with pytest.raises(ValueError, match=r"confidence \(=95\)"):
             mean_interval([1.0, 2.0], 95)
@@ -75,7 +75,7 @@ class TestPairedDifferences:
             for difference in paired_differences(arms):
                 assert difference.is_shown == (difference.p < 0.05)
 
-    def test_pairing_removes_what_a_seed_gives_to_both(self) -> None:
+    def test_pairing_removes_the_effect_of_a_seed(self) -> None:
         luck = RNG.normal(0, 100, 5)
         (found,) = paired_differences({"a": seeds(luck), "b": seeds(luck + np.array([1, 1.1, 0.9, 1, 1.05]))})
         assert found.is_shown
@@ -90,7 +90,7 @@ class TestPairedDifferences:
         assert (d.n, d.mean, d.p) == (2, 0, 1)
 
     def test_the_same_difference_each_time(self) -> None:
-        """Three validation sets of 300 images, one more image right in each: no certainty comes from that."""
+        """One more correct image of 300 with each of three seeds does not give certainty."""
         (found,) = paired_differences(
             {"a": seeds([27 / 300, 29 / 300, 31 / 300]), "b": seeds([0.28 / 3, 0.1, 0.32 / 3])}
         )
@@ -98,13 +98,13 @@ class TestPairedDifferences:
         assert math.isnan(found.low) == math.isnan(found.high) == (not found.is_shown) is True
         assert found.p == 2 / 2**3
         text = conclude(found, unit=" points", scale=100)
-        assert text.startswith("b differs from a by +0.333 points with each of 3 seeds (p = 0.25 by their signs): ")
+        assert text.startswith("b differs from a by +0.333 points with each of 3 seeds (p = 0.25 in a sign test): ")
         three = paired_differences({"a": seeds([1, 2, 3]), "b": seeds([2, 3, 4]), "c": seeds([1, 2, 3])})
         assert [each.p for each in three] == [0.5, 1.0], "corrected for two comparisons"
         assert "No difference" in conclude(three[1])
 
     def test_false_alarms_of_all_arms_together(self) -> None:
-        """With four equal arms a difference is claimed in at most 5 % of studies."""
+        """With four equal arms at most 5 % of studies report a difference."""
         studies = [paired_differences({name: seeds(RNG.normal(0, 1, 5)) for name in "abcd"}) for _ in range(1500)]
         assert np.mean([any(difference.is_shown for difference in study) for study in studies]) < 0.062
 
@@ -129,7 +129,7 @@ def test_sentences() -> None:
     assert conclude(worse).startswith("y is worse than x: -0.1")
     assert "No difference between y and x is shown" in conclude(none)
     assert "nothing can be concluded from n = 1" in conclude(one)
-    assert "nothing can be said" in conclude(nothing)
+    assert "no finished seed in common: nothing can be concluded" in conclude(nothing)
 
 
 def test_mean_curve() -> None:

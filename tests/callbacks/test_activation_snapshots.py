@@ -392,7 +392,7 @@ def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
     ("layers", "message"),
     [
         (["net.9"], r"ExternalModule has no layer 'net.9': did you mean net\."),
-        ({"plain": "net.0"}, "there is one network: give a plain list"),
+        ({"plain": "net.0"}, "there is one network: pass a plain list"),
         (["idle"], "layer idle of ExternalModule does not run on the probe"),
     ],
 )

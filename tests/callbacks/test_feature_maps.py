@@ -269,7 +269,7 @@ def test_mistakes_are_reported_before_the_training(data: Any, make_trainer: Make
 
     with pytest.raises(ValueError, match=r"Net has no layer 'con': did you mean conv"):
         fit(FeatureMaps(layers=["con"]))
-    with pytest.raises(ValueError, match=r"layer 'head' gives \(1, 3\), which are no maps"):
+    with pytest.raises(ValueError, match=r"layer 'head' returns \(1, 3\), not maps"):
         fit(FeatureMaps(layers=["head"]))
     with pytest.raises(ValueError, match="image 11 does not exist"):
         fit(FeatureMaps(images=[11]))

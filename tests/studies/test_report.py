@@ -116,7 +116,7 @@ def test_a_diverged_arm_is_reported_and_not_part_of_means(tmp_path: Path, write_
     report = build(compare([folder]), "x")
     assert "wild: 2 diverged and 1 failed; no run finished." in report.page.warnings
     assert any("1 of 10 runs are not finished" in line for line in report.page.warnings)
-    assert "wild and plain have no seed in common that ended: nothing can be said." in report.page.findings
+    assert "wild and plain have no finished seed in common: nothing can be concluded." in report.page.findings
     assert any("fine is better" in line for line in report.page.findings)
     page = report_html(report.page)
     assert cells(page, "results")[2][:3] == ["wild", "0 + 2 diverged + 1 failed", "-"]

@@ -1,4 +1,4 @@
-"""Occlusion maps: how much the probability of a class drops when a part of the image is covered."""
+"""Occlusion maps: decrease of the probability of a class when a part of the image is covered."""
 
 from lightning_cifar.analysis.occlusion.maps import OcclusionMap, occlusion_map
 

@@ -1,4 +1,4 @@
-"""How the windows on an image go through a network: in which blocks, and how far only the changed part is computed."""
+"""Plan of an occlusion map: blocks of windows, and the layers up to which only the changed part is computed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from torch import fx
 
 from lightning_cifar.analysis.occlusion.receptive_field import Sizes, Span, Step, hull
-from lightning_cifar.analysis.occlusion.winograd_convolution import Place
+from lightning_cifar.analysis.occlusion.winograd_convolution import AxisExtent
 
-# In multiplications of a convolution: a number that is copied, one that an activation passes, a call of an operation.
+# Costs in multiplications of a convolution: copying a number, an activation of a number, a call of an operation.
 COPY, POINT, CALL = 16.0, 8.0, 2.5e5
 
 
@@ -22,13 +22,13 @@ class Block(NamedTuple):
 
     first: int
     last: int
-    """One beyond."""
+    """Exclusive."""
     spans: dict[fx.Node, Span]
-    """Of each map, what any of the windows changes."""
+    """Part of each map that the windows change."""
 
 
 class Layout(NamedTuple):
-    """The first steps are computed in part, by blocks, down times across; what follows them on whole maps."""
+    """Steps that are computed in part, for blocks of rows times columns; the other steps use whole maps."""
 
     steps: list[Step]
     rows: list[Block]
@@ -43,15 +43,15 @@ def lay_out(
     num_images: int,
     chunk: int,
 ) -> Layout:
-    """The cheapest layout, by an estimate, of windows (down, across) on each of the images.
+    """Find the layout with the lowest estimated cost.
 
     Args:
         steps: From :func:`~lightning_cifar.analysis.occlusion.receptive_field.local_steps`.
-        image: The node that they begin at.
+        image: Node of the images.
         sizes: Shapes of the maps of one image.
-        windows: What the windows cover, along each axis.
-        num_images: How many images there are.
-        chunk: Most windows that may be computed at once.
+        windows: Pixels that the windows cover, along each axis.
+        num_images: Number of images.
+        chunk: Largest number of windows that are computed at once.
     """
     count = num_images * len(windows[0]) * len(windows[1])
     whole = [_cost(step, sizes, sizes[step.node][2:], in_part=False) for step in steps]
@@ -71,14 +71,14 @@ def lay_out(
 
 
 def joints_of(steps: Sequence[Step], image: fx.Node) -> list[fx.Node]:
-    """Of the image and the maps of the steps those that the rest of the network reads."""
+    """The image and the maps of the steps, if the rest of the network reads them."""
     inside = [image, *(step.node for step in steps)]
     return [node for node in inside if any(user not in inside for user in node.users)]
 
 
 def _costs(steps: list[Step], sizes: Sizes, blocks: list[list[Block]], num_images: int, chunk: int) -> list[float]:
-    """Of each step computed in part, for all windows and images."""
-    # Most blocks are alike: far from the border all are of one size.
+    """Cost of each step that is computed in part, for all windows and images."""
+    # Most blocks have the same size, which is computed once.
     down, across = (
         Counter((block.last - block.first, *(_length(block.spans[step.node]) for step in steps)) for block in axis)
         for axis in blocks
@@ -96,37 +96,36 @@ def _costs(steps: list[Step], sizes: Sizes, blocks: list[list[Block]], num_image
 
 
 def _cost(step: Step, sizes: Sizes, area: Sequence[int], in_part: bool) -> float:
-    """Of a step's output (height, width) for one image."""
+    """Cost of an area (height, width) of the output of a step, for one image."""
     points = math.prod(area) * sizes[step.node][1] * POINT
     if step.axes is None:
         copied = math.prod(area) * sum(sizes[source][1] for source in step.sources) if len(step.sources) > 1 else 0
         return points + COPY * copied * in_part
     needed = math.prod(_length(axis.needed((0, length))) for axis, length in zip(step.axes, area, strict=True))
     copied = needed * sizes[step.sources[0]][1]
-    if step.convolution is not None:
-        work = step.convolution.cost(*_places(step, area, in_part))
-    else:
+    if step.convolution is None:
         work = points * math.prod(axis.kernel for axis in step.axes)
+    elif in_part:
+        work = step.convolution.cost(*_extents(step, area))
+    else:
+        work = step.convolution.cost(*step.convolution.extents(*sizes[step.sources[0]][2:]))
     return work + COPY * copied * in_part
 
 
-def _places(step: Step, area: Sequence[int], in_part: bool) -> tuple[Place, Place]:
-    """Of a convolution, inside the image or on all of it."""
+def _extents(step: Step, area: Sequence[int]) -> tuple[AxisExtent, AxisExtent]:
+    """Extents of a convolution that computes an area inside the image."""
     assert step.axes is not None
     down, across = (
-        Place(0, _length(axis.needed((0, length))), length)
-        if in_part
-        else Place(axis.padding[0], _length(axis.needed((0, length))) - sum(axis.padding), length)
-        for axis, length in zip(step.axes, area, strict=True)
+        AxisExtent(0, _length(axis.needed((0, length))), length) for axis, length in zip(step.axes, area, strict=True)
     )
     return down, across
 
 
 def _calls(step: Step, area: Sequence[int]) -> int:
-    """Of torch's operations, cutting out included."""
+    """Number of calls of torch operations, including copies."""
     if step.axes is None:
         return 1
-    return 6 + (1 if step.convolution is None else step.convolution.calls(*_places(step, area, in_part=True)))
+    return 6 + (1 if step.convolution is None else step.convolution.calls(*_extents(step, area)))
 
 
 def _length(span: Span) -> int:
@@ -136,19 +135,19 @@ def _length(span: Span) -> int:
 def _blocks(
     steps: list[Step], image: fx.Node, sizes: Sizes, axis: int, windows: Sequence[Span], length: int
 ) -> list[Block]:
-    """Windows along an axis, ``length`` together, counted from both ends: a change is cut off at both alike."""
+    """Blocks of ``length`` windows along an axis, counted from both ends, so that equal blocks are most frequent."""
     count = len(windows)
     cuts = {cut for i in range(count // 2 // length + 1) for cut in (i * length, count - i * length)}
     middle = count // 2 // length * length
     if count - 2 * middle > length:
         cuts.add(count // 2)
     return [
-        Block(first, last, _spans(steps, image, sizes, axis, (windows[first][0], windows[last - 1][1])))
+        Block(first, last, _changed_spans(steps, image, sizes, axis, (windows[first][0], windows[last - 1][1])))
         for first, last in itertools.pairwise(sorted(cuts))
     ]
 
 
-def _spans(steps: list[Step], image: fx.Node, sizes: Sizes, axis: int, covered: Span) -> dict[fx.Node, Span]:
+def _changed_spans(steps: list[Step], image: fx.Node, sizes: Sizes, axis: int, covered: Span) -> dict[fx.Node, Span]:
     spans = {image: covered}
     for step in steps:
         inputs = [spans[source] for source in step.sources]

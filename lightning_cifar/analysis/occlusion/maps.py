@@ -1,7 +1,7 @@
-"""What a network's answer owes to each part of an image: cover the part, and see how far the answer falls.
+"""Occlusion maps: importance of each part of an image for the output of a network.
 
-A window slides over the image, what it covers is replaced, and the drop of the target's output is written down for
-each position (Zeiler & Fergus, 1311.2901). A positive drop: the network needed what was covered.
+A window slides over the image, the covered pixels are replaced, and the drop of the target's output is computed for
+each position (Zeiler & Fergus, 1311.2901). A positive drop means that the covered part supports the target.
 
 Shapes: ``N`` images, ``C`` channels, ``H W`` image in pixels, ``K`` outputs, ``P Q`` window positions down and across.
 """
@@ -23,20 +23,20 @@ from lightning_cifar.analysis.occlusion.windows import Fill, Windows, make_fills
 Output = Literal["probability", "logit"]
 
 HELD_OUT = 8
-"""Windows of each image by which the fast mode measures its error."""
+"""Number of windows of each image from which the fast mode estimates its error."""
 
 
 class OcclusionMap(NamedTuple):
     """Drops of the target's output, on the device of the images."""
 
     values: Tensor
-    """(N, P, Q): the output for the untouched image minus that with the window at this position."""
+    """(N, P, Q): output for the original image minus output with the window at this position."""
     pixels: Tensor
-    """(N, H, W): the mean of the values of the windows that cover a pixel; NaN where none does."""
+    """(N, H, W): mean of the values of the windows that cover a pixel; NaN if no window covers it."""
     targets: Tensor
-    """(N,) int64: the class that was looked at."""
+    """(N,) int64: target classes."""
     clean: Tensor
-    """(N,): the target's output for the untouched image."""
+    """(N,): output of the target for the original image."""
     error: Tensor
     """(N,): root mean square error of ``values``, estimated from 8 windows of each image; 0 with ``mode="exact"``."""
 
@@ -53,32 +53,37 @@ def occlusion_map(
     mode: Literal["exact", "fast"] = "exact",
     chunk: int | None = None,
 ) -> OcclusionMap:
-    """Slide a window over each image and measure how far the target's output drops.
+    """Slide a window over each image and compute the drop of the target's output.
 
-    The first window lies in the top left corner. Where the stride does not divide what is left, the last windows are
-    cut off by the border, so that every pixel is covered, as ``captum.attr.Occlusion`` does.
-
-    Several images in one call are faster than one by one.
+    The first window lies in the top left corner. If the stride does not divide the remaining pixels, the border cuts
+    off the last windows, so that every pixel is covered, as in ``captum.attr.Occlusion``. Several images in one call
+    are faster than single images.
 
     Args:
-        model: Maps images (N, C, H, W) to logits (N, K), each image by itself. It is looked at in evaluation mode and
-            left as it was.
-        images: (N, C, H, W) float, as the model takes them, that is normalised.
-        targets: (N,) classes; None is the class that the model predicts for the untouched image.
+        model: Maps images (N, C, H, W) to logits (N, K), each image independently. It is evaluated in evaluation mode
+            and does not change.
+        images: (N, C, H, W) float, normalised as for the model.
+        targets: (N,) classes; None is the class that the model predicts for the original image.
         window: Height and width in pixels; one number for a square.
-        stride: Steps down and across in pixels. With one above the window, no window covers the pixels in between: a
-            warning says how many, and they are NaN in ``pixels``.
-        fill: What covers, in the space of ``images``: a number; ``"mean"``, each image's own mean of each channel;
-            ``"blur"``, the image smoothed by a Gaussian of half the window's larger side; or a tensor (C,) or one that
-            broadcasts to the images.
+        stride: Steps down and across in pixels. If it is above the window, pixels stay uncovered: a warning states how
+            many, and they are NaN in ``pixels``.
+        fill: Replacement of the covered pixels, in the space of ``images``: a number; ``"mean"``, the mean of each
+            image and channel; ``"blur"``, the image smoothed by a Gaussian of half the window's larger side; or a
+            tensor (C,) or one that broadcasts to the images.
         output: Whether the drop is that of the target's softmax probability or of its logit.
         mode: ``"exact"`` computes each position. ``"fast"`` computes positions a quarter of a window apart, in
-            bfloat16 where the processor has it, interpolates the target's log-odds (or logit) linearly in between, and
-            measures the error at some more positions.
-        chunk: Most covered images in one forward pass; None is a number that suits the device.
+            bfloat16 if the processor supports it, interpolates the target's log-odds (or logit) linearly between them,
+            and estimates the error at some more positions.
+        chunk: Largest number of covered images in one forward pass; None depends on the device.
 
     Raises:
-        ValueError: If an argument is out of range or does not fit the images, or the model gives no logits.
+        ValueError: An argument is out of range or does not fit the images, or the model does not return logits.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+        >>> found = occlusion_map(model, torch.rand(1, 3, 8, 8), window=4)
+        >>> found.values.shape, found.pixels.shape
+        (torch.Size([1, 5, 5]), torch.Size([1, 8, 8]))
     """
     if images.ndim != 4 or not images.numel() or not images.is_floating_point():
         raise ValueError(f"`images` must be floats (N, C, H, W), these are {images.dtype} {tuple(images.shape)}.")
@@ -92,7 +97,7 @@ def occlusion_map(
         raise ValueError(f"`chunk` (={chunk}) must be at least 1.")
     height, width = images.shape[2:]
     windows = place_windows((height, width), window, stride)
-    x = images.detach().to(*_home(model, images))
+    x = images.detach().to(*_device_and_dtype(model, images))
     fills = make_fills(x, fill, window)
     with evaluation(model), torch.autocast(x.device.type, enabled=False):
         task = _Task(model, x, fills, targets, output, chunk)
@@ -104,8 +109,7 @@ def occlusion_map(
     return OcclusionMap(*(tensor.to(images.device) for tensor in result))
 
 
-def _home(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Where the model computes, and in which type."""
+def _device_and_dtype(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             return parameter.device, parameter.dtype
@@ -113,17 +117,17 @@ def _home(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
 
 
 class _Network(NamedTuple):
-    """A way to compute what the model computes."""
+    """One implementation of the model."""
 
     traced: fx.GraphModule | None
     """None is the model itself."""
     dtype: torch.dtype
     tolerance: float
-    """By how much its outputs may differ from the model's: of a probability, or relative to the largest logit."""
+    """Largest accepted difference from the model: of a probability, or relative to the largest logit."""
 
 
 class _Task:
-    """A model, the images that it is asked about, and what of its answers is read."""
+    """A model, the images and the kind of output."""
 
     def __init__(
         self, model: nn.Module, x: Tensor, fills: Tensor, targets: Tensor | None, output: Output, chunk: int | None
@@ -131,7 +135,7 @@ class _Task:
         self.model, self.x, self.fills, self.output = model, x, fills, output
         pixels = x.shape[2] * x.shape[3]
         self.is_cpu = x.device.type == "cpu"
-        # On a CPU what a batch needs should stay in its caches.
+        # On a CPU a batch should fit into the caches.
         usual = min(max(2**15 // pixels, 4), 32) if self.is_cpu else min(max(2**19 // pixels, 16), 1024)
         self.chunk, self.tail_chunk = chunk or usual, chunk or (4 * usual)
         self.batch = min(max(2**18 // pixels, 1), 16)
@@ -154,7 +158,7 @@ class _Task:
         return self.clean[:, None, None] - outputs
 
     def fast(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """(N, P, Q) drops, about, and (N,) their error."""
+        """(N, P, Q) approximate drops and (N,) their error."""
         (rows, mix_rows), (columns, mix_columns) = (_thinned(spans) for spans in windows)
         thinned = Windows(tuple(windows.rows[i] for i in rows), tuple(windows.columns[i] for i in columns))
         for network in self._networks(half=True):
@@ -171,33 +175,33 @@ class _Task:
         return self.clean[:, None, None] - outputs, error
 
     def read(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N, K) -> (N,): what the drop is of."""
+        """(N, K) -> (N,): the outputs whose drop is computed."""
         if self.output == "probability":
             logits = logits.softmax(1)
         return logits.gather(1, targets[:, None])[:, 0]
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N, K) -> (N,): what is interpolated: of a probability its log-odds, which are smoother and keep digits."""
-        own = logits.gather(1, targets[:, None])[:, 0]
+        """(N, K) -> (N,): logits or log-odds for interpolation; log-odds are smoother than probabilities."""
+        logit = logits.gather(1, targets[:, None])[:, 0]
         if self.output == "logit":
-            return own
-        return own - logits.scatter(1, targets[:, None], -torch.inf).logsumexp(1)
+            return logit
+        return logit - logits.scatter(1, targets[:, None], -torch.inf).logsumexp(1)
 
     def _unscored(self, scores: Tensor) -> Tensor:
         return scores.sigmoid() if self.output == "probability" else scores
 
     def _networks(self, half: bool) -> list[_Network]:
-        """The ways to compute, best first; the last one always works."""
+        """The implementations, fastest first; the last one always works."""
         networks = []
         traced = trace(self.model) if self.is_cpu and self.x.dtype in (torch.float32, torch.float64) else None
         if traced is not None:
-            if half and _computes_in_bfloat16():
+            if half and _has_bfloat16():
                 networks.append(_Network(copy.deepcopy(traced).to(torch.bfloat16), torch.bfloat16, 0.05))
             networks.append(_Network(traced, self.x.dtype, 1e-4))
         return [*networks, _Network(None, self.x.dtype, 0.0)]
 
     def _outputs(self, network: _Network, windows: Windows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """(N, P, Q): what is read of the answers."""
+        """(N, P, Q): ``read`` of the logits."""
         x, fills = self.x.to(network.dtype), self.fills.to(network.dtype)
         size = len(windows.rows) * len(windows.columns)
         outputs = self.clean.new_empty(len(x) * size)
@@ -214,31 +218,31 @@ class _Task:
         return outputs.view(len(x), len(windows.rows), len(windows.columns))
 
     def _confirms(self, network: _Network, windows: Windows, outputs: Tensor) -> bool:
-        """Whether the model itself says the same for the largest rise and the largest drop of some images."""
+        """Whether the model returns the same for the largest rise and the largest drop of some images."""
         flat = outputs[: self.batch].flatten(1)
         index = torch.stack([flat.argmax(1), flat.argmin(1)], 1)
         difference = self._at(windows, index) - flat.gather(1, index)
         return bool((difference.abs() <= network.tolerance * self.scale).all())
 
     def _at(self, windows: Windows, index: Tensor) -> Tensor:
-        """(M, k): outputs of the model itself for windows of the first M images, by flat indices (M, k)."""
+        """(M, k): outputs of the model for windows of the first M images, by flat indices (M, k)."""
         columns = len(windows.columns)
-        covered = []
+        covered_images = []
         for image, fill, chosen in zip(self.x, self.fills, index.tolist(), strict=False):
             for i in chosen:
                 copied = image.clone()
                 area = (..., slice(*windows.rows[i // columns]), slice(*windows.columns[i % columns]))
                 copied[area] = fill[area]
-                covered.append(copied)
-        logits = torch.cat([self._ask(part) for part in torch.split(torch.stack(covered), self.tail_chunk)])
+                covered_images.append(copied)
+        logits = torch.cat([self._ask(part) for part in torch.split(torch.stack(covered_images), self.tail_chunk)])
         return self.read(logits, self.targets[: len(index)].repeat_interleave(index.shape[1])).view_as(index)
 
     def _held_out(self, windows: Windows, rows: list[int], columns: list[int]) -> Tensor:
-        """(N, k) flat indices of positions that were interpolated, or if there are none of any."""
+        """(N, k) flat indices of interpolated positions, or of any positions if none was interpolated."""
         computed = torch.zeros(len(windows.rows), len(windows.columns), dtype=torch.bool)
         computed[torch.tensor(rows)[:, None], torch.tensor(columns)] = True
         free = (~computed).flatten().nonzero()[:, 0] if not computed.all() else torch.arange(computed.numel())
-        # The same for each image, so that its result does not depend on the others.
+        # The same for each image, so that results do not depend on other images.
         chosen = free[torch.randperm(len(free), generator=torch.Generator().manual_seed(0))[:HELD_OUT]]
         return chosen.repeat(len(self.x), 1).to(self.x.device)
 
@@ -246,28 +250,25 @@ class _Task:
         logits = self.model(x)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"The model must map {tuple(x.shape)} to logits ({len(x)}, K), it gave {found}.")
+            raise ValueError(f"The model must map {tuple(x.shape)} to logits ({len(x)}, K), it returned {found}.")
         return logits
 
 
 def _thinned(spans: tuple[tuple[int, int], ...]) -> tuple[list[int], Tensor]:
     """Positions a quarter of a window apart, with the last one, and the weights (P, p) of linear interpolation."""
-    begins = [begin for begin, _ in spans]
-    window = spans[0][1] - spans[0][0]
-    step = max(1, window // (4 * max(1, begins[1] - begins[0]))) if len(spans) > 1 else 1
+    (begin, end), *others = spans
+    step = max(1, (end - begin) // (4 * (others[0][0] - begin))) if others else 1
     kept = sorted({*range(0, len(spans), step), len(spans) - 1})
     weights = torch.zeros(len(spans), len(kept))
     for i in range(len(spans)):
         after = next(j for j, k in enumerate(kept) if k >= i)
-        if kept[after] == i:
-            weights[i, after] = 1
-        else:
-            share = (i - kept[after - 1]) / (kept[after] - kept[after - 1])
-            weights[i, after - 1], weights[i, after] = 1 - share, share
+        share = (i - kept[after - 1]) / (kept[after] - kept[after - 1]) if kept[after] > i else 1.0
+        weights[i, after - 1] = 1 - share
+        weights[i, after] = share
     return kept, weights
 
 
-def _computes_in_bfloat16() -> bool:
-    """Whether the processor does, and not by detour."""
+def _has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16 natively."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,8 +1,8 @@
-"""A network's answers to images with a window covered, at many positions, computing little more than what changes.
+"""Logits of a network for images with a covered window at many positions; computes little more than the changed parts.
 
-A window changes a rectangle of the first map, a larger one of the next, and so on. While that is cheaper than whole
-maps, only the rectangle is computed: what it needs is cut out of the map of the untouched image, which is kept, with
-what the window changed put in. Behind the last such step whole maps go on in larger batches.
+A window changes a rectangle of the first map, a larger rectangle of the next map, and so on. While this is cheaper than
+whole maps, only the rectangle is computed, from a part of the map of the original image with the changed values
+inserted. The steps after that use whole maps in larger batches.
 
 Shapes: ``N`` images, ``B`` windows of a block, ``C H W`` a map, ``K`` outputs.
 """
@@ -24,17 +24,16 @@ from lightning_cifar.analysis.occlusion.receptive_field import (
     Slide,
     Span,
     Step,
-    hull,
     image_of,
     local_steps,
     map_sizes,
 )
-from lightning_cifar.analysis.occlusion.windows import Windows
-from lightning_cifar.analysis.occlusion.winograd_convolution import Convolution, Place
+from lightning_cifar.analysis.occlusion.windows import Windows, coverage
+from lightning_cifar.analysis.occlusion.winograd_convolution import AxisExtent, Convolution
 
 
 class _Patch(NamedTuple):
-    """What the windows of a block make of a rectangle of a map."""
+    """Values of a rectangle of a map for the windows of a block."""
 
     values: Tensor
     """(N * B, C, height, width)."""
@@ -43,15 +42,15 @@ class _Patch(NamedTuple):
 
 
 class PartialForward:
-    """A traced network, prepared for the windows on images of one size.
+    """Forward pass of a traced network for covered images of one size.
 
     Args:
         traced: From :func:`~lightning_cifar.analysis.occlusion.tracing.trace`.
         example: (1, C, H, W), like the images.
-        windows: What they cover.
-        num_images: About how many there will be.
-        chunk: Most images, covered in different ways, that are computed at once.
-        tail_chunk: The same for what comes after the partial steps.
+        windows: Windows that cover the images.
+        num_images: Expected number of images in a call.
+        chunk: Largest number of covered images that are computed at once.
+        tail_chunk: The same for the layers after the partial steps.
     """
 
     def __init__(
@@ -66,10 +65,10 @@ class PartialForward:
         self._inside = {node for node in self.joints if _is_read_inside(node, sizes, traced)}
 
     def __call__(self, images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits of the images (N, C, H, W) with each window covered by the fills (N, C, H, W).
+        """Compute logits of images (N, C, H, W) with each window replaced by the fills (N, C, H, W).
 
         Yields:
-            Flat indices (M,) into (N, rows, columns), each once and in any order, and their logits (M, K).
+            Flat indices (M,) into (N, rows, columns), each once in any order, and their logits (M, K).
         """
         clean = self._clean(images)
         shape = len(images), len(self.windows.rows), len(self.windows.columns)
@@ -89,7 +88,7 @@ class PartialForward:
             yield torch.cat(indices), self.tail(*joints)
 
     def _bundles(self, num_images: int) -> Iterator[list[tuple[slice, Block, Block]]]:
-        """What goes through the steps one by one, images by rows by columns, and through the rest together."""
+        """Lists of (images, rows, columns): partial steps use one entry at a time, the rest one list at a time."""
         bundle: list[tuple[slice, Block, Block]] = []
         size = 0
         for rows, columns in itertools.product(self.layout.rows, self.layout.columns):
@@ -106,43 +105,35 @@ class PartialForward:
         yield bundle
 
     def _clean(self, images: Tensor) -> dict[fx.Node, Tensor]:
-        """The maps of the untouched images."""
+        """The maps of the original images."""
         maps = {self.image: images.contiguous(memory_format=torch.channels_last)}
         for step in self.layout.steps:
             sources = [maps[source] for source in step.sources]
             if step.axes is None:
-                maps[step.node] = step.apply(*(source.clone() for source in sources))  # it may work in place
+                maps[step.node] = step.apply(*(source.clone() for source in sources))  # may work in place
             else:
                 (top, bottom), (left, right) = (axis.padding for axis in step.axes)
                 maps[step.node] = step.apply(F.pad(sources[0], (left, right, top, bottom), value=step.border))
         return maps
 
     def _head(self, clean: dict[fx.Node, Tensor], fills: Tensor, rows: Block, columns: Block) -> dict[fx.Node, _Patch]:
-        """Of the image and each step, what N images times B windows change."""
+        """Changed parts of the image and of each step, for N images times B windows."""
         patches = {self.image: self._cover(clean[self.image], fills, rows, columns)}
         for step in self.layout.steps:
             sources = [patches[source] for source in step.sources]
             maps = [clean[source] for source in step.sources]
+            spans = rows.spans[step.node], columns.spans[step.node]
             if step.axes is not None:
-                spans = rows.spans[step.node], columns.spans[step.node]
                 values = _slide(step, step.axes, maps[0], sources[0], spans)
             else:
-                spans = _hull(sources)
                 values = step.apply(*(_grown(*item, spans) for item in zip(maps, sources, strict=True)))
             patches[step.node] = _Patch(values, spans)
         return patches
 
     def _cover(self, images: Tensor, fills: Tensor, rows: Block, columns: Block) -> _Patch:
         spans = rows.spans[self.image], columns.spans[self.image]
-        masks = (
-            torch.tensor([[begin <= i < end for i in range(*span)] for begin, end in windows], device=images.device)
-            for span, windows in zip(
-                spans,
-                (self.windows.rows[rows.first : rows.last], self.windows.columns[columns.first : columns.last]),
-                strict=True,
-            )
-        )
-        down, across = masks
+        down = coverage(self.windows.rows[rows.first : rows.last], spans[0], images.device)
+        across = coverage(self.windows.columns[columns.first : columns.last], spans[1], images.device)
         covered = (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)[..., None]
         image, fill = (
             maps[:, :, slice(*spans[0]), slice(*spans[1])].permute(0, 2, 3, 1)[:, None] for maps in (images, fills)
@@ -150,7 +141,7 @@ class PartialForward:
         return _Patch(torch.where(covered, fill, image).flatten(0, 1).permute(0, 3, 1, 2), spans)
 
     def _whole(self, node: fx.Node, clean: Tensor, num: int) -> Tensor:
-        """Memory for so many whole maps, as those who read them like it."""
+        """Empty whole maps in the memory format that the next layer prefers."""
         _, channels, height, width = clean.shape
         if node in self._inside:
             return clean.new_empty(height, width, num, channels).permute(2, 3, 0, 1)
@@ -158,11 +149,11 @@ class PartialForward:
 
 
 def _slide(step: Step, axes: tuple[Slide, Slide], clean: Tensor, patch: _Patch, spans: tuple[Span, Span]) -> Tensor:
-    """A rectangle of a step's output (N * B, C, height, width)."""
+    """Compute a rectangle (N * B, C, height, width) of the output of a sliding step."""
     needed = [axis.needed(span) for axis, span in zip(axes, spans, strict=True)]
     present = [(max(begin, 0), min(end, size)) for (begin, end), size in zip(needed, clean.shape[2:], strict=True)]
     down, across = (
-        Place(given[0] - asked[0], given[1] - given[0], span[1] - span[0])
+        AxisExtent(given[0] - asked[0], given[1] - given[0], span[1] - span[0])
         for given, asked, span in zip(present, needed, spans, strict=True)
     )
     num, batch = len(clean), len(patch.values) // len(clean)
@@ -180,7 +171,7 @@ def _slide(step: Step, axes: tuple[Slide, Slide], clean: Tensor, patch: _Patch, 
 
 
 def _grown(clean: Tensor, patch: _Patch, spans: tuple[Span, Span]) -> Tensor:
-    """What the windows make of a larger rectangle."""
+    """Values of a larger rectangle."""
     if patch.spans == spans:
         return patch.values
     num, channels = clean.shape[:2]
@@ -190,15 +181,10 @@ def _grown(clean: Tensor, patch: _Patch, spans: tuple[Span, Span]) -> Tensor:
     return x.flatten(0, 1)
 
 
-def _hull(patches: Sequence[_Patch]) -> tuple[Span, Span]:
-    rows, columns = (hull(patch.spans[axis] for patch in patches) for axis in (0, 1))
-    return rows, columns
-
-
 def _cut_out(out: Tensor, clean: Tensor, patch: _Patch, corner: tuple[int, int]) -> None:
-    """Into out (N, B, C, height, width): the maps (N, C, H, W) from the corner on, the windows' patch put in.
+    """Write maps (N, C, H, W), starting at the corner, into out (N, B, C, height, width), and insert the patch.
 
-    Nothing is written twice.
+    Each value is written once.
     """
     values = patch.values.unflatten(0, out.shape[:2])  # type: ignore[no-untyped-call]
     (top, left), (height, width) = corner, out.shape[3:]
@@ -222,7 +208,7 @@ def _cut_out(out: Tensor, clean: Tensor, patch: _Patch, corner: tuple[int, int])
 
 
 def _rest(traced: fx.GraphModule, steps: Sequence[Step], joints: Sequence[fx.Node]) -> fx.GraphModule:
-    """What follows the steps, as a network of its own that takes the joints' maps."""
+    """The layers after the steps, as a network that takes the maps of the joints."""
     graph = fx.Graph()
     copies = {joint: graph.placeholder(joint.name) for joint in joints}
     done = {step.node for step in steps}
@@ -233,10 +219,10 @@ def _rest(traced: fx.GraphModule, steps: Sequence[Step], joints: Sequence[fx.Nod
 
 
 def _is_read_inside(node: fx.Node, sizes: Sizes, traced: fx.GraphModule) -> bool:
-    """Whether a convolution that saves products reads the map."""
+    """Whether a convolution with fewer products reads the map."""
     for user in node.users:
         layer = traced.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, Convolution) and layer.saves_on(*sizes[node][2:]):
+        if isinstance(layer, Convolution) and layer.saves(*layer.extents(*sizes[node][2:])):
             return True
     return False
 
@@ -244,12 +230,11 @@ def _is_read_inside(node: fx.Node, sizes: Sizes, traced: fx.GraphModule) -> bool
 def whole_forward(
     ask: Callable[[Tensor], Tensor], windows: Windows, chunk: int
 ) -> Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]:
-    """The same as a :class:`PartialForward` gives, for any network: each covered image goes through all of it."""
+    """The same as :class:`PartialForward` for any network: each covered image passes the whole network."""
 
     def forward(images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         down, across = (
-            torch.tensor([[begin <= i < end for i in range(length)] for begin, end in spans], device=images.device)
-            for spans, length in zip(windows, images.shape[2:], strict=True)
+            coverage(spans, (0, length), images.device) for spans, length in zip(windows, images.shape[2:], strict=True)
         )
         count = len(images) * len(down) * len(across)
         for index in torch.arange(count, device=images.device).split(chunk):  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""How far a change of the image spreads through the maps of a network.
+"""Receptive fields: the part of each map that depends on a part of the image.
 
-Along each axis a change is a *span* of pixels, ``(begin, end)``. What slides, a convolution or a pooling, widens it by
-its kernel; what works on each pixel alone leaves it.
+Along each axis a change is a *span* of pixels, ``(begin, end)``. A sliding operation (convolution, pooling) widens it
+by its kernel; a pointwise operation does not change it.
 """
 
 from __future__ import annotations
@@ -27,32 +27,21 @@ POINTWISE_LAYERS = (
 )
 POINTWISE = {
     *(F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.mish, F.hardswish, F.hardtanh),
-    *(
-        torch.relu,
-        torch.relu_,
-        torch.sigmoid,
-        torch.tanh,
-        F.sigmoid,
-        F.tanh,
-        "relu",
-        "relu_",
-        "sigmoid",
-        "tanh",
-        "contiguous",
-    ),
+    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.sigmoid, F.tanh),
+    *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
     *(torch.add, torch.sub, torch.mul, torch.div, operator.add, operator.sub, operator.mul, operator.truediv),
     *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.neg),
 }
 
 
 def hull(spans: Iterable[Span]) -> Span:
-    """The smallest span that holds them all."""
+    """The smallest span that contains all spans."""
     begins, ends = zip(*spans, strict=True)
     return min(begins), max(ends)
 
 
 class Slide(NamedTuple):
-    """How an operation slides along an axis."""
+    """Kernel, stride, padding and dilation of an operation along one axis."""
 
     kernel: int
     stride: int
@@ -60,34 +49,34 @@ class Slide(NamedTuple):
     dilation: int
 
     def changed(self, span: Span, length: int) -> Span:
-        """The outputs, ``length`` in all, that see an input of the span; one of them if there is none."""
+        """The outputs (of ``length``) that depend on an input of the span; a single one if none does."""
         first = -(-(span[0] - self.dilation * (self.kernel - 1) + self.padding[0]) // self.stride)
         last = (span[1] - 1 + self.padding[0]) // self.stride
         begin = min(max(first, 0), length - 1)
         return begin, max(min(last, length - 1), begin) + 1
 
     def needed(self, span: Span) -> Span:
-        """The inputs that the outputs of the span see, from below 0 and to beyond the end where they are padding."""
+        """The inputs on which the outputs of the span depend; padding has indices below 0 or beyond the end."""
         begin = span[0] * self.stride - self.padding[0]
         return begin, begin + (span[1] - span[0] - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
 
 
 class Step(NamedTuple):
-    """An operation whose output at a place depends on its inputs around that place alone."""
+    """An operation whose output at a position depends only on its inputs around this position."""
 
     node: fx.Node
     sources: tuple[fx.Node, ...]
     apply: Callable[..., Tensor]
-    """Of its inputs; if it slides, of one that holds the padding already."""
+    """Computes the output from the inputs; a sliding operation takes one input that includes the padding."""
     axes: tuple[Slide, Slide] | None = None
-    """Down and across, if it slides."""
+    """Down and across, for a sliding operation."""
     border: float = 0.0
-    """What it is padded with."""
+    """Value of the padding."""
     convolution: Convolution | None = None
 
 
 def map_sizes(traced: fx.GraphModule, example: Tensor) -> Sizes:
-    """Of each node whose value is a tensor, its shape for the example (1, C, H, W)."""
+    """Shape of each tensor in the graph, for an example (1, C, H, W)."""
     sizes: Sizes = {}
 
     class Recorder(fx.Interpreter):
@@ -102,7 +91,7 @@ def map_sizes(traced: fx.GraphModule, example: Tensor) -> Sizes:
 
 
 def local_steps(traced: fx.GraphModule, sizes: Sizes) -> list[Step]:
-    """The operations that are local all the way from the image, in the order of the graph."""
+    """The operations that depend on the image only through local operations, in the order of the graph."""
     known = {image_of(traced)}
     steps = []
     for node in traced.graph.nodes:
@@ -115,10 +104,10 @@ def local_steps(traced: fx.GraphModule, sizes: Sizes) -> list[Step]:
         step = None
         if layer is not None and node.args == sources and not node.kwargs:
             step = _slide(node, layer)
-        flat = all(isinstance(value, Tensor) and math.prod(value.shape[-2:]) == 1 for value in constants.values())
-        if step is None and flat and _is_pointwise(node, layer):
-            same = all(sizes[source][2:] == sizes[node][2:] for source in sources)
-            step = Step(node, sources, partial(_call, node, layer, sources, constants)) if same else None
+        if step is None and _is_pointwise(node, layer):
+            flat = all(isinstance(value, Tensor) and math.prod(value.shape[-2:]) == 1 for value in constants.values())
+            if flat and all(sizes[source][2:] == sizes[node][2:] for source in sources):
+                step = Step(node, sources, partial(_call, node, layer, sources, constants))
         if step is not None:
             steps.append(step)
             known.add(node)
@@ -126,7 +115,7 @@ def local_steps(traced: fx.GraphModule, sizes: Sizes) -> list[Step]:
 
 
 def image_of(traced: fx.GraphModule) -> fx.Node:
-    """The node that stands for the images."""
+    """The node of the images."""
     image: fx.Node = next(node for node in traced.graph.nodes if node.op == "placeholder")
     return image
 
@@ -160,7 +149,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 def _is_pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
     if layer is not None:
-        # Without running statistics a batch norm looks at all pixels.
+        # Without running statistics a batch norm depends on all pixels.
         return isinstance(layer, POINTWISE_LAYERS) or (type(layer) is nn.BatchNorm2d and layer.running_mean is not None)
     joined = node.target is torch.cat and 1 in (*node.args[1:], node.kwargs.get("dim"))
     return joined or (node.target in POINTWISE and "out" not in node.kwargs)
@@ -173,7 +162,7 @@ def _call(
     constants: dict[fx.Node, Tensor],
     *values: Tensor,
 ) -> Tensor:
-    """A node's operation on other values."""
+    """Apply the operation of a node to other values."""
     known = constants | dict(zip(sources, values, strict=True))
     args = fx.node.map_arg(node.args, known.__getitem__)
     kwargs = fx.node.map_arg(node.kwargs, known.__getitem__)

@@ -1,6 +1,6 @@
-"""The operations of a network as a graph of its own, with what evaluation allows put together.
+"""Tracing of a network into a graph of operations, simplified for evaluation mode.
 
-The model itself is not touched: its forward pass is traced on a skeleton that shares its tensors and nothing else.
+The model does not change: its forward pass is traced on a copy that shares only its tensors.
 """
 
 from __future__ import annotations
@@ -20,32 +20,21 @@ IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
 def trace(model: nn.Module) -> fx.GraphModule | None:
-    """The model in evaluation mode, batch norms folded into the convolutions before them; None if it cannot be traced.
+    """Trace the model in evaluation mode and fold batch norms into convolutions; None if it cannot be traced.
 
-    Every ``nn.Conv2d`` is a :class:`Convolution`. What the model does with its images must not depend on their values
-    or their number, which tracing sees in most cases and not in all: compare before use.
+    Every ``nn.Conv2d`` becomes a :class:`Convolution`. The operations must not depend on the values or the number of
+    the images. Tracing detects this in most cases but not in all, so compare results before use.
     """
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        return None  # a hook may change what its layer gives
+        return None  # a hook may change the output of its layer
     try:
         root = _skeleton(model, {})
         _, *others = inspect.signature(root.forward).parameters.values()
         graph = _Tracer().trace(root, {parameter.name: parameter.default for parameter in others})
         traced = fx.GraphModule(_simplify(graph, root), graph)
-    except Exception:  # the model's own code ran with stand-ins for tensors, and may have failed in any way
+    except Exception:  # the model's code ran with proxies instead of tensors, and may fail in any way
         return None
     return None if any(_overwrites(node, traced) for node in graph.nodes) else traced
-
-
-def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (K,) float64 of a batch norm in evaluation."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
 
 
 class _Tracer(fx.Tracer):
@@ -56,12 +45,12 @@ class _Tracer(fx.Tracer):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> object:
-        """Past a compiled call, which would refuse the stand-ins."""
+        """Bypass a compiled call, which does not accept proxies."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
 def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
-    """Modules of its own in evaluation mode, the tensors shared: assignments in ``forward`` do not reach the model."""
+    """Copy modules in evaluation mode and share their tensors: assignments in ``forward`` do not change the model."""
     if id(module) in copies:
         return copies[id(module)]
     if "forward" in vars(module):
@@ -78,7 +67,7 @@ def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
 
 
 def _simplify(graph: fx.Graph, root: nn.Module) -> dict[str, object]:
-    """Fold and leave out what can be; what the graph's nodes now refer to, by name."""
+    """Fold batch norms and remove identities; returns the objects that the nodes of the graph refer to, by name."""
     modules = dict(root.named_modules(remove_duplicate=False))
     targets: dict[str, object] = {}
     for node in graph.nodes:
@@ -93,18 +82,18 @@ def _simplify(graph: fx.Graph, root: nn.Module) -> dict[str, object]:
         elif isinstance(layer, IDENTITIES):
             _leave_out(node)
         elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
-            behind = next(iter(node.users)) if len(node.users) == 1 else None
-            norm = modules.get(str(behind.target)) if behind and behind.op == "call_module" else None
-            if behind and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
-                targets[node.name] = Convolution(layer, *affine_of(norm))
-                _leave_out(behind)
+            user = next(iter(node.users)) if len(node.users) == 1 else None
+            norm = modules.get(str(user.target)) if user and user.op == "call_module" else None
+            if user and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
+                targets[node.name] = Convolution(layer, norm)
+                _leave_out(user)
             else:
                 targets[node.name] = Convolution(layer)
             node.target = node.name
         elif layer is not None:
             targets[str(node.target)] = layer
             if isinstance(layer, POOLINGS):
-                # Convolutions may leave another order, from which a pooling would go back to the slowest.
+                # Convolutions may return another memory format, with which pooling is slowest.
                 with graph.inserting_before(node):
                     ordered = graph.call_method("contiguous", node.args, {"memory_format": torch.channels_last})
                     node.args = (ordered,)
@@ -117,7 +106,7 @@ def _leave_out(node: fx.Node) -> None:
 
 
 def _overwrites(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Whether a node writes in place what somebody else reads."""
+    """Whether a node overwrites a value that another node reads."""
     in_place = node.target in IN_PLACE or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
     in_place |= node.op == "call_method" and str(node.target).endswith("_")
     in_place |= node.op == "call_module" and bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))

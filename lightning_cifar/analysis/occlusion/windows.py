@@ -1,9 +1,10 @@
-"""Windows that slide over images: where they lie, what covers the image under them, what they say of each pixel."""
+"""Windows that slide over images: positions, fill values, and averages for each pixel."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,33 +15,35 @@ Fill = float | Tensor | Literal["mean", "blur"]
 
 
 class Windows(NamedTuple):
-    """Positions down times across. Along each axis a window covers the pixels from begin to end, ``(begin, end)``."""
+    """Positions of windows. Along each axis a window covers the pixels from begin to end, ``(begin, end)``."""
 
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
 
     def average(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, P, Q) -> (N, H, W): the mean of the windows that cover a pixel, NaN where none does."""
-        down, across = (
-            torch.tensor([[begin <= i < end for i in range(length)] for begin, end in spans]).to(values)
-            for spans, length in zip(self, size, strict=True)
-        )
+        """(N, P, Q) -> (N, H, W): mean of the windows that cover a pixel, NaN if no window covers it."""
+        down, across = (coverage(spans, (0, length)).to(values) for spans, length in zip(self, size, strict=True))
         counts = down.sum(0)[:, None] * across.sum(0)
         return (down.T @ values @ across / counts).masked_fill(counts == 0, math.nan)
 
 
-def place_windows(size: tuple[int, int], window: int | tuple[int, int], stride: int | tuple[int, int]) -> Windows:
-    """Windows on images of this size, from the top left corner on, the last ones cut off by the border.
+def coverage(windows: Sequence[Span], pixels: Span, device: torch.device | None = None) -> Tensor:
+    """Boolean (windows, pixels): whether a window covers a pixel."""
+    return torch.tensor([[begin <= i < end for i in range(*pixels)] for begin, end in windows], device=device)
 
-    A stride above the window leaves pixels out: a warning says how many.
+
+def place_windows(size: tuple[int, int], window: int | tuple[int, int], stride: int | tuple[int, int]) -> Windows:
+    """Place windows on images, starting in the top left corner; the border cuts off the last ones.
+
+    A stride above the window leaves pixels uncovered: a warning states how many.
 
     Raises:
-        ValueError: If a number is not whole or below 1, or the window does not fit.
+        ValueError: A number is not an integer or below 1, or the window does not fit.
     """
     window, stride = _pair("window", window), _pair("stride", stride)
     if window[0] > size[0] or window[1] > size[1]:
         raise ValueError(
-            f"`window` (={window[0]} x {window[1]}) does not fit into images of {size[0]} x {size[1]} pixels: take a "
+            f"`window` (={window[0]} x {window[1]}) does not fit into images of {size[0]} x {size[1]} pixels: use a "
             "smaller one."
         )
     rows, columns = (
@@ -60,15 +63,15 @@ def place_windows(size: tuple[int, int], window: int | tuple[int, int], stride: 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= 1 for number in pair):
-        raise ValueError(f"`{name}` (={value}) must be one or two whole numbers of pixels, at least 1.")
+        raise ValueError(f"`{name}` (={value}) must be one or two integers (pixels), at least 1.")
     return pair
 
 
 def make_fills(images: Tensor, fill: Fill, window: int | tuple[int, int]) -> Tensor:
-    """What covers each image, of the shape (N, C, H, W) of the images.
+    """Fill values for images (N, C, H, W), in the same shape.
 
     Raises:
-        ValueError: If the fill is another word, is not finite, or does not broadcast to the images.
+        ValueError: The fill is an unknown word, is not finite, or does not broadcast to the images.
     """
     if isinstance(fill, Tensor):
         value = fill.detach().to(images)
@@ -89,7 +92,7 @@ def make_fills(images: Tensor, fill: Fill, window: int | tuple[int, int]) -> Ten
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian means of the pixels that there are."""
+    """Gaussian means over the pixels inside the image."""
     mixes = []
     for length in images.shape[2:]:
         at = torch.arange(length, device=images.device, dtype=images.dtype)

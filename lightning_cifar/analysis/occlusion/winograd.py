@@ -1,11 +1,10 @@
 """One axis of a convolution with fewer products than outputs times taps.
 
-Along an axis a convolution takes inputs x and a kernel w to outputs ``y = A [(G w) * (B x)]``: B mixes inputs, G mixes
-the kernel's taps, their values are multiplied one by one, and A mixes the products. For 3 taps next to each other a
-tile of m outputs takes m + 2 products in place of 3 m (Winograd's minimal filtering; Lavin & Gray, 1509.09308): a
-product of polynomials is known from its values at as many points as it has coefficients, and a filter is that
-product's transpose. Elsewhere each product is one input times one tap. What lies outside the image is zero and not
-multiplied at all.
+Along an axis a convolution maps inputs x and a kernel w to outputs ``y = A [(G w) * (B x)]``: B transforms the inputs,
+G the kernel's taps, the values are multiplied elementwise, and A transforms the products. For 3 adjacent taps a tile of
+m outputs needs m + 2 products instead of 3 m (Winograd's minimal filtering; Lavin & Gray, 1509.09308): the values of a
+product of polynomials at as many points as it has coefficients determine it, and a filter is the transpose of that
+product. In other cases each product is one input times one tap. Inputs outside the image are zero and not multiplied.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Outputs of a tile -> the points, besides infinity. The usual 0, ±1, ±2 for 4 outputs lose a digit of float32; these
-# lose a bit, and those for 5 and 6 two.
+# Outputs of a tile -> points, besides infinity. The usual 0, ±1, ±2 for 4 outputs lose a digit of float32; these lose a
+# bit, and those for 5 and 6 lose two.
 POINTS: dict[int, tuple[float, ...]] = {
     2: (0, 1, -1),
     3: (0, 1, -0.5, -1.5),
@@ -28,8 +27,8 @@ POINTS: dict[int, tuple[float, ...]] = {
 }
 
 
-class Axis(NamedTuple):
-    """How a kernel meets a line of inputs."""
+class ConvolutionAxis(NamedTuple):
+    """A one-dimensional convolution: kernel and numbers of inputs and outputs."""
 
     kernel: int
     stride: int
@@ -39,8 +38,8 @@ class Axis(NamedTuple):
     inputs: int
     outputs: int
 
-    def meets(self, output: int, tap: int) -> int:
-        """The input that the tap meets for the output; outside 0 to ``inputs`` - 1 it is zero."""
+    def input_of(self, output: int, tap: int) -> int:
+        """Index of the input that a tap multiplies for an output; the input is zero outside 0 to ``inputs`` - 1."""
         return output * self.stride + tap * self.dilation - self.before
 
 
@@ -65,8 +64,8 @@ class Filter(NamedTuple):
 
 
 @cache
-def count_of(axis: Axis) -> tuple[int, int]:
-    """Of the way with the fewest products, the number of those in all and of its tiles; quicker than the way itself."""
+def count_of(axis: ConvolutionAxis) -> tuple[int, int]:
+    """Smallest number of products, and its number of tiles; faster than :func:`filter_of`."""
     side = _best_side(axis)
     if side is None:
         return len(_met(axis)), 1
@@ -77,8 +76,8 @@ def count_of(axis: Axis) -> tuple[int, int]:
 
 
 @cache
-def filter_of(axis: Axis) -> Filter:
-    """The way with the fewest products."""
+def filter_of(axis: ConvolutionAxis) -> Filter:
+    """The computation with the fewest products."""
     side = _best_side(axis)
     if side is None:
         return _by_taps(axis)
@@ -86,8 +85,8 @@ def filter_of(axis: Axis) -> Filter:
 
 
 @cache
-def _best_side(axis: Axis) -> int | None:
-    """Outputs of a tile, 0 for the pair; None if single taps are best."""
+def _best_side(axis: ConvolutionAxis) -> int | None:
+    """Outputs of a tile, 0 for :data:`_PAIR`; None if single taps need the fewest products."""
     counts: dict[int | None, int] = {None: len(_met(axis))}
     if axis.kernel == 3 and axis.stride == 1:
         if axis.inputs == axis.outputs == 2 and axis.before == axis.dilation == 1:
@@ -96,32 +95,32 @@ def _best_side(axis: Axis) -> int | None:
     return min(counts, key=counts.__getitem__)
 
 
-def _num_tiles(axis: Axis, side: int) -> int:
-    # A dilated convolution consists of interleaved ones.
+def _num_tiles(axis: ConvolutionAxis, side: int) -> int:
+    # A dilated convolution consists of interleaved convolutions.
     phases = min(axis.dilation, axis.outputs)
     return sum(-(-len(range(phase, axis.outputs, axis.dilation)) // side) for phase in range(phases))
 
 
-def _met(axis: Axis) -> list[tuple[int, int]]:
-    """Outputs and taps that meet an input."""
-    pairs = [(i, k) for i in range(axis.outputs) for k in range(axis.kernel) if 0 <= axis.meets(i, k) < axis.inputs]
+def _met(axis: ConvolutionAxis) -> list[tuple[int, int]]:
+    """Pairs of an output and a tap with an input inside the image."""
+    pairs = [(i, k) for i in range(axis.outputs) for k in range(axis.kernel) if 0 <= axis.input_of(i, k) < axis.inputs]
     return pairs or [(0, 0)]
 
 
-def _by_taps(axis: Axis) -> Filter:
+def _by_taps(axis: ConvolutionAxis) -> Filter:
     pairs = _met(axis)
     outputs, taps = torch.tensor(pairs).T
-    into = torch.tensor([[axis.meets(i, k) == j for j in range(axis.inputs)] for i, k in pairs]).double()
+    into = torch.tensor([[axis.input_of(i, k) == j for j in range(axis.inputs)] for i, k in pairs]).double()
     out = F.one_hot(outputs, axis.outputs).double().T.contiguous()
     tile = Tile(range(axis.outputs), 0, axis.inputs, into, out)
     return Filter(F.one_hot(taps, axis.kernel).double(), (tile,))
 
 
-def _by_tiles(axis: Axis, side: int) -> Filter:
+def _by_tiles(axis: ConvolutionAxis, side: int) -> Filter:
     points = torch.tensor(POINTS[side], dtype=torch.float64)
 
     def values(size: int) -> Tensor:
-        """Of z^0 to z^(size - 1) at the points and at infinity, where only the last one counts."""
+        """Values of z^0 to z^(size - 1) at the points and at infinity, where only the last power counts."""
         return torch.cat([points[:, None] ** torch.arange(size), F.one_hot(torch.tensor([size - 1]), size).double()])
 
     into, out = torch.linalg.inv(values(side + 2)).T, values(side).T
@@ -130,7 +129,7 @@ def _by_tiles(axis: Axis, side: int) -> Filter:
         step = side * axis.dilation
         for begin in range(phase, axis.outputs, step):
             outputs = range(begin, min(begin + step, axis.outputs), axis.dilation)
-            met = [axis.meets(begin, 0) + i * axis.dilation for i in range(side + 2)]
+            met = [axis.input_of(begin, 0) + i * axis.dilation for i in range(side + 2)]
             present = [i for i, j in enumerate(met) if 0 <= j < axis.inputs]
             first, last = (met[present[0]], met[present[-1]] + 1) if present else (0, 1)
             matrix = torch.zeros(side + 2, last - first, dtype=torch.float64)

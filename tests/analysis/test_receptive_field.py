@@ -1,4 +1,4 @@
-"""Which outputs of a sliding operation an input reaches, counted one by one."""
+"""Outputs of a sliding operation that depend on an input, against a count one by one."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ SIZE = 11
 
 
 @pytest.mark.parametrize("slide", SLIDES, ids=str)
-def test_spans_are_as_wide_as_they_must_be_and_no_wider(slide: Slide) -> None:
+def test_spans_are_exact(slide: Slide) -> None:
     length = (SIZE + sum(slide.padding) - slide.kernel) // slide.stride + 1
     inputs = [
         range(i * slide.stride - slide.padding[0], i * slide.stride - slide.padding[0] + slide.kernel)
@@ -22,7 +22,7 @@ def test_spans_are_as_wide_as_they_must_be_and_no_wider(slide: Slide) -> None:
     ]
     for begin, end in ((b, e) for b in range(SIZE) for e in range(b + 1, SIZE + 1)):
         seeing = [i for i, seen in enumerate(inputs) if any(begin <= place < end for place in seen)]
-        if seeing:  # a stride beyond the kernel leaves inputs out
+        if seeing:  # a stride above the kernel skips inputs
             assert slide.changed((begin, end), length) == (seeing[0], seeing[-1] + 1)
     for begin, end in ((b, e) for b in range(length) for e in range(b + 1, length + 1)):
         assert slide.needed((begin, end)) == (inputs[begin][0], inputs[end - 1][-1] + 1)
