@@ -1,6 +1,6 @@
-"""Drawing: arrays in, a matplotlib ``Figure`` or an HTML page out. No pyplot, no torch, nothing is saved.
+"""Plots: functions take arrays and return a matplotlib ``Figure`` or an HTML page. They do not save files.
 
-The names are listed in ``__init__.pyi`` and imported on first use, since matplotlib takes about half a second to load.
+The names in ``__init__.pyi`` are imported on first use, since loading matplotlib takes about half a second.
 """
 
 from lightning_cifar.lazy import attach_stub

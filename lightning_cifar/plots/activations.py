@@ -1,4 +1,4 @@
-"""Distributions of activations: overlaid, as a ridge over the steps, and as curves of their moments."""
+"""Distributions of activations: overlaid densities, ridge plots over the steps, and curves of moments."""
 
 from __future__ import annotations
 
@@ -15,44 +15,43 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.animation import evenly
+from lightning_cifar.plots.plain_figure import COLORS, PlainFigure
 from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float64]
 
-COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
+# Inches: widths of panels, and the height of a line of a legend.
 _WIDTH = 3.7
 _RIDGE_WIDTH = 3.0
 _LINE = 0.16
-"""Inches, as those above: a line of a legend."""
 _MOST_RIDGES = 24
-# A ridge may reach so many rows up, so that neighbours overlap but can be told apart.
-_RIDGE_ROWS = 3.0
+_RIDGE_ROWS = 3.0  # height of the highest ridge in rows: neighbours overlap but can be distinguished
 
 
 class DensityCurve(NamedTuple):
-    """One distribution over time."""
+    """One distribution over T steps."""
 
     label: str
     heights: ArrayLike
-    """(T, B): for each step the density over each bin."""
+    """(T, B): density over each bin."""
     notes: Sequence[str] = ()
-    """T of them, such as what the heights leave out; none if empty."""
+    """T notes, such as the share of values that the heights leave out, or none."""
     note: str = ""
-    """The same about all steps together."""
+    """Note about all steps."""
 
 
 class DensityPanel(NamedTuple):
-    """Distributions that share an axis."""
+    """Distributions on the same axis."""
 
     title: str
     edges: ArrayLike
-    """(B + 1,) of the bins."""
+    """(B + 1,): edges of the bins."""
     curves: Sequence[DensityCurve]
 
 
 class MomentCurve(NamedTuple):
-    """What became of one distribution: arrays (T,)."""
+    """Moments of one distribution over the steps: arrays (T,)."""
 
     label: str
     mean: ArrayLike
@@ -60,59 +59,55 @@ class MomentCurve(NamedTuple):
     silent: ArrayLike
     """Share of the units."""
     kept: ArrayLike | None = None
-    """Share of the values that a dropout let through."""
+    """Share of the values that a dropout keeps."""
     dashed: bool = False
     color: int = 0
-    """Which of the colours."""
+    """Index of the colour."""
 
 
 class MomentPanel(NamedTuple):
-    """Distributions of one place in the network."""
+    """Moments of corresponding layers."""
 
     title: str
     curves: Sequence[MomentCurve]
 
 
 def draw_densities(panels: Sequence[DensityPanel], *, title: str = "", columns: int = 4) -> Figure:
-    """The last step's distributions in rows of ``columns``, those of a panel laid over each other.
+    """Draw the distributions of the last step in rows of panels, overlaid in each panel.
 
     Raises:
-        ValueError: If there is no panel, or shapes differ.
+        ValueError: There is no panel, or shapes differ.
     """
-    last = [
-        panel._replace(
-            curves=[
-                DensityCurve(curve.label, np.asarray(curve.heights)[-1:], curve.notes[-1:]) for curve in panel.curves
-            ]
-        )
-        for panel in panels
-    ]
+    last = []
+    for panel in panels:
+        curves = [DensityCurve(each.label, np.asarray(each.heights)[-1:], each.notes[-1:]) for each in panel.curves]
+        last.append(panel._replace(curves=curves))
     return next(animate_densities(last, titles=[title], columns=columns))
 
 
 def animate_densities(panels: Sequence[DensityPanel], *, titles: Sequence[str], columns: int = 4) -> Iterator[Figure]:
-    """The same figure again and again, at each of T steps; its axes stay fixed.
+    """Draw T steps on fixed axes.
 
     Args:
-        panels: As many as there are places to look at.
-        titles: T of them, one a step.
+        panels: One or more panels.
+        titles: T titles.
         columns: Panels in a row.
 
     Yields:
-        The figure, which the next step changes.
+        The same figure at each step.
 
     Raises:
-        ValueError: If there is no panel, or shapes differ.
+        ValueError: There is no panel, or shapes differ.
     """
     _check(panels, len(titles))
     figure, subplots = _grid(len(panels), columns, _WIDTH, 2.7 + _LINE * max(map(_num_lines, panels)))
-    titles = [_wrap(title, figure.get_figwidth() * 0.85) for title in titles]  # in larger letters
+    titles = [_wrap(title, figure.get_figwidth() * 0.85) for title in titles]  # larger letters
     heading = figure.suptitle(max(titles, key=len), size=12)
     drawn = [_start_panel(axes, panel) for axes, panel in zip(subplots, panels, strict=True)]
     for axes in subplots:
         axes.set_xlabel("activation")
         axes.set_ylabel("density (area 1)")
-    figure.draw_without_rendering()  # to lay out once, with the longest texts
+    figure.draw_without_rendering()  # lays out once, with the longest texts
     figure.set_layout_engine("none")
     for step, title in enumerate(titles):
         heading.set_text(title)
@@ -124,7 +119,7 @@ def animate_densities(panels: Sequence[DensityPanel], *, titles: Sequence[str], 
 
 
 def _start_panel(axes: Axes, panel: DensityPanel) -> list[tuple[StepPatch, Text, Array, list[str]]]:
-    """For each curve: its artist and its line in the legend, and what becomes of the two."""
+    """For each curve: its artist, its text in the legend, and their values at each step."""
     edges = np.asarray(panel.edges, np.float64)
     heights = [np.asarray(curve.heights, np.float64) for curve in panel.curves]
     top = _top([values.max(axis=1) for values in heights])
@@ -132,11 +127,9 @@ def _start_panel(axes: Axes, panel: DensityPanel) -> list[tuple[StepPatch, Text,
     patches = []
     for index, lines in enumerate(labels):
         color = COLORS[index % len(COLORS)]
-        # The line is drawn by the same artist as the area, so that one update moves both.
-        patch = axes.stairs(
-            np.zeros(len(edges) - 1), edges, fill=True, facecolor=(color, 0.4), edgecolor=color, linewidth=1.2
-        )
-        patch.set_label(max(lines, key=len))
+        # One artist draws line and area, so that one update changes both.
+        patch = axes.stairs(np.zeros(len(edges) - 1), edges, fill=True)
+        patch.set(facecolor=(color, 0.4), edgecolor=color, linewidth=1.2, label=max(lines, key=len))
         patches.append(patch)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.08 * top)
@@ -146,12 +139,12 @@ def _start_panel(axes: Axes, panel: DensityPanel) -> list[tuple[StepPatch, Text,
 
 
 def _num_lines(panel: DensityPanel) -> int:
-    """Of its legend, about."""
+    """Approximate number of lines of the legend."""
     return sum(_wrap(curve.label, _WIDTH).count("\n") + 1 + any(curve.notes) for curve in panel.curves)
 
 
 def _labels(curve: DensityCurve, heights: Array, top: float) -> list[str]:
-    """At each step; all with as many lines, so that nothing jumps."""
+    """Labels of each step, all with the same number of lines."""
     notes = curve.notes or [""] * len(heights)
     cuts = [f"peak {peak:.3g}" if peak > 1.08 * top else "" for peak in heights.max(axis=1)]
     labels = [
@@ -163,7 +156,7 @@ def _labels(curve: DensityCurve, heights: Array, top: float) -> list[str]:
 
 
 def _legend(axes: Axes, title: str, width: float = _WIDTH) -> Legend:
-    """Above the panel of so many inches, where it hides nothing; it is the panel's title too."""
+    """Add a legend above a panel of a width in inches, with the title of the panel."""
     return axes.legend(
         title=wrap(title, 9 * width),
         alignment="left",
@@ -179,7 +172,7 @@ def _legend(axes: Axes, title: str, width: float = _WIDTH) -> Legend:
 
 
 def _top(peaks: Sequence[Array]) -> float:
-    """Upper end of an axis for peaks of several curves (T,) each: all of them, unless a few stand far out."""
+    """Upper end of an axis for peaks (T,) of several curves; a few very high peaks are cut off."""
     highest = np.max(peaks, axis=0)
     highest = highest[np.isfinite(highest) & (highest > 0)]
     if not len(highest):
@@ -189,26 +182,20 @@ def _top(peaks: Sequence[Array]) -> float:
 
 
 def _wrap(label: str, width: float) -> str:
-    """Each line of a label to fit into so many inches."""
+    """Wrap a label to a width in inches."""
     return wrap(label, 11 * width)
 
 
-def draw_ridges(
-    panels: Sequence[DensityPanel],
-    steps: Sequence[int],
-    *,
-    title: str = "",
-    columns: int = 4,
-) -> Figure:
-    """Distributions over time, later steps above; those of a panel side by side, on the same axis and scale.
+def draw_ridges(panels: Sequence[DensityPanel], steps: Sequence[int], *, title: str = "", columns: int = 4) -> Figure:
+    """Draw distributions over time, later steps above; those of a panel side by side, on the same axis and scale.
 
-    Of many steps about two dozen are drawn, evenly chosen, with the first and the last.
+    At most 24 steps are drawn, evenly spread, with the first and the last.
 
     Raises:
-        ValueError: If there is no panel, or shapes differ.
+        ValueError: There is no panel, or shapes differ.
     """
     _check(panels, len(steps))
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_RIDGES)).round().astype(int))
+    chosen = list(evenly(range(len(steps)), _MOST_RIDGES))
     figure, subplots = _grid(sum(len(panel.curves) for panel in panels), columns, _RIDGE_WIDTH, 4.6)
     figure.suptitle(title, size=12)
     free = iter(subplots)
@@ -217,14 +204,11 @@ def draw_ridges(
         heights = [np.asarray(curve.heights, np.float64)[chosen] for curve in panel.curves]
         top = _top([values.max(axis=1) for values in heights])
         for index, (curve, values, axes) in enumerate(zip(panel.curves, heights, free, strict=False)):
-            _draw_ridge(axes, edges, np.minimum(values / top, 1.5) * _RIDGE_ROWS, COLORS[index % len(COLORS)])
-            axes.fill_between(
-                [],
-                [],
-                facecolor=(COLORS[index % len(COLORS)], 0.6),
-                label=_wrap(f"{curve.label}\n{curve.note}".strip(), _RIDGE_WIDTH),
-            )
-            shown = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), 9)).round().astype(int))
+            color = (COLORS[index % len(COLORS)], 0.6)
+            _draw_ridge(axes, edges, np.minimum(values / top, 1.5) * _RIDGE_ROWS, color)
+            label = _wrap(f"{curve.label}\n{curve.note}".strip(), _RIDGE_WIDTH)
+            axes.fill_between([], [], facecolor=color, label=label)
+            shown = evenly(range(len(chosen)), 9)
             axes.set_yticks(shown, [f"{steps[chosen[row]]:,}" for row in shown])
             axes.set_ylim(-0.3, len(chosen) - 1 + _RIDGE_ROWS * 1.15)
             axes.set_xlim(edges[0], edges[-1])
@@ -236,29 +220,25 @@ def draw_ridges(
     return figure
 
 
-def _draw_ridge(axes: Axes, edges: Array, rows: Array, color: str) -> None:
-    """Heights (T, B), each row a step above the one before; lower ones stand in front."""
+def _draw_ridge(axes: Axes, edges: Array, rows: Array, color: tuple[str, float]) -> None:
+    """Draw heights (T, B), each row above the previous one; lower rows are in front."""
     middles = (edges[1:] + edges[:-1]) / 2
     for row, heights in enumerate(rows):
-        axes.fill_between(middles, row, row + heights, facecolor=(color, 0.6), linewidth=0, zorder=3 - row / 100)
+        axes.fill_between(middles, row, row + heights, facecolor=color, linewidth=0, zorder=3 - row / 100)
         axes.plot(middles, row + heights, color="white", linewidth=0.8, zorder=3 - row / 100)
 
 
 def draw_moments(panels: Sequence[MomentPanel], steps: Sequence[int], *, title: str = "") -> Figure:
-    """Mean, standard deviation and silent units over the steps, one column a place; kept values where there is dropout.
+    """Draw mean, standard deviation, silent units and kept values (dropout) over the steps, one column for each panel.
 
     Raises:
-        ValueError: If there is no panel.
+        ValueError: There is no panel.
     """
     if not panels:
         raise ValueError("there is nothing to draw: panels is empty")
-    has_kept = any(curve.kept is not None for panel in panels for curve in panel.curves)
-    rows = [
-        "mean",
-        "standard deviation",
-        "silent units (%)\n(above 0 for no sample)",
-        *(["values kept (%)"] if has_kept else []),
-    ]
+    rows = ["mean", "standard deviation", "silent units (%)\n(never above 0)"]
+    if any(curve.kept is not None for panel in panels for curve in panel.curves):
+        rows.append("values kept (%)")
     figure = PlainFigure(figsize=(_WIDTH * len(panels) + 0.4, 2.0 * len(rows) + 1.4), layout="constrained")
     figure.suptitle(_wrap(title, 0.75 * _WIDTH * len(panels)), size=12)
     grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
@@ -295,9 +275,9 @@ def _check(panels: Sequence[DensityPanel], num_steps: int) -> None:
         for curve in panel.curves:
             shape, wanted = np.shape(curve.heights), (num_steps, len(np.asarray(panel.edges)) - 1)
             if shape != wanted:
-                raise ValueError(f"heights of {curve.label!r} are {shape}, and steps and bins {wanted}")
+                raise ValueError(f"heights of {curve.label!r} are {shape} and must be (steps, bins) = {wanted}")
             if len(curve.notes) not in (0, num_steps):
-                raise ValueError(f"{len(curve.notes)} notes of {curve.label!r} do not go with {num_steps} steps")
+                raise ValueError(f"{len(curve.notes)} notes of {curve.label!r} do not match {num_steps} steps")
 
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

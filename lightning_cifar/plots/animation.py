@@ -1,4 +1,4 @@
-"""Animations as a GIF and as a lossless WebP, which shows every pixel exactly at a third of the size."""
+"""Animations as GIF and as lossless WebP, which keeps every pixel exactly at a third of the size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 MOST_FRAMES = 240
-_MOST_PIXELS = 2**26  # of all frames together, which imageio and Pillow hold until the end, with 5 bytes a pixel
+_MOST_PIXELS = 2**26  # of all frames together, which imageio and Pillow keep in memory, with 5 bytes a pixel
 _PALETTES: dict[str, Any] = {"bits": 8}  # one for each frame: exact up to 256 colours, without dithering
 _LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 0, "method": 2}  # 4 times faster than by default, 3 % larger
 
 
 def evenly(items: Sequence[T], most: int) -> Sequence[T]:
-    """Select at most ``most`` items at even distances, the first and the last among them."""
-    places = np.linspace(0, len(items) - 1, min(len(items), most))
-    return [items[index] for index in places.round().astype(int)]
+    """Select at most ``most`` items at even distances, with the first and the last."""
+    indices = np.linspace(0, len(items) - 1, min(len(items), most))
+    return [items[index] for index in indices.round().astype(int)]
 
 
 def encode_animation(
@@ -30,13 +30,13 @@ def encode_animation(
     last: int = 1,
     most: int = MOST_FRAMES,
 ) -> dict[str, bytes]:
-    """Encode one frame for each item, or for evenly selected ones, as files ``gif`` and ``webp`` that repeat forever.
+    """Encode one frame for each item, or for evenly selected items, as files ``gif`` and ``webp`` that loop forever.
 
     Args:
-        items: At least one.
-        draw: Returns the frames of selected items, (H, W, 3) and all of one size, one by one.
+        items: One or more items.
+        draw: Yields the frames (H, W, 3) of selected items, all of the same size.
         seconds_per_frame: Between 0.02 (browsers show shorter frames for 0.1 s) and 60.
-        last: The last frame stays for the time of this many frames.
+        last: Duration of the last frame, in frames.
         most: Largest number of frames, up to 240.
     """
     from imageio.v3 import imopen
@@ -46,7 +46,7 @@ def encode_animation(
     height, width, _ = (start := next(frames)).shape
     if len(shown) > (room := max(2, _MOST_PIXELS // (height * width))):
         return encode_animation(items, draw, seconds_per_frame, last, room)
-    # Ends are rounded, not durations: a GIF counts hundredths of a second, and the rounding must not add up.
+    # Ends are rounded, not durations: a GIF counts hundredths of a second, and rounding errors must not add up.
     ends = np.rint(np.append(np.arange(len(shown)), len(shown) - 1 + last) * seconds_per_frame * 100)
     durations = (np.diff(ends) * 10).astype(int).tolist()
     timing = {"loop": 0, "duration": durations if len(shown) > 1 else durations[0]}

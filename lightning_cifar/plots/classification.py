@@ -12,25 +12,25 @@ from numpy.typing import ArrayLike
 
 from lightning_cifar.plots.plain_figure import PlainFigure
 
-# Beyond these many classes numbers and names can no longer be read.
+# Numbers and names are not readable with more classes.
 _MOST_NUMBERED = 20
 _MOST_NAMED = 40
 
 
 def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: str = "") -> Figure:
-    """Heat map of a confusion matrix in percent of each true class.
+    """Draw a heat map of a confusion matrix in percent of each true class.
 
     Args:
-        confusion: counts (K, K), rows are true classes. A row without a sample stays grey.
-        class_names: K of them.
-        title: above the picture.
+        confusion: Counts (K, K), rows are true classes. A row without samples is grey.
+        class_names: K names.
+        title: Title of the picture.
 
     Raises:
-        ValueError: the matrix is not square, or the names are not as many.
+        ValueError: The matrix is not square, or the number of names differs.
     """
     counts = np.asarray(confusion, dtype=float)
     if counts.ndim != 2 or counts.shape != (len(class_names), len(class_names)):
-        raise ValueError(f"a confusion matrix {counts.shape} does not go with {len(class_names)} class names")
+        raise ValueError(f"a confusion matrix {counts.shape} does not match {len(class_names)} class names")
     num_classes = len(class_names)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
@@ -39,7 +39,7 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: s
     figure = PlainFigure(figsize=(side + 1.9, side + 1.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("0.85")
-    # The square root of the share sets the colour: on a linear scale a class lost to its twin by 5 % looks like zero.
+    # The colour shows the square root of the share: on a linear scale a confusion of 5 % looks like zero.
     image = axes.imshow(percent, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
     bar = figure.colorbar(image, ax=axes, shrink=0.9, label="share of the true class (%)")
     bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])

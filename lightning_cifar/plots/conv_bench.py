@@ -1,4 +1,4 @@
-"""The convolution ladder as bars."""
+"""Speed of convolution implementations as bars."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _COLORS = {"forward": "#2a78b5", "backward": "#e08a2e"}
 
 
 def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
-    """A panel for each shape: billions of operations a second, on a logarithmic axis.
+    """Draw billions of operations per second on a logarithmic axis, one panel for each shape.
 
     Args:
         rows: (shape, "forward" or "backward", name, GFLOP/s).
 
     Raises:
-        ValueError: There are no rows.
+        ValueError: ``rows`` is empty.
     """
     if not rows:
         raise ValueError("there is nothing to draw: no rows")
     shapes = list(dict.fromkeys(shape for shape, *_ in rows))
-    # The order of the shape that has the most, so that what was left out of others keeps its place.
+    # The order of the shape with the most names.
     by_shape = [list(dict.fromkeys(name for each, _, name, _ in rows if each == shape)) for shape in shapes]
     names = list(dict.fromkeys(name for listed in sorted(by_shape, key=len, reverse=True) for name in listed))
     columns = min(2, len(shapes))
@@ -40,13 +40,13 @@ def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
             continue
         for way, shift in (("forward", -0.2), ("backward", 0.2)):
             chosen = [(name, value) for shape, kind, name, value in rows if shape == shapes[i] and kind == way]
-            places = [names.index(name) + shift for name, _ in chosen]
+            heights = [names.index(name) + shift for name, _ in chosen]
             values = [value for _, value in chosen]
-            panel.barh(places, values, height=0.38, color=_COLORS[way], label=way)
-            for place, value in zip(places, values, strict=True):
-                panel.annotate(f" {value:.3g}", (value, place), va="center", size=7.5)
-            for place in {names.index(name) + shift for name in names} - set(places):
-                panel.annotate(" not run", (lowest / 2, place), va="center", size=7.5, color="0.45")
+            panel.barh(heights, values, height=0.38, color=_COLORS[way], label=way)
+            for y, value in zip(heights, values, strict=True):
+                panel.annotate(f" {value:.3g}", (value, y), va="center", size=7.5)
+            for y in {index + shift for index in range(len(names))} - set(heights):
+                panel.annotate(" not run", (lowest / 2, y), va="center", size=7.5, color="0.45")
         panel.set_title(shapes[i], size=10)
         panel.set_xscale("log")
         panel.set_xlim(lowest / 2, highest * 4)

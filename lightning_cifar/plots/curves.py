@@ -14,9 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from lightning_cifar.plots.plain_figure import PlainFigure
 
 Curve: TypeAlias = Sequence[tuple[float, float]]
-"""Points (epochs completed, value), in the order of epochs."""
+"""Points (completed epochs, value), in the order of epochs."""
 
-KINDS = ("loss", "accuracy")
 STYLES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "validation"), ("--", "training"))
 
 
@@ -28,10 +27,10 @@ def draw_loss_curves(
     val_accuracy: Curve = (),
     title: str = "",
 ) -> Figure:
-    """Loss on the left and accuracy on the right, training and validation in each; a panel without points is left out.
+    """Draw loss and accuracy side by side, each for training and validation; a panel without points is left out.
 
-    Accuracies are fractions and are drawn in percent; the best validation accuracy is marked. Values that are not
-    finite cannot be drawn and are named in the panel.
+    Accuracies are fractions and are drawn in percent; the best validation accuracy is marked. A note in the panel names
+    the first value that is not finite.
     """
     show_loss, show_accuracy = bool(train_loss or val_loss), bool(train_accuracy or val_accuracy)
     panels = max(1, show_loss + show_accuracy)
@@ -53,18 +52,15 @@ def draw_loss_curves(
     return figure
 
 
-def draw_members_curves(
-    members: Mapping[str, Mapping[str, Curve]],
-    title: str = "",
-) -> Figure:
-    """Several networks in one figure, a colour each: training dashed, validation drawn through.
+def draw_members_curves(members: Mapping[str, Mapping[str, Curve]], title: str = "") -> Figure:
+    """Draw several networks in one figure, one colour for each: training dashed, validation solid.
 
     Args:
-        members: the curves of :func:`draw_loss_curves` by the name of the network; what is missing is left out.
-        title: above both panels.
+        members: The curves of :func:`draw_loss_curves` by the name of the network; curves may be missing.
+        title: Title of the picture.
 
     Raises:
-        ValueError: There are no members.
+        ValueError: ``members`` is empty.
     """
     if not members:
         raise ValueError("there is nothing to draw: no members")
@@ -74,13 +70,13 @@ def draw_members_curves(
     if title:
         figure.suptitle(title)
     colors = {name: f"C{i % 10}" for i, name in enumerate(members)}
-    for axes, kind, scale in zip(figure.subplots(1, panels, squeeze=False)[0], KINDS, (1, 100), strict=False):
+    for axes, kind in zip(figure.subplots(1, panels, squeeze=False)[0], ("loss", "accuracy"), strict=False):
         for name, curves in members.items():
             for split, style in (("train", "--"), ("val", "-")):
-                curve = curves.get(f"{split}_{kind}", ())
-                if curve:
+                if curve := curves.get(f"{split}_{kind}", ()):
                     x, y = np.asarray(curve, dtype=float).T
-                    axes.plot(x, scale * y, style, color=colors[name], marker="o" if len(x) <= 40 else "", markersize=3)
+                    y = y if kind == "loss" else 100 * y
+                    axes.plot(x, y, style, color=colors[name], marker="o" if len(x) <= 40 else "", markersize=3)
         axes.set_ylabel("loss" if kind == "loss" else "accuracy (%)")
         _finish_axes(axes)
     handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
@@ -108,7 +104,7 @@ def _finish_axes(axes: Axes) -> None:
     if epochs and min(epochs) < max(epochs):
         axes.set_xlim(left=min(epochs))
     for line in axes.lines:
-        line.set_clip_on(False)  # the first marker stands on the axis
+        line.set_clip_on(False)  # the first marker is on the axis
     axes.grid(alpha=0.3)
 
 
@@ -122,6 +118,6 @@ def _mark_best(axes: Axes, curve: Curve) -> None:
 
 
 def _add_legend(axes: Axes) -> None:
-    """Above the panel, where it hides no point."""
+    """Add a legend above the panel."""
     if axes.lines:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9, columnspacing=1.2)

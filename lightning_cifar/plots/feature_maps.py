@@ -1,4 +1,4 @@
-"""Feature maps as pictures: beside their image, and as they develop over a training."""
+"""Feature maps as pictures: next to their image, and over the epochs of a training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.sheet import write_heading
 from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float32]
 
-# Sizes in inches. A figure with its places set by hand draws five times faster than one that searches for them, and
-# one mosaic much faster than an axes for each map.
+# Inches.
 _IMAGE = 1.3
 _TILE = 0.8
 _LABEL = 0.19
@@ -36,21 +36,21 @@ _NARROWEST = 5.6
 def draw_feature_maps(
     image: ArrayLike, maps: ArrayLike, *, layer: str, columns: int = 8, max_maps: int = 64, title: str = ""
 ) -> Figure:
-    """The maps of one layer in rows of ``columns``, beside the image that they belong to.
+    """Draw the maps of one layer in rows, next to the image.
 
-    All maps share one scale: from zero up where none is negative, as after a ReLU, else symmetric around zero. A map
-    that is the same everywhere is crossed out.
+    All maps share one scale: it starts at zero if no value is negative, as after a ReLU, and is symmetric around zero
+    otherwise. A constant map is crossed out.
 
     Args:
         image: (H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
         maps: (K, P, Q).
-        layer: its name.
-        columns: maps in a row.
-        max_maps: of more, the first so many are drawn, and the picture says so.
-        title: above all.
+        layer: Name of the layer.
+        columns: Maps in a row.
+        max_maps: Largest number of maps; the picture states how many of the layer's maps it shows.
+        title: Title of the picture.
 
     Raises:
-        ValueError: an array is not of such a shape, or a number is below 1.
+        ValueError: An array has another shape, or a number is below 1.
     """
     values = np.asarray(maps, np.float32)
     if values.ndim != 3 or not values.size:
@@ -76,18 +76,18 @@ def draw_maps_over_training(
     num_maps: int | None = None,
     title: str = "",
 ) -> Figure:
-    """How maps of one layer develop: a row for each epoch, a column for each map, one scale for all.
+    """Draw maps of one layer over training: a row for each epoch, a column for each map, one scale for all.
 
     Args:
         image: (H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
         maps: (T, K, P, Q).
-        epochs: T of them, how many were completed; 0 is before training.
-        layer: its name.
-        num_maps: how many the layer has, where these are the first ones of them.
-        title: above all.
+        epochs: T numbers of completed epochs; 0 is before training.
+        layer: Name of the layer.
+        num_maps: Number of maps of the layer, if ``maps`` are only the first ones.
+        title: Title of the picture.
 
     Raises:
-        ValueError: an array is not of such a shape, or the epochs are not as many.
+        ValueError: An array has another shape, or the number of epochs differs.
     """
     values = np.asarray(maps, np.float32)
     if values.ndim != 4 or not values.size or len(values) != len(epochs):
@@ -107,20 +107,20 @@ def draw_maps_over_training(
 
 
 class _Sheet(NamedTuple):
-    """A grid of tiles; all places in inches from its upper left corner."""
+    """A grid of tiles, in inches from its upper left corner."""
 
     rows: int
     columns: int
     shape: tuple[int, ...]
-    """Of a map, in pixels (P, Q)."""
+    """Shape of a map in pixels (P, Q)."""
     label_height: float
-    """Of the number above each tile; where it is 0, above the first row alone."""
+    """Height of the number above each tile; 0 writes numbers only above the first row."""
     row_width: float = 0.0
-    """Room for text to the left of the grid."""
+    """Width of text to the left of the grid."""
 
     @property
     def tile_width(self) -> float:
-        # A large map, of a photograph, gets more room, so that its pixels are not thinned out.
+        # Large maps, of photographs, get larger tiles, so that all pixels are visible.
         return min(max(_TILE, self.shape[1] / 110), 1.6)
 
     @property
@@ -139,11 +139,7 @@ class _Sheet(NamedTuple):
         return column * (self.tile_width + _GAP)
 
     def top(self, row: int) -> float:
-        return (
-            (_LABEL if self.label_height == 0 else 0)
-            + self.label_height
-            + row * (self.tile_height + (self.label_height or _GAP))
-        )
+        return (self.label_height or _LABEL) + row * (self.tile_height + (self.label_height or _GAP))
 
 
 def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, *, head: Sequence[str]) -> Figure:
@@ -156,23 +152,21 @@ def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet
     body = max(sheet.height, _IMAGE + _LABEL)
     figure = PlainFigure(figsize=(width, height := top + body + _EDGE))
 
-    def place(x: float, y: float, w: float, h: float) -> Axes:
-        """Axes with an upper left corner and a size in inches."""
+    def add_axes(x: float, y: float, w: float, h: float) -> Axes:
+        """Add axes with an upper left corner and a size in inches."""
         return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
-    for index, line in enumerate(lines):
-        figure.text(_EDGE / width, 1 - (_EDGE + _LINE * (index + 0.5)) / height, line, size=10, va="center")
+    write_heading(figure, lines, _EDGE, _LINE, 10)
     side = max(pixels.shape[:2])
-    shape = [_IMAGE * pixels.shape[axis] / side for axis in (1, 0)]
-    picture = place(_EDGE, top + _LABEL, shape[0], shape[1])
+    picture = add_axes(_EDGE, top + _LABEL, *(_IMAGE * pixels.shape[axis] / side for axis in (1, 0)))
     picture.imshow(pixels, interpolation="nearest", aspect="auto", cmap="gray", vmin=0, vmax=1)
     picture.set_axis_off()
     picture.set_title("the image", size=8, pad=3)
 
-    grid = place(left, top, sheet.width, sheet.height)
+    grid = add_axes(left, top, sheet.width, sheet.height)
     norm, colors = _scale(tiles)
     _fill(grid, tiles, dead, sheet, norm, colors)
-    bar = place(left + sheet.width + 0.2, top + _LABEL, _BAR, body - _LABEL)
+    bar = add_axes(left + sheet.width + 0.2, top + _LABEL, _BAR, body - _LABEL)
     figure.colorbar(ScalarMappable(norm, colors), cax=bar)
     bar.set_ylabel("output of the layer", size=8)
     bar.tick_params(labelsize=7)
@@ -180,7 +174,7 @@ def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet
 
 
 def _fill(axes: Axes, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, norm: Normalize, colors: Colormap) -> None:
-    """Each map in its place, numbered, framed, and crossed out where it is dead."""
+    """Draw each map with its number and a frame, and cross out dead maps."""
     frames, crosses = [], []
     for index, tile in enumerate(tiles):
         row, column = divmod(index, sheet.columns)
@@ -191,8 +185,8 @@ def _fill(axes: Axes, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, norm
             extent=(x, right, bottom, y),
             norm=norm,
             cmap=colors,
-            # Left to itself, matplotlib smooths what is enlarged to less than three times its size.
-            interpolation="nearest" if tile.shape[1] <= 100 * sheet.tile_width else "auto",
+            # By default matplotlib smooths images that are enlarged by less than a factor of three.
+            interpolation="nearest" if tile.shape[1] <= 100 * sheet.tile_width else "antialiased",
             aspect="auto",
         )
         frames.append([(x, y), (right, y), (right, bottom), (x, bottom), (x, y)])
@@ -208,7 +202,7 @@ def _fill(axes: Axes, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, norm
 
 
 def _scale(values: Array) -> tuple[Normalize, Colormap]:
-    """From zero up where nothing is negative, else symmetric around zero. Grey where a value is not finite."""
+    """Scale from zero if no value is negative, else symmetric around zero; grey for values that are not finite."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     bound = max(-low, high) or 1.0
@@ -217,7 +211,7 @@ def _scale(values: Array) -> tuple[Normalize, Colormap]:
 
 
 def _is_dead(tiles: Array) -> NDArray[np.bool_]:
-    """Which of the maps (N, P, Q) say nothing: one value everywhere, and that a zero if there is but one pixel."""
+    """Mask of the dead maps of (N, P, Q): constant maps, or zero for maps of a single pixel."""
     flat = tiles.reshape(len(tiles), -1)
     dead: NDArray[np.bool_] = flat.max(axis=1) == flat.min(axis=1) if flat.shape[1] > 1 else flat[:, 0] == 0
     return dead
@@ -233,9 +227,9 @@ def _describe(total: int, shown: Array) -> str:
 def _describe_faults(tiles: Array, dead: NDArray[np.bool_]) -> list[str]:
     faults = []
     if dead.any():
-        faults.append("crossed out where all is one value" if tiles[0].size > 1 else "crossed out where it is 0")
+        faults.append("crossed out if constant" if tiles[0].size > 1 else "crossed out if 0")
     if not np.isfinite(tiles).all():
-        faults.append("grey where not finite")
+        faults.append("grey if not finite")
     return faults
 
 

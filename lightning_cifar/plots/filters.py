@@ -1,7 +1,6 @@
-"""A convolution's filters on one sheet: as a figure, and as a frame of an animation.
+"""Filters of a convolution on one sheet: as a figure, and as a frame of an animation.
 
-Both take numbers in [0, 1], already scaled, so that one rule of scaling serves them. A number that is not finite is
-magenta, which no colour map here holds.
+Both take numbers in [0, 1]. A number that is not finite is magenta, which is not a colour of the colour maps.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ Pixels = NDArray[np.uint8]
 _GREY = "#555555"
 _MAGENTA = (255, 0, 255)
 _SHEET = (214, 214, 214)
-"""Between the pictures: neither the white of a zero weight nor the black and white of the extremes."""
+"""Background: neither the white of a zero weight nor the black and white of the extremes."""
 _LEVELS = 201
-"""Of a colour map; with the letters' greys below the 256 colours of a GIF's frame, and odd, so that zero has one."""
+"""Levels of a colour map: with the greys of the text less than the 256 colours of a GIF frame; odd, with a zero."""
 _MOST_HEIGHT = 8000
-"""Of a frame's pictures in pixels, if they need not be smaller than the kernels for it. WebP allows 16,383."""
-_OWN_SCALES = "each filter in red, green and blue from its lowest weight to its highest"
+"""Height of a frame in pixels above which pixels of kernels are not enlarged. WebP allows 16,383."""
+_SEPARATE_SCALES = "each filter in red, green and blue from its lowest to its highest weight"
 _BAR = 200
-"""Length of a frame's colour bar in pixels."""
+"""Length of the colour bar of a frame in pixels."""
 
 
 def draw_filters(
@@ -44,24 +43,24 @@ def draw_filters(
     columns: int = 16,
     title: str = "",
 ) -> Figure:
-    """Filters (K, C, R, S) in rows of ``columns``: in colour, or one sheet for each input channel.
+    """Draw filters (K, C, R, S) in rows: in colour, or one sheet for each input channel.
 
     Args:
-        values: in [0, 1].
-        color: C is 3, and a filter is one picture in red, green and blue.
-        limit: the weights that 0 and 1 stand for are -limit and limit, and a colour bar says so. None: each filter has
-            its own scale.
-        columns: filters in a row.
-        title: above all.
+        values: Numbers in [0, 1].
+        color: A filter is one picture in red, green and blue; C is 3.
+        limit: 0 and 1 represent the weights -limit and limit, as the colour bar shows. None: each filter has a separate
+            scale.
+        columns: Filters in a row.
+        title: Title of the picture.
 
     Raises:
-        ValueError: The array is not (K, C, R, S), or holds other than 3 channels for ``color``.
+        ValueError: The array is not (K, C, R, S), or ``color`` is set and C is not 3.
     """
     sheets = _sheets(values, color=color, limit=limit)
     num_sheets, K, R, S, _ = sheets.shape
     columns = min(columns, K)
     rows = math.ceil(K / columns)
-    scale = max(1, round(40 / S))  # whole pixels, with a thin line between the pictures, whatever the kernel's size
+    scale = max(1, round(40 / S))  # whole pixels for every kernel size
     cell_width, cell_height = S * scale + 2, R * scale + 2
     inches = min(max(8.8 / columns, 0.3), 1.0) / cell_width
     width, height = columns * cell_width * inches, rows * cell_height * inches
@@ -79,14 +78,14 @@ def draw_filters(
     for channel in range(num_sheets if num_sheets > 1 else 0):
         axes_of[channel].set_title(f"input channel {channel}", size=9, loc="left", pad=3)
     below = "filter" if rows == 1 else "filter, counted from the first of the row"
-    axes_of[num_sheets - 1].set_xlabel(below if has_bar else f"{below}\n{_OWN_SCALES}", size=8)
+    axes_of[num_sheets - 1].set_xlabel(below if has_bar else f"{below}\n{_SEPARATE_SCALES}", size=8)
     if has_bar:
         colors = ScalarMappable(Normalize(-(limit or 1.0), limit or 1.0), _map_name(color, limit))
         bar = figure.colorbar(colors, cax=axes_of[-1], orientation="horizontal")
         bar.ax.set_box_aspect(0.14 / min(max(width, 3.0), 5.0))
         if limit is None:
             bar.set_ticks([-1, 1], labels=["lowest", "highest"])
-        label = "weight, on a scale of its own for each filter" if limit is None else "weight"
+        label = "weight, on a separate scale for each filter" if limit is None else "weight"
         bar.set_label(label + ", of red, green and blue alike" * color, size=9)
         bar.ax.tick_params(labelsize=8)
     return figure
@@ -102,22 +101,22 @@ def draw_filter_frame(
     columns: int = 8,
     width: int = 500,
 ) -> Pixels:
-    """The same as one frame (height, width, 3) of an animation, drawn in some milliseconds.
+    """Draw filters as one frame (height, width, 3) of an animation, in some milliseconds.
 
-    Frames of filters of one shape, drawn with equal settings, have one size. The frame is wider than ``width`` pixels
-    where the columns need it.
+    Frames of filters with the same shape and settings have the same size. The frame is wider than ``width`` pixels if
+    the columns need it.
 
     Args:
-        values: filters (K, C, R, S) in [0, 1].
-        color: see :func:`draw_filters`.
-        title: a line in large letters; shrunk, and then cut, if it does not fit.
-        subtitle: a line in small letters.
-        limit: see :func:`draw_filters`.
-        columns: filters in a row.
-        width: pixels.
+        values: Filters (K, C, R, S) in [0, 1].
+        color: See :func:`draw_filters`.
+        title: Line in large letters; it is shrunk and then cut if it does not fit.
+        subtitle: Line in small letters.
+        limit: See :func:`draw_filters`.
+        columns: Filters in a row.
+        width: Width in pixels.
 
     Raises:
-        ValueError: The array is not (K, C, R, S), or holds other than 3 channels for ``color``.
+        ValueError: The array is not (K, C, R, S), or ``color`` is set and C is not 3.
     """
     sheets = _sheets(values, color=color, limit=limit)
     num_sheets, K, R, S, _ = sheets.shape
@@ -151,26 +150,26 @@ def draw_filter_frame(
 
 
 def _sheets(values: ArrayLike, *, color: bool, limit: float | None) -> Pixels:
-    """Coloured pictures (sheets, K, R, S, 3): one sheet in colour, otherwise one for each input channel."""
+    """Pictures (sheets, K, R, S, 3): one sheet in colour, otherwise one for each input channel."""
     array = np.asarray(values, dtype=np.float32)
     if array.ndim != 4 or not array.size:
         raise ValueError(f"filters must be (K, C, R, S), these are {array.shape}")
     if color and array.shape[1] != 3:
         raise ValueError(f"filters in colour need 3 input channels, these have {array.shape[1]}")
-    strange: NDArray[np.bool_] = ~np.isfinite(array)
-    array = np.where(strange, 0, array)
+    broken: NDArray[np.bool_] = ~np.isfinite(array)
+    array = np.where(broken, 0, array)
     if color:
         pictures = np.rint(np.moveaxis(array, 1, -1)[None] * 255).astype(np.uint8)
-        strange = np.any(strange, axis=1)[None]
+        broken = np.any(broken, axis=1)[None]
     else:
         pictures = _table(_map_name(color, limit))[np.rint(array.swapaxes(0, 1) * (_LEVELS - 1)).astype(np.intp)]
-        strange = strange.swapaxes(0, 1)
-    pictures[strange] = _MAGENTA
+        broken = broken.swapaxes(0, 1)
+    pictures[broken] = _MAGENTA
     return pictures
 
 
 def _mosaic(pictures: Pixels, columns: int, scale: int, gap: int) -> Pixels:
-    """Pictures (K, R, S, 3), each pixel enlarged to ``scale`` pixels, in rows with a gap between and around them."""
+    """Arrange pictures (K, R, S, 3) in rows, enlarged by ``scale``, with gaps between and around them."""
     K, R, S, _ = pictures.shape
     rows = math.ceil(K / columns)
     cells = np.full((rows * columns, R * scale + gap, S * scale + gap, 3), _SHEET, np.uint8)
@@ -189,12 +188,12 @@ def _table(name: str) -> Pixels:
 
 
 def _map_name(color: bool, limit: float | None) -> str:
-    """Grey between the extremes of a filter, and for three colours at once; otherwise blue below zero, red above."""
+    """Grey for separate scales and for three colours; otherwise blue below zero and red above."""
     return "gray" if color or limit is None else "RdBu_r"
 
 
 def _number_the_cells(axes: Axes, columns: int, rows: int, width: int, height: int) -> None:
-    """Ticks at the centres of cells of so many pixels, few enough to be read."""
+    """Set ticks at the centres of cells of a size in pixels."""
     every = 1 if columns <= 20 else math.ceil(columns / 16)
     ticks = range(0, columns, every)
     axes.set_xticks([(column + 0.5) * width for column in ticks], [str(column) for column in ticks], size=8)
@@ -206,40 +205,40 @@ def _number_the_cells(axes: Axes, columns: int, rows: int, width: int, height: i
 
 
 def _label_the_bar(image: Image.Image, x: int, y: int, *, color: bool, limit: float | None) -> None:
-    """The meaning of the colours, below the pictures; the bar itself comes later."""
+    """Write the labels of the colour bar below the pictures."""
     drawing = ImageDraw.Draw(image)
     if color and limit is None:
-        drawing.text((x, y), _OWN_SCALES, _GREY, _font(11))
+        drawing.text((x, y), _SEPARATE_SCALES, _GREY, _font(11))
         return
     drawing.rectangle((x - 1, y + 1, x + _BAR, y + 12), outline=_GREY)
     low, middle, high = ("lowest", "", "highest") if limit is None else (f"-{limit:.2g}", "0", f"+{limit:.2g}")
     for offset, text, anchor in ((0, low, "la"), (_BAR // 2, middle, "ma"), (_BAR, high, "ra")):
         drawing.text((x + offset, y + 16), text, _GREY, _font(11), anchor)
-    text = (
-        "weight, on a scale for each filter\nin each frame" if limit is None else "weight, on one scale for all frames"
-    )
+    text = "weight, on one scale for all frames"
     if color:
         text = "weight, of red, green and blue alike,\non one scale for all frames"
+    elif limit is None:
+        text = "weight, on a scale for each filter\nin each frame"
     drawing.multiline_text((x + _BAR + 14, y), text, _GREY, _font(11), spacing=2)
 
 
 def _few_greys(value: int) -> int:
-    """Sixteen of them are enough for smooth letters, and leave a GIF's 256 colours to the weights."""
+    """Reduce letters to sixteen greys, so that most of the 256 colours of a GIF are left for the weights."""
     return (value + 8) // 17 * 17
 
 
-def _write(image: Image.Image, place: tuple[int, int], text: str, size: int, room: int, fill: str = "black") -> None:
-    """A line of text, made smaller and then cut until it is no wider than ``room`` pixels."""
+def _write(image: Image.Image, corner: tuple[int, int], text: str, size: int, room: int, fill: str = "black") -> None:
+    """Write a line of text, shrunk and then cut to a width of ``room`` pixels."""
     while size > 10 and _font(size).getlength(text) > room:
         size -= 1
     if _font(size).getlength(text) > room:
         while text and _font(size).getlength(text + " ...") > room:
             text = text[:-1]
         text += " ..."
-    ImageDraw.Draw(image).text(place, text, fill, _font(size))
+    ImageDraw.Draw(image).text(corner, text, fill, _font(size))
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The letters of all other pictures, in pixels."""
+    """The font of all other pictures, with a size in pixels."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)

@@ -1,4 +1,4 @@
-"""Curves fitted to points of one number over another."""
+"""Curves fitted to points (x, y)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.plain_figure import COLORS, PlainFigure
 from lightning_cifar.plots.wrapping import wrap
 
 Array = NDArray[np.float64]
 
-COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
-
 
 class FitCurve(NamedTuple):
-    """What one network fitted, over time."""
+    """Curve of one network over T steps."""
 
     label: str
     values: ArrayLike
-    """(T, G): at each step the curve at each place."""
+    """(T, G): the curve at the positions ``x`` of the picture."""
     low: ArrayLike | None = None
-    """(T, G), the lower edge of a band around it."""
+    """(T, G): lower edge of a band around the curve."""
     high: ArrayLike | None = None
 
 
 class FitPoints(NamedTuple):
-    """Points that go together: ``x`` and ``y`` (N,)."""
+    """A set of points ``x`` and ``y`` (N,)."""
 
     label: str
     x: ArrayLike
@@ -41,33 +39,41 @@ class FitPoints(NamedTuple):
 
 
 class FitPicture(NamedTuple):
-    """All that is drawn on one pair of axes, whose limits hold for all steps."""
+    """Curves and points on the same axes, whose limits are the same for all steps."""
 
     x: ArrayLike
-    """(G,), the places of the curves, increasing."""
+    """(G,): positions of the curves, increasing."""
     curves: Sequence[FitCurve]
     points: Sequence[FitPoints]
-    """Filled, then hollow."""
+    """The first set is drawn filled, the others hollow."""
     band_label: str = ""
 
 
 def draw_fit(picture: FitPicture, *, title: str = "") -> Figure:
-    """The last step.
+    """Draw the last step.
 
     Raises:
-        ValueError: If there is no curve, or shapes differ.
+        ValueError: There is no curve, or shapes differ.
     """
-    return next(animate_fits(_at(picture, [-1]), titles=[title]))
+
+    def last(values: ArrayLike | None) -> Array | None:
+        return None if values is None else np.asarray(values, np.float64)[-1:]
+
+    curves = [
+        curve._replace(values=np.asarray(curve.values)[-1:], low=last(curve.low), high=last(curve.high))
+        for curve in picture.curves
+    ]
+    return next(animate_fits(picture._replace(curves=curves), titles=[title]))
 
 
 def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figure]:
-    """The same figure again and again, at each of T steps; its axes stay fixed.
+    """Draw T steps on fixed axes.
 
     Yields:
-        The figure, which the next step changes.
+        The same figure at each step.
 
     Raises:
-        ValueError: If there is no curve, or shapes differ from (T, G).
+        ValueError: There is no curve, or shapes differ from (T, G).
     """
     _check(picture, len(titles))
     figure = PlainFigure(figsize=(7, 4.8), layout="constrained")
@@ -76,7 +82,7 @@ def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figu
     heading = axes.set_title(max(titles, key=len), size=11)
     drawn = _start(axes, picture)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.draw_without_rendering()  # to lay out once
+    figure.draw_without_rendering()  # lays out once
     figure.set_layout_engine("none")
     for step, title in enumerate(titles):
         heading.set_text(title)
@@ -86,10 +92,10 @@ def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figu
 
 
 def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "") -> Figure:
-    """Each of T steps on axes of its own, in rows of three, all with the same limits.
+    """Draw each of T steps on separate axes with the same limits, in rows of three.
 
     Raises:
-        ValueError: If there is no curve, or shapes differ from (T, G).
+        ValueError: There is no curve, or shapes differ from (T, G).
     """
     _check(picture, len(titles))
     columns = min(3, len(titles))
@@ -109,7 +115,7 @@ def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "
 
 
 def _start(axes: Axes, picture: FitPicture) -> list[tuple[Line2D, PolyCollection | None]]:
-    """Points, empty curves and bands, and the limits of the axes."""
+    """Draw points and empty curves and bands, and set the limits of the axes."""
     for index, points in enumerate(picture.points):
         color = "0.25" if index == 0 else "white"
         axes.scatter(points.x, points.y, s=18, color=color, edgecolor="0.25", linewidth=0.8, label=points.label)
@@ -134,15 +140,15 @@ def _start(axes: Axes, picture: FitPicture) -> list[tuple[Line2D, PolyCollection
 
 def _move(artists: tuple[Line2D, PolyCollection | None], x: ArrayLike, curve: FitCurve, step: int) -> None:
     line, band = artists
-    places = np.asarray(x, np.float64)
-    line.set_data(places, np.asarray(curve.values, np.float64)[step])
+    positions = np.asarray(x, np.float64)
+    line.set_data(positions, np.asarray(curve.values, np.float64)[step])
     if band is not None and curve.low is not None and curve.high is not None:
         low, high = (np.asarray(edge, np.float64)[step] for edge in (curve.low, curve.high))
-        band.set_verts([np.column_stack([np.r_[places, places[::-1]], np.r_[low, high[::-1]]])])
+        band.set_verts([np.column_stack([np.r_[positions, positions[::-1]], np.r_[low, high[::-1]]])])
 
 
 def _limits(picture: FitPicture) -> tuple[float, float]:
-    """Of y: the points with room around them, and the last step's curves unless they are far away."""
+    """Limits of y: the points with a margin, and the curves of the last step unless they are far away."""
     y = np.concatenate([np.asarray(points.y, np.float64).ravel() for points in picture.points] or [np.zeros(1)])
     y = y[np.isfinite(y)]
     low, high = (float(y.min()), float(y.max())) if len(y) else (-1.0, 1.0)
@@ -152,19 +158,6 @@ def _limits(picture: FitPicture) -> tuple[float, float]:
     return min(low, last.min(initial=low)) - 0.08 * room, max(high, last.max(initial=high)) + 0.08 * room
 
 
-def _at(picture: FitPicture, steps: Sequence[int]) -> FitPicture:
-    """The same at chosen steps."""
-
-    def pick(values: ArrayLike | None) -> Array | None:
-        return None if values is None else np.asarray(values, np.float64)[list(steps)]
-
-    curves = [
-        FitCurve(curve.label, np.asarray(curve.values, np.float64)[list(steps)], pick(curve.low), pick(curve.high))
-        for curve in picture.curves
-    ]
-    return picture._replace(curves=curves)
-
-
 def _check(picture: FitPicture, num_steps: int) -> None:
     if not picture.curves or not num_steps:
         raise ValueError(f"there is nothing to draw: {len(picture.curves)} curves, {num_steps} steps")
@@ -172,4 +165,4 @@ def _check(picture: FitPicture, num_steps: int) -> None:
     for curve in picture.curves:
         for values in (curve.values, curve.low, curve.high):
             if values is not None and np.shape(values) != wanted:
-                raise ValueError(f"values of {curve.label!r} are {np.shape(values)}, and steps and places {wanted}")
+                raise ValueError(f"values of {curve.label!r} are {np.shape(values)} and must be (T, G) = {wanted}")

@@ -1,4 +1,4 @@
-"""A computational graph: values forward, gradients back."""
+"""Computational graph with values and gradients."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lightning_cifar.plots.plain_figure import PlainFigure
 
 
 class GraphNode(NamedTuple):
-    """A node to draw.
+    """A node of a graph.
 
     Attributes:
-        label: name of a variable, an operation, or a number.
+        label: Name of a variable, an operation, or a number.
         kind: ``variable``, ``constant``, ``operation`` or ``result``.
-        value: in words.
-        grad: the derivative of the result for it, in words; empty for none.
-        inputs: positions of its inputs in the list.
+        value: Value as text.
+        grad: Derivative of the result with respect to the node, as text; empty for none.
+        inputs: Indices of its inputs in the list.
     """
 
     label: str
@@ -32,27 +32,27 @@ _COLORS = {"variable": "#cfe3f5", "constant": "#eeeeee", "operation": "#fdf1dc",
 
 
 def draw_graph(nodes: Sequence[GraphNode], title: str = "") -> Figure:
-    """Inputs on the left, the result on the right; values in black, gradients in red.
+    """Draw inputs on the left and the result on the right; values are black, gradients red.
 
     Args:
-        nodes: each after its inputs.
-        title: above.
+        nodes: Nodes, each after its inputs.
+        title: Title of the picture.
 
     Raises:
-        ValueError: There is no node, or one comes before its inputs.
+        ValueError: ``nodes`` is empty, or a node comes before its inputs.
     """
     if not nodes:
         raise ValueError("there is nothing to draw: no nodes")
     if any(given >= i for i, node in enumerate(nodes) for given in node.inputs):
         raise ValueError("each node must come after its inputs")
-    x, y = _places(nodes)
+    x, y = _positions(nodes)
     width, height = 1.75 * (max(x) + 1) + 0.3, 0.95 * (max(y) - min(y) + 1) + 0.7
     figure = PlainFigure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1 - 0.45 / height))
     axes.set_axis_off()
     for i, node in enumerate(nodes):
         for given in node.inputs:
-            # One that passes a column bends away from what stands there.
+            # An arrow that passes a column bends around its nodes.
             bend = 0.0 if x[i] - x[given] < 1.5 else -0.25 if y[given] >= y[i] else 0.25
             arrow = {"arrowstyle": "-|>", "color": "0.55", "shrinkA": 27, "shrinkB": 27, "linewidth": 1.0}
             arrow["connectionstyle"] = f"arc3,rad={bend}"
@@ -69,8 +69,8 @@ def draw_graph(nodes: Sequence[GraphNode], title: str = "") -> Figure:
     return figure
 
 
-def _places(nodes: Sequence[GraphNode]) -> tuple[list[float], list[float]]:
-    """Columns by the longest way from an input, which itself stands right before its first use; rows by the inputs."""
+def _positions(nodes: Sequence[GraphNode]) -> tuple[list[float], list[float]]:
+    """Columns by the longest path from an input, with inputs one column before their first use; rows by the inputs."""
     depth = [0] * len(nodes)
     for i, node in enumerate(nodes):
         depth[i] = 1 + max((depth[given] for given in node.inputs), default=-1)

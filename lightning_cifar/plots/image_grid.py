@@ -1,4 +1,4 @@
-"""A sheet of images."""
+"""Images in rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.sheet import check_images, check_lengths
 
 
 def to_displayable(
     images: ArrayLike, mean: ArrayLike | None = None, std: ArrayLike | None = None
 ) -> NDArray[np.float32]:
-    """Undo the normalisation of images (N, C, H, W): floats (N, H, W, C) in [0, 1].
+    """Undo the normalisation of images (N, C, H, W); returns floats (N, H, W, C) in [0, 1].
 
-    With ``mean`` and ``std`` (one per channel or one for all, of images in [0, 1]) exactly, clipped to the range.
-    Without them, or with something that cannot be them, bytes are divided by 255, images already in [0, 1] stay, and
-    others are stretched from their common minimum to their common maximum.
+    ``mean`` and ``std`` (one per channel or one for all, of images in [0, 1]) undo it exactly, and values are clipped.
+    Without valid ones, bytes are divided by 255, images in [0, 1] stay the same, and other images are scaled from their
+    common minimum to their common maximum.
     """
     array = np.asarray(images)
     if array.dtype == np.uint8:
@@ -35,7 +36,7 @@ def to_displayable(
 
 
 def _per_channel(values: ArrayLike | None, channels: int) -> NDArray[np.float32] | None:
-    """Finite numbers (C,), or (1,) for all channels; None for what a stranger's data module keeps under the name."""
+    """Finite numbers (C,), or (1,) for all channels; None for other objects, such as those of external data modules."""
     try:
         numbers = np.asarray(values, dtype=np.float32).ravel()  # (C, 1, 1) too
     except (TypeError, ValueError):
@@ -52,29 +53,24 @@ def draw_image_grid(
     suptitle: str = "",
     cell_inches: float = 1.05,
 ) -> Figure:
-    """Images in rows of ``columns``, enlarged without smoothing, each under its title.
+    """Draw images in rows, enlarged without smoothing, each with its title.
 
     Args:
         images: (N, H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
-        titles: N of them.
-        columns: images in a row.
-        title_colors: N of them, for example to tell right from wrong.
-        suptitle: above all.
-        cell_inches: width of one image.
+        titles: N titles.
+        columns: Images in a row.
+        title_colors: N colours, for example to mark mistakes.
+        suptitle: Title of the picture.
+        cell_inches: Width of one image.
 
     Raises:
-        ValueError: the images are not (N, H, W, C) with 1 or 3 channels, or a list is not N long.
+        ValueError: The images have another shape, there is none, or a list does not have N entries.
     """
-    array = np.asarray(images)
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
-        raise ValueError(f"images must be (N, H, W, C) with 1 or 3 channels and N > 0, these are {array.shape}")
-    for name, values in (("titles", titles), ("title_colors", title_colors)):
-        if values is not None and len(values) != len(array):
-            raise ValueError(f"{len(values)} {name} do not go with {len(array)} images")
-
+    array = check_images(images)
+    check_lengths(len(array), titles=titles, title_colors=title_colors)
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    # All sizes are known, in inches: laying out dozens of axes by their contents would take a second.
+    # Fixed sizes in inches: a layout engine would take a second for dozens of axes.
     cell, gap, above = cell_inches * array.shape[1] / array.shape[2], 0.24 if titles else 0.06, 0.4 if suptitle else 0.0
     width, height = columns * (cell_inches + 0.06), rows * (cell + gap) + above + 0.03
     figure = PlainFigure(figsize=(width, height))

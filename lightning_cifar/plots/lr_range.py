@@ -1,4 +1,4 @@
-"""Loss against learning rate: a sweep of the learning-rate range finder as a picture."""
+"""Loss over learning rate: sweeps of the learning-rate range finder as a picture."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ def draw_lr_range(
     doubt: str = "",
     title: str = "",
 ) -> Figure:
-    """Training loss over the learning rate (logarithmic), 8 x 5 inches: every batch faint, the smoothed loss strong.
+    """Draw the training loss over the learning rate (logarithmic): batches faint, the smoothed loss strong.
 
-    Points that are not finite are left out, and a note names the first of them. If the loss diverges, the vertical axis
-    is cut off ``CUT`` falls above the best smoothed loss, so that the fall stays readable, and a note says so.
+    Points that are not finite are left out, and a note names the first one. If the loss diverges, the vertical axis is
+    cut off ``CUT`` falls above the best smoothed loss, with a note, so that the fall stays readable.
 
     Args:
-        curves: One for each sweep.
-        suggestion: The learning rate to use, a strong vertical line.
+        curves: One curve for each sweep.
+        suggestion: Suggested learning rate, a strong vertical line.
         interval: Its uncertainty, a shaded band.
-        marks: What each rule found, by its name, thinner vertical lines. NaN: the rule found nothing.
-        own_lr: The learning rate that the user has set.
+        marks: Learning rate of each rule by name, thinner vertical lines; NaN if the rule has no result.
+        own_lr: Learning rate that the user has set.
         zoom: Learning rates at the ends of the horizontal axis. The vertical axis then ends at the minimum and the
-            maximum of the smoothed losses among the points inside.
-        seeds: What the sweeps are called in the legend; they are numbered from 0 if not given.
-        doubt: Why the suggestion is uncertain, such as that the loss never fell; a note above the picture.
-        title: Above the picture.
+            maximum of the smoothed losses inside.
+        seeds: Names of the sweeps in the legend, by default numbers from 0.
+        doubt: Reason why the suggestion is uncertain; a note above the picture.
+        title: Title of the picture.
 
     Raises:
-        ValueError: There is no curve, its arrays differ in length or are empty, the seeds are not as many, or the zoom
-            is no window with a point inside.
+        ValueError: There is no curve, its arrays differ in length or are empty, the number of seeds differs, or the
+            zoom is invalid or contains no point.
     """
     sweeps = to_sweeps(curves, seeds)
     view = whole_view(sweeps, doubt) if zoom is None else zoomed_view(sweeps, zoom)
     figure = PlainFigure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    axes.set_xlim(view.lrs)  # before anything is drawn: nothing drawn may stretch the axes
+    axes.set_xlim(view.lrs)  # set first, so that nothing drawn changes the limits
     axes.set_ylim(view.losses)
     axes.grid(alpha=0.3)
     handles: list[Artist] = []
 
-    crowded = len(sweeps) > len(SWEEP_COLORS)  # too many to be told apart
+    crowded = len(sweeps) > len(SWEEP_COLORS)  # too many colours to distinguish
     for i, (seed, (lrs, losses, smoothed)) in enumerate(sweeps):
         color = SWEEP_COLORS[0 if crowded else i]
         axes.plot(lrs, losses, color=color, alpha=0.25, linewidth=0.9)
@@ -103,21 +103,16 @@ def draw_lr_range(
 
 
 def _height(mark: Mark, sweeps: Sequence[tuple[int, NDArray[np.float64]]], view: View) -> float:
-    """Where a mark meets the smoothed curve, as a share of the panel's height; its middle where there is no curve."""
+    """Height at which a mark meets the smoothed curve, as a share of the panel; 0.5 without a curve."""
     loss = smoothed_at(mark.lr, sweeps) if mark.is_inside else math.nan
     low, high = view.losses
     return min(max((loss - low) / (high - low), 0.0), 1.0) if math.isfinite(loss) else 0.5
 
 
 def _draw_mark(axes: Axes, mark: Mark, index: int, height: float, size: float) -> Artist:
-    """Draw a vertical line with a marker on the curve; of marks at one place the first is the largest, so all are seen.
+    """Draw a vertical line with a marker at a height (share of the panel) and with a size in points.
 
-    Args:
-        axes: To draw into.
-        mark: What to draw.
-        index: Which of the marks; each has a marker of its own.
-        height: Of the marker, as a share of the panel.
-        size: Of the marker, in points.
+    Of marks at the same learning rate the first is the largest, so that all are visible.
     """
     style: dict[str, object] = {"linestyle": "-", "linewidth": 2, "marker": "o"}
     if mark.color == OWN_COLOR:
@@ -134,14 +129,14 @@ def _draw_mark(axes: Axes, mark: Mark, index: int, height: float, size: float) -
         markersize=size,
         markeredgecolor=mark.color if mark.color == OWN_COLOR else "white",
         zorder=4 - size / 100,
-        clip_on=False,  # the sign of a mark on the edge of a window
+        clip_on=False,  # for a marker at the edge of the panel
         **style,  # type: ignore[arg-type]
     )
     return line
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Below the panel, where it hides no point."""
+    """Add a legend below the panel."""
     labels = [str(handle.get_label()) for handle in handles]
     columns = max(1, min(4, int(112 / (max(map(len, labels)) + 7))))
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

@@ -1,4 +1,4 @@
-"""What is to be seen of a sweep of the learning-rate range finder: its curves, its marks, and the ends of the axes."""
+"""Curves, marks and limits of the axes for sweeps of the learning-rate range finder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LRCurve: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
 """One sweep: learning rates, losses and smoothed losses, each (N,), in the order of the steps."""
 
 CUT = 1.5
-"""The vertical axis ends at most this many falls above the best smoothed loss; a fall is its start minus its best."""
+"""The vertical axis ends at most this many falls (start minus best) above the best smoothed loss."""
 
 SWEEP_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
 SUGGESTION_COLOR = "#d62728"
@@ -22,7 +22,7 @@ RULE_COLOR = "#555555"
 
 
 class View(NamedTuple):
-    """Ends of both axes, and what they leave out."""
+    """Limits of both axes, and notes about points outside."""
 
     lrs: tuple[float, float]
     losses: tuple[float, float]
@@ -31,7 +31,7 @@ class View(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A vertical line. ``lr`` is NaN where a logarithmic axis has no place for it."""
+    """A vertical line. ``lr`` is NaN if it is not positive or not finite."""
 
     label: str
     lr: float
@@ -40,11 +40,11 @@ class Mark(NamedTuple):
 
 
 def to_sweeps(curves: Sequence[LRCurve], seeds: Sequence[int]) -> list[tuple[int, NDArray[np.float64]]]:
-    """Seed and points (3, N) of each sweep; what cannot be drawn is NaN."""
+    """Seed and points (3, N) of each sweep; points that cannot be drawn are NaN."""
     if not curves:
-        raise ValueError("curves (=()) must hold at least one sweep.")
+        raise ValueError("curves (=()) must contain at least one sweep.")
     if seeds and len(seeds) != len(curves):
-        raise ValueError(f"{len(seeds)} seeds do not go with {len(curves)} curves.")
+        raise ValueError(f"{len(seeds)} seeds do not match {len(curves)} curves.")
     sweeps = []
     for seed, curve in zip(seeds or range(len(curves)), curves, strict=True):
         lengths = [np.shape(part) for part in curve]
@@ -52,7 +52,7 @@ def to_sweeps(curves: Sequence[LRCurve], seeds: Sequence[int]) -> list[tuple[int
             raise ValueError(f"a curve must be three arrays (N,) with N > 0, the one of seed {seed} is {lengths}.")
         points = np.array([np.asarray(part, dtype=float) for part in curve])
         points[~np.isfinite(points)] = np.nan
-        points[0, ~(points[0] > 0)] = np.nan  # has no place on a logarithmic axis
+        points[0, ~(points[0] > 0)] = np.nan  # not on a logarithmic axis
         sweeps.append((int(seed), points))
     return sweeps
 
@@ -73,7 +73,7 @@ def to_marks(suggestion: float | None, marks: Mapping[str, float], own_lr: float
 
 
 def smoothed_at(lr: float, sweeps: Sequence[tuple[int, NDArray[np.float64]]]) -> float:
-    """The smoothed loss at a learning rate, the median of the sweeps that reach it; NaN where none does."""
+    """Smoothed loss at a learning rate, the median over the sweeps that reach it; NaN if none does."""
     found = []
     for _, (lrs, _, smoothed) in sweeps:
         is_point = np.isfinite(lrs) & np.isfinite(smoothed)
@@ -85,16 +85,14 @@ def smoothed_at(lr: float, sweeps: Sequence[tuple[int, NDArray[np.float64]]]) ->
 
 
 def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "") -> View:
-    """All learning rates, and the losses as far as the fall of the smoothed ones stays readable.
+    """All learning rates, and the losses, cut off so that the fall of the smoothed losses stays readable.
 
-    Args:
-        sweeps: See :func:`to_sweeps`.
-        doubt: Why the suggestion is uncertain, the first of the notes.
+    ``doubt``, the reason why the suggestion is uncertain, is the first note.
     """
     lrs = np.concatenate([points[0] for _, points in sweeps])
     lrs = lrs[np.isfinite(lrs)]
     if not lrs.size:
-        raise ValueError("curves must hold a learning rate above 0.")
+        raise ValueError("curves must contain a learning rate above 0.")
     margin = max((lrs.max() / lrs.min()) ** 0.02, 1.01)
     ends = float(lrs.min() / margin), float(lrs.max() * margin)
     notes = [*filter(None, [doubt]), *_not_finite(sweeps)]
@@ -108,7 +106,7 @@ def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "
     start = max(float(np.median(values[: max(1, len(values) // 10)])) for values in smoothed)
     cut = best + CUT * max(start - best, 0.1 * abs(best), 1e-12)
     first = np.concatenate([points[1, : max(1, len(points[1]) // 10)] for _, points in sweeps])
-    cut = max(cut, float(np.nanmax(first, initial=cut)))  # the noise of the start is shown whole
+    cut = max(cut, float(np.nanmax(first, initial=cut)))  # includes all noise at the start
     if highest > cut:
         notes.append(f"cut off at {cut:.3g}: the loss reaches {highest:.3g}")
         return View(ends, (lowest - 0.04 * (cut - lowest), cut), True, notes)
@@ -117,18 +115,18 @@ def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "
 
 
 def zoomed_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], zoom: tuple[float, float]) -> View:
-    """The window, and the range of the smoothed losses inside."""
+    """The learning rates of the zoom, and the range of the smoothed losses inside."""
     low, high = zoom
     if not 0 < low < high < math.inf:
         raise ValueError(f"zoom (={zoom}) must be two learning rates, 0 < low < high.")
-    # The ends belong to the window, also where the sweep met them within rounding.
+    # The ends are inside, also up to rounding errors.
     inside = [points[2][(points[0] >= low * (1 - 1e-9)) & (points[0] <= high * (1 + 1e-9))] for _, points in sweeps]
     losses = np.concatenate(inside)
     losses = losses[np.isfinite(losses)]
     if not losses.size:
-        raise ValueError(f"zoom (={zoom}) holds no point of a sweep with a finite loss.")
+        raise ValueError(f"zoom (={zoom}) contains no point with a finite loss: choose a wider one.")
     bottom, top = float(losses.min()), float(losses.max())
-    if bottom == top:  # an axis needs a length
+    if bottom == top:  # an axis needs a positive length
         bottom, top = bottom - 0.5 * (abs(bottom) or 1), top + 0.5 * (abs(top) or 1)
     return View((low, high), (bottom, top), False, _not_finite(sweeps))
 

@@ -1,4 +1,4 @@
-"""Occlusion maps as pictures: how far a class's probability falls where the image is covered."""
+"""Occlusion maps as pictures: drop of the probability of a class when parts of the image are covered."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _UNCOVERED = "green: never covered"
 
 _MISTAKE_COLOR = "firebrick"
 _TARGET_COLOR = "tab:red"
-_FINEST = 0.001  # end of the finest scale: a thousandth of a probability
-_NEVER_COVERED = (0.55, 0.75, 0.35)  # neither on the way from blue to red nor a grey of the image
+_FINEST = 0.001  # smallest limit of the scale
+_NEVER_COVERED = (0.55, 0.75, 0.35)  # neither between blue and red nor a grey of the image
 
 # Inches of the sheet.
-_PANEL = 128 / 120  # at 120 dots an inch 128 of them: four for each of 32 pixels
+_PANEL = 128 / 120  # 128 dots at 120 dots per inch: four for each of 32 pixels
 _GAP = 0.05
 _BETWEEN = 0.3
 _EDGE = 0.15
@@ -55,13 +55,13 @@ class Occlusion(NamedTuple):
     image: ArrayLike
     """(H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey."""
     drops: ArrayLike
-    """(H, W): by how much the target's probability falls, -1 to 1; NaN where nothing was covered."""
+    """(H, W): drop of the target's probability, -1 to 1; NaN for pixels that were never covered."""
     title: str
-    """Such as the true and the predicted name."""
+    """For example the true and the predicted class."""
     note: str = ""
-    """In smaller letters below the title."""
+    """Text in smaller letters below the title."""
     mistake: bool = False
-    """Puts the title in red."""
+    """Whether the title is red."""
 
 
 def draw_occlusion_maps(
@@ -72,29 +72,32 @@ def draw_occlusion_maps(
     limit: float | None = None,
     columns: int = 2,
 ) -> Figure:
-    """Image, map laid over the image, and map, for several images on one scale that is centred on zero.
+    """Draw image, map over the image, and map, for several images on one scale that is centred on zero.
 
     Args:
-        rows: one or more.
-        title: above all.
-        label: of the colour bar.
-        limit: both ends of the scale; None is the largest drop or rise on the sheet.
-        columns: images side by side, each with its three panels.
+        rows: One or more images.
+        title: Title of the picture.
+        label: Label of the colour bar.
+        limit: Both ends of the scale; None is the largest drop or rise on the sheet.
+        columns: Images side by side, each with three panels.
 
     Raises:
-        ValueError: there is no row, the shapes do not fit, or ``limit`` or ``columns`` is out of range.
+        ValueError: ``rows`` is empty, shapes differ, or ``limit`` or ``columns`` is out of range.
     """
     if not rows or columns < 1:
         raise ValueError(f"a sheet needs at least one image and one column, not {len(rows)} and {columns}")
     checked = [(_check_image(row.image), _check_drops(row.drops, np.shape(row.image))) for row in rows]
-    limit = _check_limit(limit, [drops for _, drops in checked])
-
+    largest = max(_largest(drops) for _, drops in checked)
+    if limit is None:
+        limit = max(largest, _FINEST)
+    elif not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit (={limit}) must be a positive number")
     columns = min(columns, len(rows))
     num_rows = math.ceil(len(rows) / columns)
     heights = [_PANEL * image.shape[0] / image.shape[1] for image, _ in checked]
     step_x = 3 * _PANEL + 2 * _GAP + _BETWEEN
     step_y = _WORDS + max(heights) + _BELOW
-    # All panels stand in one axes, in inches: an axes for each would make the drawing five times slower.
+    # One axes for all panels, in inches: an axes for each panel would draw five times slower.
     width, height = columns * step_x - _BETWEEN, num_rows * step_y - _BELOW
     total = (width + 2 * _EDGE + _BAR, height + _EDGE + _HEADLINE)
     figure = PlainFigure(figsize=total)
@@ -107,9 +110,8 @@ def draw_occlusion_maps(
     axes.set(xlim=(0, width), ylim=(0, height))
 
     tall = min(height - _WORDS, 4.0)
-    place = (total[0] - _BAR + 0.15, _EDGE + height - _WORDS - tall, 0.15, tall)
-    exceeded = _largest([drops for _, drops in checked]) > limit
-    _draw_bar(figure, place, limit, label, exceeded=exceeded)
+    box = (total[0] - _BAR + 0.15, _EDGE + height - _WORDS - tall, 0.15, tall)
+    _draw_bar(figure, box, limit, label, exceeded=largest > limit)
     x = _EDGE / total[0]
     figure.text(x, 1 - 0.12 / total[1], title, size=11, va="top", parse_math=False)
     gaps = any(np.isnan(drops).any() for _, drops in checked)
@@ -118,15 +120,15 @@ def draw_occlusion_maps(
     return figure
 
 
-def _draw_panels(axes: Axes, row: Occlusion, panels: Sequence[Array], place: tuple[float, float, float]) -> None:
-    """Side by side below their words; left and top of these, and the height of a panel, are their place."""
-    left, top, tall = place
+def _draw_panels(axes: Axes, row: Occlusion, panels: Sequence[Array], box: tuple[float, float, float]) -> None:
+    """Draw panels side by side below their texts, in a box (left, top, height of a panel)."""
+    left, top, tall = box
     for y, text, fitting, size, color in (
         (top, row.title, 47, 9.0, _MISTAKE_COLOR if row.mistake else "black"),
         (top - _LINE, row.note, 56, 7.5, "0.3"),
     ):
         text = _shorten(text, round(1.6 * fitting))
-        size *= min(1, fitting / max(1, len(text)))  # smaller letters for long names
+        size *= min(1, fitting / max(1, len(text)))  # smaller letters for long texts
         axes.text(left, y, text, size=size, color=color, va="top", parse_math=False)
     top -= _WORDS
     for column, pixels in enumerate(panels):
@@ -144,38 +146,37 @@ def draw_explanation(
     box: Box | None = None,
     title: str = "",
 ) -> Figure:
-    """One image in five panels: as given, as the network sees it, the map over it, the map, the likeliest classes.
+    """Draw one image in five panels: original, network input, map over the image, map, most probable classes.
 
     Args:
-        original: (H, W, C), as large as it is to be shown.
-        view: (h, w, C), what the network gets.
+        original: (H, W, C), the image in its original size.
+        view: (h, w, C), the input of the network.
         drops: (h, w), see :class:`Occlusion`.
-        probabilities: names and probabilities, the likeliest first.
-        target: the class whose probability drops.
-        box: left, top, right, bottom of the part of the original that the network sees, in the original's pixels; None
-            is all of it.
-        title: above all.
+        probabilities: Names and probabilities, the most probable first.
+        target: Class whose probability drops.
+        box: Left, top, right, bottom of the part of the original that the network gets, in pixels; None is all of it.
+        title: Title of the picture.
 
     Raises:
-        ValueError: the shapes do not fit, or there is no class.
+        ValueError: The shapes differ, or ``probabilities`` is empty.
     """
     if not probabilities:
-        raise ValueError("probabilities must hold at least one class")
+        raise ValueError("probabilities must contain at least one class")
     image, seen = _check_image(original), _check_image(view)
     values = _check_drops(drops, seen.shape)
-    limit = _check_limit(None, [values])
+    limit = max(_largest(values), _FINEST)
     left, top, right, bottom = box or (0, 0, image.shape[1], image.shape[0])
     part = image[_whole(top, bottom, image.shape[0]), _whole(left, right, image.shape[1])]
 
-    places = list(itertools.accumulate((_EDGE, *(_PART + _PART_GAP,) * 3, _PART + _BAR + _NAMES)))
-    size = (places[-1] + _CLASSES + _EDGE, _TITLES + _PART + _FOOT)
+    lefts = list(itertools.accumulate((_EDGE, *(_PART + _PART_GAP,) * 3, _PART + _BAR + _NAMES)))
+    size = (lefts[-1] + _CLASSES + _EDGE, _TITLES + _PART + _FOOT)
     figure = PlainFigure(figsize=size)
     figure.text(_EDGE / size[0], 1 - 0.1 / size[1], title, size=11, va="top", parse_math=False)
     panels = [
         figure.add_axes((x / size[0], _FOOT / size[1], width / size[0], _PART / size[1]))
-        for x, width in zip(places, (_PART, _PART, _PART, _PART, _CLASSES), strict=True)
+        for x, width in zip(lefts, (_PART, _PART, _PART, _PART, _CLASSES), strict=True)
     ]
-    names = ["as given", f"what the network sees: {seen.shape[1]} x {seen.shape[0]}", "map over the image"]
+    names = ["original", f"network input: {seen.shape[1]} x {seen.shape[0]}", "map over the image"]
     names.append(f"map ({_UNCOVERED})" if np.isnan(values).any() else "map")
     for axes, name in zip(panels, names, strict=False):
         axes.set_title(name, size=9.5)
@@ -190,23 +191,22 @@ def draw_explanation(
     extent = (0.0, float(part.shape[1]), float(part.shape[0]), 0.0)
     panels[2].imshow(_faded(part), extent=extent, interpolation="antialiased")
     panels[2].imshow(_veil(values, limit), extent=extent, interpolation="bilinear")
-    panels[3].imshow(_masked(values), cmap=_COLORS, norm=_norm(limit), interpolation="nearest")
-    name = _shorten(target, 24)
-    place = (places[3] + _PART + 0.08, _FOOT, 0.13, _PART)
-    _draw_bar(figure, place, limit, f"drop of P({name})", exceeded=False)
+    panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=_norm(limit), interpolation="nearest")
+    bar_box = (lefts[3] + _PART + 0.08, _FOOT, 0.13, _PART)
+    _draw_bar(figure, bar_box, limit, f"drop of P({_shorten(target, 24)})", exceeded=False)
     _draw_classes(panels[4], probabilities, target)
     return figure
 
 
 def lay_over(image: Array, drops: Array, limit: float) -> Array:
-    """The map (H, W) over the image (H, W, 3) in faded grey, the more opaque the larger the drop or the rise."""
+    """Draw the map (H, W) over the image (H, W, 3) in pale grey; larger drops and rises are more opaque."""
     veil = _veil(drops, limit)
     alpha = veil[..., 3:]
     return (alpha * veil[..., :3] + (1 - alpha) * _faded(image)).astype(np.float32)
 
 
 def to_percent(value: float) -> str:
-    """A probability in words, rounded so that only what is certain reads as 100 % or 0 %."""
+    """Format a probability; only exact values are shown as 100.0 % or 0.0 %."""
     if 0 < value < 0.0005:
         return "<0.1 %"
     if 0.9995 <= value < 1:
@@ -214,12 +214,10 @@ def to_percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _draw_bar(
-    figure: Figure, place: tuple[float, float, float, float], limit: float, label: str, *, exceeded: bool
-) -> None:
-    """The colour bar, at left, bottom, width and height in inches; with arrows where values go beyond its ends."""
+def _draw_bar(figure: Figure, box: Box, limit: float, label: str, *, exceeded: bool) -> None:
+    """Draw the colour bar into a box (left, bottom, width, height) in inches; arrows mark values beyond its ends."""
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
+    axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
     extend: Literal["both", "neither"] = "both" if exceeded else "neither"
     bar = figure.colorbar(ScalarMappable(_norm(limit), _COLORS), cax=axes, extend=extend, extendfrac=0.04)
     ticks = [limit * share for share in (-1, -0.5, 0, 0.5, 1)]
@@ -233,16 +231,14 @@ def _draw_classes(axes: Axes, probabilities: Sequence[tuple[str, float]], target
     names = [_shorten(name, 22) for name, _ in probabilities]
     values = [value for _, value in probabilities]
     colors = [_TARGET_COLOR if name == target else "0.6" for name, _ in probabilities]
-    places = range(len(values))
-    axes.barh(places, values, color=colors, height=0.7)
-    for place, value in zip(places, values, strict=True):
-        axes.text(value + 0.02, place, to_percent(value), va="center", size=8.5)
-    axes.set_yticks(places, names, size=9, parse_math=False)
+    axes.barh(range(len(values)), values, color=colors, height=0.7)
+    for row, value in enumerate(values):
+        axes.text(value + 0.02, row, to_percent(value), va="center", size=8.5)
+    axes.set_yticks(range(len(values)), names, size=9, parse_math=False)
     axes.set(xlim=(0, 1.3), ylim=(len(values) - 0.4, -0.6), xlabel="probability")
     axes.set_xticks([0, 0.5, 1])
-    axes.set_title("classes (red: that of the map)", size=9.5)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_title("classes (red: target)", size=9.5)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 _COLORS = colormaps["RdBu_r"].with_extremes(bad=_NEVER_COVERED)
@@ -252,24 +248,20 @@ def _norm(limit: float) -> Normalize:
     return Normalize(-limit, limit)
 
 
-def _masked(drops: Array) -> np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.ma.masked_invalid(drops)
-
-
 def _colors(drops: Array, limit: float) -> Array:
-    return np.asarray(_COLORS(_norm(limit)(_masked(drops))), np.float32)
+    return np.asarray(_COLORS(_norm(limit)(np.ma.masked_invalid(drops))), np.float32)
 
 
 def _veil(drops: Array, limit: float) -> Array:
-    """Colours (H, W, 4) of the map, clear where nothing changes."""
+    """Colours (H, W, 4) of the map, transparent at zero."""
     colors = _colors(drops, limit)
     share = np.nan_to_num(np.abs(drops) / limit).clip(0, 1)
-    colors[..., 3] = 0.75 * np.sqrt(share)  # the square root lets the weaker half be seen too
+    colors[..., 3] = 0.75 * np.sqrt(share)  # the square root keeps small values visible
     return colors
 
 
 def _faded(image: Array) -> Array:
-    """Grey and paler, so that colour is the map's alone."""
+    """The image in pale grey, so that only the map has colours."""
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.repeat(0.2 + 0.75 * grey[..., None], 3, axis=-1)
 
@@ -286,26 +278,16 @@ def _check_image(image: ArrayLike) -> Array:
 def _check_drops(drops: ArrayLike, shape: tuple[int, ...]) -> Array:
     values = np.asarray(drops, np.float32)
     if values.shape != shape[:2]:
-        raise ValueError(f"drops {values.shape} do not go with an image {shape}")
+        raise ValueError(f"drops {values.shape} do not match an image {shape}")
     return values
 
 
-def _check_limit(limit: float | None, maps: Sequence[Array]) -> float:
-    """The given one, or the largest absolute value, but never so small that noise looks like a finding."""
-    if limit is not None:
-        if not (math.isfinite(limit) and limit > 0):
-            raise ValueError(f"limit (={limit}) must be a positive number")
-        return limit
-    return max(_largest(maps), _FINEST)
-
-
-def _largest(maps: Sequence[Array]) -> float:
-    finite = [np.abs(values[np.isfinite(values)]) for values in maps]
-    return max((float(values.max()) for values in finite if values.size), default=0.0)
+def _largest(drops: Array) -> float:
+    return float(np.abs(drops[np.isfinite(drops)]).max(initial=0.0))
 
 
 def _whole(begin: float, end: float, length: int) -> slice:
-    """Whole pixels, at least one."""
+    """Slice of whole pixels, at least one."""
     first = min(max(0, round(begin)), length - 1)
     return slice(first, max(first + 1, round(end)))
 

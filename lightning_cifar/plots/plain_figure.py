@@ -1,4 +1,4 @@
-"""Figures that show names as they are."""
+"""Figures that show names literally, and the colours of curves."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
+
 
 class PlainFigure(Figure):
-    r"""A figure that draws every text as it is.
+    r"""A figure that draws every text literally.
 
-    matplotlib takes what is between two ``$`` for a formula, and a formula that it cannot read, such as ``$\frac$``,
-    ends the drawing: names of classes, files and arms may hold it. Numbers that matplotlib writes at an axis by itself
-    stay formulas, such as powers of ten.
+    matplotlib parses text between two ``$`` as a formula, and an invalid formula, such as ``$\frac$``, raises an error.
+    Names of classes, files and arms may contain it. Tick labels of matplotlib stay formulas, such as powers of ten.
     """
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure; called wherever it is saved or becomes pixels."""
+        """Draw the figure; called when it is saved or rendered."""
         numbers = set()
-        for axes in (each for each in self.axes if each.axison):  # without axes, asking for ticks would make them
+        for axes in (each for each in self.axes if each.axison):  # hidden axes would create ticks
             for axis in (axes.xaxis, axes.yaxis):
                 if not isinstance(axis.get_major_formatter(), FuncFormatter | FixedFormatter):
                     for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):

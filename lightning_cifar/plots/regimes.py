@@ -1,4 +1,4 @@
-"""Learning rate against progress of training."""
+"""Learning rate over the progress of training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from lightning_cifar.plots.plain_figure import PlainFigure
 
 LOG_RANGE = 1e-4
-"""What lies below this part of the highest point is cut off on a logarithmic axis, where 0 has no place."""
+"""Lower end of a logarithmic axis, relative to the highest point."""
 
 
 def draw_regimes(
@@ -24,20 +24,20 @@ def draw_regimes(
     ylabel: str = "learning rate / peak",
     log: bool = False,
 ) -> Figure:
-    """One small panel for each regime, all on the same axes; a single regime fills a larger panel.
+    """Draw a small panel for each regime, all with the same axes; a single regime has a larger panel.
 
     Args:
         curves: (progress of training in [0, 1], learning rate), each (N,), by the name of the regime. Progress is drawn
             in percent.
-        title: Above all panels.
-        ylabel: What the second array is.
-        log: Logarithmic learning rate, over at most four orders of magnitude.
+        title: Title of the picture.
+        ylabel: Label of the vertical axis.
+        log: Logarithmic vertical axis over at most four orders of magnitude.
 
     Raises:
-        ValueError: If there is no curve.
+        ValueError: ``curves`` is empty.
     """
     if not curves:
-        raise ValueError("curves (={}) must hold at least one regime.")
+        raise ValueError("curves (={}) must contain at least one regime.")
     rows = math.ceil(len(curves) / 4)
     columns = math.ceil(len(curves) / rows)
     size = (5.2, 2.9) if len(curves) == 1 else (2.5 * columns + 0.5, 2.1 * rows + 0.4)
@@ -65,7 +65,7 @@ def draw_regimes(
 
 
 def _limits(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, log: bool) -> tuple[float, float]:
-    """Ends of the vertical axis, the same for every panel."""
+    """Limits of the vertical axis, the same for all panels."""
     rates = np.concatenate([np.ravel(np.asarray(rate, dtype=float)) for _, rate in curves.values()])
     positive = rates[rates > 0]
     if not positive.size:

@@ -1,4 +1,4 @@
-"""Figures as the frames of an animation."""
+"""Rendering of figures as pixels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def to_frames(figures: Iterable[Figure], *, dpi: float = 90) -> Iterator[Pixels]
 
 
 def to_pixels(figure: Figure, dpi: float = 90) -> Pixels:
-    """A figure as it would be saved, (H, W, 3)."""
-    own = figure.dpi
+    """Render a figure as pixels (H, W, 3)."""
+    before = figure.dpi
     figure.set_dpi(dpi)
     try:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # type: ignore[no-untyped-call]
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     finally:
-        figure.set_dpi(own)
+        figure.set_dpi(before)

@@ -1,4 +1,4 @@
-"""A metric of several arms over training: mean, interval and single runs, as a picture for a paper."""
+"""A metric of several arms over training: mean, interval and single runs, for a paper."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from lightning_cifar.plots.plain_figure import PlainFigure
 
 
 class ArmBand(NamedTuple):
-    """An arm in a panel."""
+    """One arm of a study."""
 
     name: str
     color: str
     dash: str
-    """Lengths of lines and gaps, in points; empty for a solid line."""
+    """Lengths of dashes and gaps in points; empty for a solid line."""
     x: ArrayLike
     """(P,)"""
     mean: ArrayLike
     """(P,)"""
     low: ArrayLike
-    """(P,): lower end of the interval, NaN where there is none."""
+    """(P,): lower end of the interval, NaN without an interval."""
     high: ArrayLike
     """(P,)"""
     seeds: ArrayLike
-    """(S, P): the single runs, faint."""
+    """(S, P): single runs, drawn faint."""
     n: int
-    """How many runs are in the mean."""
+    """Number of runs in the mean."""
 
 
 def draw_report_curves(
     arms: Sequence[ArmBand], *, ylabel: str, xlabel: str = "epoch", share: bool = False, log: bool = False
 ) -> Figure:
-    """One panel, 6 x 4 inches.
+    """Draw one panel of 6 x 4.2 inches.
 
     Args:
-        arms: in the order of the legend.
-        ylabel: what is drawn.
-        xlabel: what it is drawn over.
-        share: the values are parts of one, and are drawn in percent.
-        log: logarithmic vertical axis.
+        arms: Arms in the order of the legend.
+        ylabel: Name of the metric.
+        xlabel: Name of the horizontal axis.
+        share: Whether the values are fractions, which are drawn in percent.
+        log: Logarithmic vertical axis.
     """
     figure = PlainFigure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()

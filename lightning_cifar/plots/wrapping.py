@@ -9,7 +9,7 @@ _BEFORE_VALUE = re.compile(r" (?=[<>±+-]?\d|%)")
 
 
 def wrap(text: str, width: float) -> str:
-    """Break each line of a text into lines of up to ``width`` characters, but not between a name and its value.
+    """Wrap each line of a text to ``width`` characters, but never between a name and its value.
 
     Example:
         >>> wrap("loss: plain 0.25, batch_norm 0.33", 30)

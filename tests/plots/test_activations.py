@@ -1,4 +1,4 @@
-"""What the drawings say is what they were given."""
+"""Plots of activations show the given values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_last_step_is_drawn_as_given() -> None:
     assert axes.get_xlim() == (-1, 1)
 
 
-def test_the_axes_of_an_animation_stay() -> None:
+def test_the_axes_of_an_animation_are_fixed() -> None:
     figures, limits, titles = [], [], []
     for figure in animate_densities([panel()], titles=["a", "b", "c"]):
         figures.append(figure)
@@ -54,7 +54,7 @@ def test_the_axes_of_an_animation_stay() -> None:
     assert titles == [("a", 0.0), ("b", 0.4), ("c", 0.8)]
 
 
-def test_notes_change_and_the_legend_keeps_its_height() -> None:
+def test_notes_change_without_changing_the_height_of_the_legend() -> None:
     notes = ["", "20 % exactly zero", ""]
     texts = [
         figure.axes[0].get_legend().get_texts()[0].get_text()
@@ -63,7 +63,7 @@ def test_notes_change_and_the_legend_keeps_its_height() -> None:
     assert texts == ["plain\n ", "plain\n20 % exactly zero", "plain\n "]
 
 
-def test_a_peak_that_is_cut_says_how_high_it_is() -> None:
+def test_the_legend_states_the_height_of_a_cut_peak() -> None:
     heights = np.ones((10, 4))
     heights[3, 2] = 50
     curve = DensityCurve("plain", heights)
@@ -87,7 +87,7 @@ def test_ridges_stand_on_their_rows() -> None:
     assert axes.get_ylabel() == "step"
 
 
-def test_a_ridge_tells_what_lies_outside() -> None:
+def test_a_ridge_states_the_share_outside() -> None:
     figure = draw_ridges([panel(note="up to 2 % outside")], [0, 1, 2])
     assert figure.axes[0].get_legend().get_texts()[0].get_text() == "plain\nup to 2 % outside"
 
@@ -123,7 +123,7 @@ def test_long_titles_and_labels_stay_inside() -> None:
             assert box.y1 <= figure.bbox.y1
 
 
-def test_lines_do_not_end_between_a_name_and_its_value() -> None:
+def test_lines_do_not_break_between_a_name_and_its_value() -> None:
     title = "loss on 256 validation samples: " + ", ".join(f"member_{index} 0.{index}" for index in range(9))
     panels = [panel(title="network.norm (BatchNorm2d)")] * 2
     for width in range(20, 100):
@@ -141,7 +141,7 @@ def test_mistakes() -> None:
         draw_densities([])
     with pytest.raises(ValueError, match="nothing to draw"):
         draw_moments([], [])
-    with pytest.raises(ValueError, match=r"heights of 'plain' are \(3, 4\), and steps and bins \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"heights of 'plain' are \(3, 4\) and must be \(steps, bins\) = \(2, 4\)"):
         draw_ridges([panel()], [0, 1])
-    with pytest.raises(ValueError, match="2 notes of 'plain' do not go with 3 steps"):
+    with pytest.raises(ValueError, match="2 notes of 'plain' do not match 3 steps"):
         draw_ridges([panel(notes=["", ""])], [0, 1, 2])

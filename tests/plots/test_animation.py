@@ -1,4 +1,4 @@
-"""Animations hold the frames that were drawn, in order, for as long as they should be seen."""
+"""Animations contain the given frames, in order, with the right durations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Frames = list[NDArray[np.uint8]]
 
 
 def encode(kind: str, frames: Frames, seconds: float = 0.2, last: int = 1) -> tuple[Frames, list[int], Image.Image]:
-    """Frames, durations in ms, and the image, as they are read back."""
+    """Encode and decode: frames, durations in ms, and the image."""
     data = encode_animation(frames, lambda shown: shown, seconds, last=last)[kind]
     image = Image.open(io.BytesIO(data))
     found, durations = [], []
@@ -34,12 +34,12 @@ def random_frames(count: int, colors: int, shape: tuple[int, int] = (21, 33)) ->
     rng = np.random.default_rng(0)
     return [
         rng.integers(0, 256, (colors, 3), dtype=np.uint8)[rng.integers(0, colors, shape)] for _ in range(count)
-    ]  # each with colours of its own
+    ]  # different colours in each
 
 
 @BOTH
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_frames_come_back_in_order_and_exactly(kind: str, count: int) -> None:
+def test_frames_are_exact_and_in_order(kind: str, count: int) -> None:
     frames = random_frames(count, 256)
     found, durations, image = encode(kind, frames)
     assert len(found) == count
@@ -51,7 +51,7 @@ def test_frames_come_back_in_order_and_exactly(kind: str, count: int) -> None:
 
 
 @BOTH
-def test_equal_neighbours_are_one_frame_of_their_time_together(kind: str) -> None:
+def test_equal_neighbours_become_one_frame_with_their_total_duration(kind: str) -> None:
     one, two, three = random_frames(3, 9)
     found, durations, _ = encode(kind, [one, one, two, three, three, three, one])
     assert durations == [400, 200, 600, 200]
@@ -69,7 +69,7 @@ def test_rounding_does_not_add_up(kind: str, seconds: float, total: int) -> None
     assert sum(durations) == total
 
 
-def test_webp_has_no_loss_where_a_gif_must_choose_its_colors() -> None:
+def test_webp_is_lossless_with_more_than_256_colors() -> None:
     frames = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(2)]
     found, _, _ = encode("webp", frames)
     assert all(np.array_equal(*pair) for pair in zip(found, frames, strict=True))

@@ -1,4 +1,4 @@
-"""What stands on the axes and in the cells."""
+"""Confusion matrices: axes and cells."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_cells_are_percent_of_the_true_class() -> None:
     assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 100)
 
 
-def test_small_shares_are_told_from_none_and_from_all() -> None:
+def test_small_shares_are_distinguished_from_zero_and_all() -> None:
     (axes, _) = draw_confusion([[9999, 1], [0, 5]], ["a", "b"]).axes
     assert sorted(t.get_text() for t in axes.texts) == ["100", "100", "<0.1"]
 
@@ -55,6 +55,6 @@ def test_nothing_is_cut_off(num_classes: int) -> None:
     assert bool(figure.axes[0].texts) == (num_classes <= 20)
 
 
-def test_names_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 3\) does not go with 2 class names"):
+def test_a_wrong_number_of_names_raises() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 3\) does not match 2 class names"):
         draw_confusion(COUNTS, ["a", "b"])

@@ -1,4 +1,4 @@
-"""The lines are the points that were given."""
+"""Curves show the given points."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_panel_without_points_is_left_out() -> None:
     assert not axes.lines
 
 
-def test_what_is_not_finite_is_named() -> None:
+def test_values_that_are_not_finite_are_reported() -> None:
     loss, accuracy = draw_loss_curves(train_loss=[(1, 2.0), (2, NAN), (3, NAN)], val_accuracy=[(1, 0.4), (2, NAN)]).axes
     assert [text.get_text() for text in loss.texts] == ["not finite at epoch 2"]
     assert "best validation 40.00 % (epoch 1)" in lines(accuracy)

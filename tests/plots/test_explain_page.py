@@ -1,4 +1,4 @@
-"""The page holds what it was given and nothing else."""
+"""The page contains the given pictures and texts, with escaped markup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lightning_cifar.plots import Explained, Picture, explain_html
+from lightning_cifar.plots import Explained, PagePicture, explain_html
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -29,8 +29,8 @@ class Reader(HTMLParser):
 def read(**changes: object) -> Reader:
     given: dict[str, object] = {
         "images": [
-            Explained(EVIL, ["cat", "93 %"], Picture("what is seen", b"1"), [Picture(f"maps of {EVIL}", b"2", "webp")]),
-            Explained("b.png", ["dog", "7 %"], Picture("more", b"3")),
+            Explained(EVIL, ["cat", "93 %"], PagePicture("map", b"1"), [PagePicture(f"maps of {EVIL}", b"2", "webp")]),
+            Explained("b.png", ["dog", "7 %"], PagePicture("more", b"3")),
         ],
         "title": f"2 images {EVIL}",
         "facts": [("checkpoint", EVIL)],
@@ -42,7 +42,7 @@ def read(**changes: object) -> Reader:
     return reader
 
 
-def test_every_picture_is_inside() -> None:
+def test_every_picture_is_embedded() -> None:
     pictures = [attributes for tag, attributes in read().tags if tag == "img"]
     kinds = [re.fullmatch(r"data:image/(\w+);base64,(.*)", picture["src"] or "") for picture in pictures]
     assert [(found[1], base64.b64decode(found[2])) for found in kinds if found] == [
@@ -50,10 +50,10 @@ def test_every_picture_is_inside() -> None:
         ("webp", b"2"),
         ("png", b"3"),
     ]
-    assert [picture["alt"] for picture in pictures] == ["what is seen", f"maps of {EVIL}", "more"]
+    assert [picture["alt"] for picture in pictures] == ["map", f"maps of {EVIL}", "more"]
 
 
-def test_words_stay_words() -> None:
+def test_markup_is_escaped() -> None:
     reader = read()
     assert not [tag for tag, _ in reader.tags if tag == "script"]
     assert not [name for _, attributes in reader.tags for name in attributes if name.startswith("on")]
@@ -73,6 +73,6 @@ def test_the_table_leads_to_the_sections() -> None:
     assert "probability" in reader.words
 
 
-def test_a_summary_that_does_not_fit_the_columns_is_refused() -> None:
+def test_a_summary_of_another_length_raises() -> None:
     with pytest.raises(ValueError, match=r"the summary of 'b.png' has 2 entries, not 3"):
-        read(images=[Explained("b.png", ["dog", "7 %"], Picture("more", b"3"))], columns=["a", "b", "c"])
+        read(images=[Explained("b.png", ["dog", "7 %"], PagePicture("more", b"3"))], columns=["a", "b", "c"])

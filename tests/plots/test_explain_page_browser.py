@@ -1,4 +1,4 @@
-"""The page as a user has it: opened from a file in a real browser, with nothing beside it."""
+"""The page in a real browser, opened from a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from lightning_cifar.plots import Explained, Picture, explain_html
+from lightning_cifar.plots import Explained, PagePicture, explain_html
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -21,15 +21,15 @@ EVIL = "<img src=x onerror=alert(1)>.png"
 TITLE = "</title><script>document.title = 'taken over'</script> & co"
 
 
-def picture(caption: str, width: int) -> Picture:
+def picture(caption: str, width: int) -> PagePicture:
     buffer = io.BytesIO()
     Image.new("RGB", (width, 300), "navy").save(buffer, "png")
-    return Picture(caption, buffer.getvalue())
+    return PagePicture(caption, buffer.getvalue())
 
 
 @pytest.fixture
 def page(browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:
-    """Two images, wide pictures; afterwards the page must not have complained, nor asked for anything but itself."""
+    """Two images with wide pictures; afterwards the browser must have no errors and no requests for other files."""
     images = [
         Explained(name, ["cat", "93 %"], picture(name, 1700), [picture(f"maps of {name}", 600 + i) for i in range(2)])
         for name in (EVIL, "b" * 200)
@@ -40,7 +40,7 @@ def page(browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:
     path = tmp_path / "page #1.html"
     path.write_text(text, encoding="utf-8")
     browser.get("about:blank")
-    for log in ("browser", "performance"):  # what came before, such as the browser's own start page
+    for log in ("browser", "performance"):  # earlier entries, such as the start page
         browser.get_log(log)  # type: ignore[no-untyped-call]
     browser.get(path.as_uri())
     yield browser
@@ -56,7 +56,7 @@ def ask(browser: Chrome, expression: str) -> object:
     return browser.execute_script(f"return {expression};")  # type: ignore[no-untyped-call]
 
 
-def test_every_picture_is_shown_and_no_name_does_anything(page: Chrome) -> None:
+def test_every_picture_is_shown_and_markup_is_escaped(page: Chrome) -> None:
     from selenium.common.exceptions import NoAlertPresentException
 
     assert ask(page, "[...document.images].map(image => image.naturalWidth)") == [1700, 600, 601] * 2
@@ -68,7 +68,7 @@ def test_every_picture_is_shown_and_no_name_does_anything(page: Chrome) -> None:
     assert ask(page, "document.scripts.length") == 0
 
 
-def test_it_fits_the_window_however_long_a_name_is(page: Chrome) -> None:
+def test_the_page_fits_the_window_with_long_names(page: Chrome) -> None:
     assert ask(page, "document.documentElement.scrollWidth <= window.innerWidth")
     assert ask(page, "document.images[0].width < window.innerWidth")
 

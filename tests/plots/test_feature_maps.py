@@ -1,4 +1,4 @@
-"""The values in the picture are the maps, on one scale, and what is said about them is true."""
+"""Pictures of feature maps: values, scale and texts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_dead_maps_are_crossed_out(generator: np.random.Generator, image: np.nda
     maps[1], maps[4] = 0, 0.25
     figure = draw_feature_maps(image, maps, layer="a")
     assert crosses(figure.axes[1]) == 2
-    assert "5 maps of 3 x 3 pixels, crossed out where all is one value" in words(figure)
+    assert "5 maps of 3 x 3 pixels, crossed out if constant" in words(figure)
     all_dead = draw_feature_maps(image, np.zeros((2, 3, 3)), layer="a")
     assert all_dead.axes[1].images[0].get_clim() == (0, 1)
     assert crosses(all_dead.axes[1]) == 2
@@ -83,10 +83,10 @@ def test_dead_maps_are_crossed_out(generator: np.random.Generator, image: np.nda
 def test_maps_of_one_pixel_are_dead_at_zero_only(image: np.ndarray) -> None:
     figure = draw_feature_maps(image, np.array([0.0, 2.0, 1.0]).reshape(3, 1, 1), layer="pool")
     assert crosses(figure.axes[1]) == 1
-    assert "3 maps of 1 x 1 pixels, crossed out where it is 0" in words(figure)
+    assert "3 maps of 1 x 1 pixels, crossed out if 0" in words(figure)
 
 
-def test_of_many_maps_the_first_are_shown(generator: np.random.Generator, image: np.ndarray) -> None:
+def test_only_the_first_of_many_maps_are_shown(generator: np.random.Generator, image: np.ndarray) -> None:
     maps = generator.normal(size=(128, 3, 3))
     maps[10:] *= 100
     figure = draw_feature_maps(image, maps, layer="a", max_maps=10)
@@ -97,7 +97,7 @@ def test_of_many_maps_the_first_are_shown(generator: np.random.Generator, image:
 
 
 @pytest.mark.filterwarnings("error")
-def test_values_that_are_not_finite_leave_the_scale_to_the_others(image: np.ndarray) -> None:
+def test_values_that_are_not_finite_do_not_change_the_scale(image: np.ndarray) -> None:
     maps = np.full((3, 2, 2), np.nan)
     maps[0] = [[1, -2], [np.inf, -np.inf]]
     figure = draw_feature_maps(image, maps, layer="a")
@@ -105,7 +105,7 @@ def test_values_that_are_not_finite_leave_the_scale_to_the_others(image: np.ndar
     assert figure.axes[1].images[0].get_clim() == (-2, 2)
     assert tuple(figure.axes[1].images[0].get_cmap().get_bad()) == (0.5, 0.5, 0.5, 1)
     assert crosses(figure.axes[1]) == 0
-    assert "3 maps of 2 x 2 pixels, grey where not finite" in words(figure)
+    assert "3 maps of 2 x 2 pixels, grey if not finite" in words(figure)
     FigureCanvasAgg(draw_feature_maps(image, maps[1:], layer="a")).draw()
 
 
@@ -158,7 +158,7 @@ def test_nothing_overlaps_or_is_cut_off(image: np.ndarray, shape: tuple[int, ...
             assert apart, (one, other)
 
 
-def test_what_are_no_maps_is_refused(image: np.ndarray) -> None:
+def test_other_shapes_raise(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), these are \(3, 3\)"):
         draw_feature_maps(image, np.zeros((3, 3)), layer="a")
     with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), these are \(0, 3, 3\)"):

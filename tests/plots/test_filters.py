@@ -1,4 +1,4 @@
-"""Filters stand where they should, in the colours that the scale says, legible and without pyplot."""
+"""Pictures of filters: positions, colours, texts, and no pyplot."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_each_input_channel_has_its_sheet() -> None:
     np.testing.assert_allclose(np.array(greys).T.ravel(), np.linspace(0, 255, 6), atol=1.5)
 
 
-def test_the_bar_says_what_the_colors_mean() -> None:
+def test_the_colour_bar() -> None:
     figure = draw_filters(ramp(3, 1), color=False, limit=0.25)
     bar = figure.axes[-1]
     assert bar.get_xlim() == (-0.25, 0.25)
@@ -88,8 +88,8 @@ def test_the_bar_says_what_the_colors_mean() -> None:
     bar = draw_filters(ramp(3, 3), color=True, limit=2).axes[-1]
     assert (bar.get_xlim(), bar.get_xlabel()) == ((-2, 2), "weight, of red, green and blue alike")
     figure = draw_filters(ramp(3, 3), color=True)
-    assert len(figure.axes) == 1  # no value can be read from a colour
-    assert "from its lowest weight to its highest" in figure.axes[0].get_xlabel()
+    assert len(figure.axes) == 1  # colours show no single value
+    assert "from its lowest to its highest weight" in figure.axes[0].get_xlabel()
 
 
 @pytest.mark.parametrize("columns", [3, 16])
@@ -110,7 +110,7 @@ def test_no_text_is_clipped_or_overlaps(K: int, C: int, color: bool, limit: floa
         assert not any(box.overlaps(other) for other in boxes[:index])
 
 
-def test_a_frame_shows_the_filters_where_they_belong() -> None:
+def test_a_frame_shows_the_filters_in_their_positions() -> None:
     values = ramp(10, 3)
     pixels = frame(values, color=True)
     assert pixels.shape[1] == 500
@@ -121,7 +121,7 @@ def test_a_frame_shows_the_filters_where_they_belong() -> None:
         assert np.array_equal(block, np.rint(values[k].transpose(1, 2, 0) * 255))
 
 
-def test_frames_have_one_size_whatever_they_show() -> None:
+def test_frames_have_the_same_size() -> None:
     values = ramp(6, 2)
     shapes = {
         frame(values * factor, title=title, subtitle=subtitle, limit=1.0).shape
@@ -149,7 +149,7 @@ def test_the_title_is_drawn_and_a_long_one_is_cut_not_clipped() -> None:
     assert 400 < changed.max() < 492
 
 
-def test_the_scale_stands_below_the_pictures() -> None:
+def test_the_scale_is_below_the_pictures() -> None:
     values = ramp(4, 1)
     pair = [frame(values, limit=limit) for limit in (0.1, 0.2)]
     rows = np.flatnonzero((pair[0] != pair[1]).any(axis=(1, 2)))
@@ -157,7 +157,7 @@ def test_the_scale_stands_below_the_pictures() -> None:
     assert len(rows)
 
 
-def test_what_is_not_finite_is_magenta() -> None:
+def test_values_that_are_not_finite_are_magenta() -> None:
     values = ramp(2, 3)
     values[1, 2, 0, 0] = np.nan
     for color in (True, False):
@@ -169,14 +169,14 @@ def test_what_is_not_finite_is_magenta() -> None:
     assert MAGENTA not in distinct(frame(ramp(2, 3), color=True))
 
 
-def test_many_or_large_kernels_stay_within_what_webp_takes() -> None:
+def test_many_or_large_kernels_stay_within_the_limits_of_webp() -> None:
     assert max(frame(ramp(1, 32, 5, 5)).shape) <= 16383
     assert max(frame(ramp(256, 1, 11, 11), columns=1).shape) <= 16383
     assert frame(ramp(64, 1, 20, 20), columns=64).shape[1] == 64 * 24 + 4 + 16  # wider than asked for: not shrunk away
 
 
 @pytest.mark.parametrize("draw", [frame, draw_filters])
-def test_other_shapes_are_refused(draw: object) -> None:
+def test_other_shapes_raise(draw: object) -> None:
     for values, color, message in (
         (np.zeros((2, 3, 4)), False, r"filters must be \(K, C, R, S\), these are \(2, 3, 4\)"),
         (np.zeros((0, 3, 4, 4)), False, r"these are \(0, 3, 4, 4\)"),

@@ -1,4 +1,4 @@
-"""Curves and points are drawn as given, on axes that stay."""
+"""Curves and points are drawn as given, on fixed axes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_last_step() -> None:
     ]
 
 
-def test_the_axes_stay_and_hold_the_points() -> None:
+def test_the_axes_are_fixed_and_contain_the_points() -> None:
     limits, values = [], []
     for figure in animate_fits(picture(), titles=["a", "b", "c"]):
         axes = figure.axes[0]
@@ -45,7 +45,7 @@ def test_the_axes_stay_and_hold_the_points() -> None:
     assert limits[0][3] > 1.5
 
 
-def test_a_curve_that_runs_away_does_not_set_the_axes() -> None:
+def test_a_diverged_curve_does_not_change_the_axes() -> None:
     wild = FitPicture(X, [FitCurve("wild", [[1e6, 0, np.nan, 0, -1e6]])], POINTS)
     low, high = draw_fit(wild).axes[0].get_ylim()
     assert -3 < low < high < 3
@@ -81,7 +81,7 @@ def test_long_titles_stay_inside() -> None:
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match="nothing to draw: 0 curves, 1 steps"):
         draw_fit(FitPicture(X, [], POINTS))
-    with pytest.raises(ValueError, match=r"values of 'plain' are \(3, 5\), and steps and places \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"values of 'plain' are \(3, 5\) and must be \(T, G\) = \(2, 5\)"):
         next(animate_fits(picture(), titles=["", ""]))
     with pytest.raises(ValueError, match=r"values of 'dropout' are \(1, 5\)"):
         draw_fit_sheet(picture(low=CURVES[:1], high=CURVES), titles=["", "", ""])

@@ -1,4 +1,4 @@
-"""Graphs: every node with its value and gradient, left to right."""
+"""Graphs show every node with its value and gradient, from left to right."""
 
 import pytest
 
@@ -12,7 +12,7 @@ NODES = [
 ]
 
 
-def test_texts_and_places() -> None:
+def test_texts_and_positions() -> None:
     (axes,) = draw_graph(NODES, "a graph").axes
     places = {text.get_text(): text.get_position() for text in axes.texts if text.get_text()}
     assert set(places) == {"x", "3", "*", "+", "2", "12", "6", "8", "1"}

@@ -1,4 +1,4 @@
-"""The pixels on the sheet are the pixels that were given."""
+"""Image grids show the given pixels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_without_them_the_range_decides() -> None:
     assert to_displayable(np.array([0.2, 0.3]).reshape(1, 1, 1, 2)).flatten().tolist() == pytest.approx([0.2, 0.3])
     assert to_displayable(np.array([-1.0, 0, 3]).reshape(1, 1, 1, 3)).flatten().tolist() == [0, 0.25, 1]
     assert to_displayable(np.full((1, 1, 2, 2), -3.0)).max() == 0
-    # three values do not go with one channel
+    # three values do not match one channel
     assert to_displayable(grey, (0.5, 0.5, 0.5), (1, 1, 1)).max() == 1
 
 
@@ -72,8 +72,8 @@ def test_titles_do_not_touch_and_small_images_are_enlarged() -> None:
     assert row[0].y1 <= height
 
 
-def test_what_is_no_sheet_is_refused() -> None:
+def test_invalid_images_and_titles_raise() -> None:
     with pytest.raises(ValueError, match=r"these are \(2, 3, 4, 4\)"):
         draw_image_grid(np.zeros((2, 3, 4, 4)))
-    with pytest.raises(ValueError, match="1 titles do not go with 2 images"):
+    with pytest.raises(ValueError, match="1 titles do not match 2 images"):
         draw_image_grid(np.zeros((2, 4, 4, 3)), ["a"])

@@ -1,4 +1,4 @@
-"""The curves are the sweeps that were given, the window keeps its law, and the page needs nothing but itself."""
+"""Plot and page of the learning-rate finder: curves, marks, limits, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_axes_are_named_and_the_learning_rate_is_logarithmic() -> None:
     assert axes.get_title(loc="left") == ""
 
 
-def test_every_mark_stands_at_its_learning_rate() -> None:
+def test_every_mark_is_at_its_learning_rate() -> None:
     figure = draw_lr_range(curves(1), suggestion=0.02, interval=(0.01, 0.05), marks=MARKS, own_lr=0.1)
     axes = only_axes(figure)
     places = mark_places(axes)
@@ -111,7 +111,7 @@ def test_every_mark_stands_at_its_learning_rate() -> None:
     assert set(mark_places(axes)) | {"interval 0.01 to 0.05"} <= set(legend_texts(figure))
 
 
-def test_marks_at_one_place_are_told_apart() -> None:
+def test_marks_at_the_same_rate_are_distinguishable() -> None:
     axes = only_axes(draw_lr_range(curves(1), marks={"a": 0.01, "b": 0.01, "c": 0.01}))
     marks = [line for line in axes.lines if line.get_transform() != axes.transData]
     assert len({line.get_marker() for line in marks}) == 3
@@ -133,7 +133,7 @@ def test_markers_sit_on_the_smoothed_curve() -> None:
     assert np.asarray(axes.lines[-1].get_ydata())[1] == 1, "above the end of the axis"
 
 
-def test_a_doubtful_suggestion_is_marked_in_picture_and_page() -> None:
+def test_an_uncertain_suggestion_is_marked_in_picture_and_page() -> None:
     level = (LRS, np.full(101, 2.3), np.full(101, 2.3))
     doubt = "the loss neither fell nor rose <&>"
     assert doubt in only_axes(draw_lr_range([level], suggestion=0.1, doubt=doubt)).get_title(loc="left")
@@ -141,7 +141,7 @@ def test_a_doubtful_suggestion_is_marked_in_picture_and_page() -> None:
 
 
 @pytest.mark.parametrize("own_lr", [1e-9, 0.0, -1.0, 50.0, NAN])
-def test_a_mark_outside_is_named_and_stretches_nothing(own_lr: float) -> None:
+def test_a_mark_outside_is_in_the_legend_and_does_not_change_the_limits(own_lr: float) -> None:
     figure = draw_lr_range(curves(1), own_lr=own_lr)
     assert only_axes(figure).get_xlim() == only_axes(draw_lr_range(curves(1))).get_xlim()
     word = "none" if np.isnan(own_lr) else "(outside)"
@@ -157,7 +157,7 @@ def test_the_window_ends_at_the_range_of_the_smoothed_loss_inside(window: tuple[
     assert axes.get_ylim() == pytest.approx((SMOOTHED[inside].min(), SMOOTHED[inside].max() + 0.02))
 
 
-def test_both_ends_belong_to_the_window() -> None:
+def test_both_ends_are_inside_the_window() -> None:
     lrs, losses = [0.1, 0.2, 0.3, 0.4], [9.0, 3.0, 2.0, 9.0]
     axes = only_axes(draw_lr_range([(lrs, [100.0] * 4, losses)], zoom=(0.2, 0.1 + 0.2)))
     assert axes.get_ylim() == (2.0, 3.0)
@@ -169,20 +169,20 @@ def test_a_window_on_a_level_curve_has_a_height() -> None:
 
 
 @pytest.mark.parametrize("zoom", [(1e-1, 1e-2), (1e-2, 1e-2), (0.0, 1.0), (-1.0, 1.0), (1e-2, INF), (NAN, 1.0)])
-def test_what_is_no_window_is_refused(zoom: tuple[float, float]) -> None:
+def test_an_invalid_window_raises(zoom: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"zoom \(=.*\) must be two learning rates, 0 < low < high"):
         draw_lr_range(curves(), zoom=zoom)
 
 
-def test_a_window_without_a_point_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"zoom \(=\(20, 30\)\) holds no point"):
+def test_a_window_without_a_point_raises() -> None:
+    with pytest.raises(ValueError, match=r"zoom \(=\(20, 30\)\) contains no point"):
         draw_lr_range(curves(), zoom=(20, 30))
-    with pytest.raises(ValueError, match="holds no point"):
+    with pytest.raises(ValueError, match="contains no point"):
         draw_lr_range([diverging(NAN)], zoom=(9, 11))
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_what_is_not_finite_is_not_drawn_but_named(bad: float) -> None:
+def test_points_that_are_not_finite_are_reported(bad: float) -> None:
     figure = draw_lr_range([diverging(bad), *curves(1)])
     axes = only_axes(figure)
     for _, y in sweep_lines(axes)[:2]:
@@ -250,7 +250,7 @@ def test_the_legend_hides_nothing_and_is_not_cut_off(name: str) -> None:
     assert only_axes(figure).get_window_extent().height > 120
 
 
-def test_names_are_text_and_no_formulas() -> None:
+def test_names_are_not_formulas() -> None:
     name = r"$\broken{ _x_ $"
     figure = draw_lr_range(curves(1), marks={name: 0.01}, title=name)
     figure.savefig(io.BytesIO(), format="png")
@@ -259,10 +259,10 @@ def test_names_are_text_and_no_formulas() -> None:
 
 
 @pytest.mark.parametrize("function", [draw_lr_range, lr_range_html])
-def test_what_is_no_sweep_is_refused(function) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match="must hold at least one sweep"):
+def test_invalid_sweeps_raise(function) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="must contain at least one sweep"):
         function([])
-    with pytest.raises(ValueError, match="2 seeds do not go with 3 curves"):
+    with pytest.raises(ValueError, match="2 seeds do not match 3 curves"):
         function(curves(), seeds=[1, 2])
     with pytest.raises(ValueError, match=r"three arrays \(N,\) with N > 0, the one of seed 7"):
         function([(LRS, LOSSES[:-1], SMOOTHED)], seeds=[7])
@@ -272,7 +272,7 @@ def test_what_is_no_sweep_is_refused(function) -> None:  # type: ignore[no-untyp
         function([([0, -1], [1, 1], [1, 1])])
 
 
-def test_the_arrays_given_are_left_as_they_are() -> None:
+def test_the_given_arrays_do_not_change() -> None:
     given = diverging(INF)
     before = [part.copy() for part in given]
     draw_lr_range([given])
@@ -281,7 +281,7 @@ def test_the_arrays_given_are_left_as_they_are() -> None:
 
 
 class Tags(HTMLParser):
-    """Addresses that the page's tags name, and the text of its title."""
+    """Addresses in the tags of the page, and the text of its title."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class Tags(HTMLParser):
 
 
 def plot_of(page: str) -> tuple[list[dict[str, object]], dict[str, object], dict[str, object]]:
-    """Traces, layout and configuration that the page hands to plotly.js."""
+    """Traces, layout and configuration that the page passes to plotly.js."""
     text = page[page.rindex("Plotly.newPlot(") :]
     decoder, found, place = json.JSONDecoder(), [], text.index('"lr-range"') + len('"lr-range"')
     for _ in range(3):
@@ -323,7 +323,7 @@ def page() -> str:
     )
 
 
-def test_the_page_is_whole_in_itself(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     tags = Tags(page)
     assert tags.addresses == []
     assert tags.title == "resnet18"
@@ -339,7 +339,7 @@ def test_the_page_offers_no_upload(page: str) -> None:
     assert "plotlyServerURL" not in config
 
 
-def test_the_page_holds_every_curve_and_mark(page: str) -> None:
+def test_the_page_contains_every_curve_and_mark(page: str) -> None:
     traces, layout, _ = plot_of(page)
     shapes = layout["shapes"]
     assert isinstance(shapes, list)
@@ -368,7 +368,7 @@ def test_plotly_knows_every_name_that_is_used(page: str) -> None:
 @pytest.mark.parametrize(
     "name", ["</script><script>bad()</script>", "<b>&amp;</b>", "<a href='https://a.example'>x</a>"]
 )
-def test_names_cannot_write_html(name: str) -> None:
+def test_markup_in_names_is_escaped(name: str) -> None:
     page = lr_range_html(curves(1), marks={name: 0.01}, title=name)
     assert Tags(page).names.count("script") == Tags(lr_range_html(curves(1))).names.count("script")
     assert name not in page[page.rindex("Plotly.newPlot(") :]
@@ -376,7 +376,7 @@ def test_names_cannot_write_html(name: str) -> None:
     assert Tags(page).title == name
 
 
-def test_a_curve_that_needs_no_cut_has_no_button_for_it() -> None:
+def test_the_cut_off_button_exists_only_for_a_cut_curve() -> None:
     def buttons(curve: LRCurve) -> int:
         menus = plot_of(lr_range_html([curve]))[1]["updatemenus"]
         assert isinstance(menus, list)

@@ -1,4 +1,4 @@
-"""The page as a user has it: opened from a file in a real browser, zoomed with the mouse, its buttons pressed."""
+"""The page in a real browser, opened from a file: mouse, buttons and legend."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def plot(browser: Chrome, address: str) -> Iterator[Page]:
-    """The page freshly opened; after each test it must not have complained, nor asked for anything but itself."""
+    """Open the page; after each test the browser must have no errors and no requests for other files."""
     browser.get("about:blank")
-    for log in ("browser", "performance"):  # what came before, such as the browser's own start page
+    for log in ("browser", "performance"):  # earlier entries, such as the start page
         browser.get_log(log)  # type: ignore[no-untyped-call]
     browser.get(address)
     page = Page(browser)
@@ -66,7 +66,7 @@ def plot(browser: Chrome, address: str) -> Iterator[Page]:
 
 
 class Page:
-    """What a user can do, and what there is to see."""
+    """Actions of a user, and the state of the page."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -92,7 +92,7 @@ class Page:
         return self.browser.find_element("css selector", ".nsewdrag")
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """With the mouse, from one place of the panel to another, in fractions from its lower left corner."""
+        """Drag the mouse between two positions of the panel, in fractions from its lower left corner."""
         from selenium.webdriver import ActionChains
 
         box = self.panel.rect
@@ -104,7 +104,7 @@ class Page:
         mouse.move_by_offset(x1 - x0 - (x1 - x0) // 2, y1 - y0 - (y1 - y0) // 2).release().perform()
 
     def double_click_until(self, expression: str) -> None:
-        """Again and again, since on a busy machine the two clicks may be too far apart to be a double one."""
+        """Repeat the double click, since on a busy machine the two clicks may be too far apart."""
         from selenium.common.exceptions import TimeoutException
         from selenium.webdriver import ActionChains
         from selenium.webdriver.support.ui import WebDriverWait
@@ -131,7 +131,7 @@ class Page:
         self.browser.find_elements("css selector", ".legendtoggle")[index].click()
 
 
-def test_it_shows_every_curve_and_mark(plot: Page) -> None:
+def test_every_curve_and_mark_is_shown(plot: Page) -> None:
     assert plot.ask(NUM_PIECES) == 5, "four curves, one of them in two pieces"
     assert plot.ask("document.querySelectorAll('.shapelayer path').length") == 5
     assert sorted(plot.legend()) == sorted(
@@ -159,7 +159,7 @@ def test_it_shows_every_curve_and_mark(plot: Page) -> None:
         assert (place - box["x"]) / box["width"] == pytest.approx((math.log10(lr) - left) / (right - left), abs=0.01)
 
 
-def test_names_are_shown_as_they_are(plot: Page) -> None:
+def test_markup_in_names_is_escaped(plot: Page) -> None:
     assert plot.browser.title == TITLE
     assert plot.ask("document.querySelector('.gtitle').textContent") == TITLE
     assert plot.ask("document.querySelectorAll('#lr-range b, #lr-range i').length") == 0
@@ -195,7 +195,7 @@ def test_the_buttons_change_the_axes_and_a_double_click_still_resets(plot: Page)
     assert plot.axis("xaxis") == pytest.approx((left, right))
 
 
-def test_a_zoom_outlives_a_change_of_the_axis(plot: Page) -> None:
+def test_a_change_of_the_axis_keeps_the_zoom(plot: Page) -> None:
     whole = plot.axis("xaxis")
     plot.drag((0.4, 0.2), (0.6, 0.8))
     plot.wait_until(f"p._fullLayout.xaxis.range[0] > {whole[0] + 0.5}")
@@ -208,7 +208,7 @@ def test_a_zoom_outlives_a_change_of_the_axis(plot: Page) -> None:
     plot.double_click_until(f"Math.abs(p._fullLayout.xaxis.range[0] - {whole[0]}) < 1e-6")
 
 
-def test_the_whole_loss_can_be_seen(plot: Page) -> None:
+def test_the_whole_loss_can_be_shown(plot: Page) -> None:
     _, cut = plot.axis("yaxis")
     plot.press("whole loss")
     plot.wait_until("p._fullLayout.yaxis.range[1] > 9e5")
@@ -231,7 +231,7 @@ def test_a_click_in_the_legend_hides_a_mark(plot: Page, label: str) -> None:
     assert plot.ask(f"p._fullLayout.shapes.find(shape => shape.name === '{label}').visible") == "legendonly"
 
 
-def test_pointing_at_a_curve_tells_its_values(plot: Page) -> None:
+def test_pointing_at_a_curve_shows_its_values(plot: Page) -> None:
     from selenium.webdriver import ActionChains
 
     step = 40
@@ -248,7 +248,7 @@ def test_pointing_at_a_curve_tells_its_values(plot: Page) -> None:
         assert words in text
 
 
-def test_there_is_no_button_that_uploads(plot: Page) -> None:
+def test_no_button_uploads_data(plot: Page) -> None:
     titles = [b.get_attribute("data-title") for b in plot.browser.find_elements("css selector", ".modebar-btn")]
     assert any("Zoom" in (title or "") for title in titles)
     assert not [title for title in titles if title and ("hare" in title or "loud" in title or "Produced" in title)]

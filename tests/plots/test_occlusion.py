@@ -1,4 +1,4 @@
-"""The maps are the numbers that were given, on one scale around zero, and every word has its place."""
+"""Pictures of occlusion maps: values, one scale around zero, and texts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_three_panels_for_each_image(image: np.ndarray, drops: np.ndarray) -> No
     assert (first[0, :, 0] > first[0, :, 2]).all(), "a fall is red"
     assert (first[-1, :, 2] > first[-1, :, 0]).all(), "a rise is blue"
     np.testing.assert_allclose(first[3], first[1, 1][None].repeat(SIZE, 0))
-    assert np.ptp(first[3, 0]) < 0.01, "nothing is without colour"
+    assert np.ptp(first[3, 0]) < 0.01, "zero has no colour"
     np.testing.assert_allclose(nothing[:2], first[3, 0][None, None].repeat(2, 0).repeat(SIZE, 1))
     # one scale for all of them
     np.testing.assert_allclose(second[-1], draw_and_take(image, 2 * drops, limit=0.4)[0])
@@ -103,10 +103,10 @@ def test_one_scale_centred_on_zero(
     assert len(sheet.images) == 6
 
 
-def test_maps_of_nothing_and_of_no_number_can_be_drawn(image: np.ndarray) -> None:
+def test_maps_of_zeros_and_of_nan_can_be_drawn(image: np.ndarray) -> None:
     for value in (0.0, 1e-7, math.nan):
         figure = draw_occlusion_maps([Occlusion(image, np.full((SIZE, SIZE), value), "a")])
-        assert figure.axes[1].get_ylim() == (-0.001, 0.001), "noise does not look like a finding"
+        assert figure.axes[1].get_ylim() == (-0.001, 0.001), "the scale does not enlarge noise"
         canvas_of(figure)
 
 
@@ -141,10 +141,10 @@ def test_titles_keep_to_their_columns(image: np.ndarray, drops: np.ndarray) -> N
         assert picture.width == pytest.approx(picture.height, abs=1)
 
 
-def test_sheets_that_cannot_be_are_refused(image: np.ndarray, drops: np.ndarray) -> None:
+def test_invalid_arguments_raise(image: np.ndarray, drops: np.ndarray) -> None:
     with pytest.raises(ValueError, match="at least one image"):
         draw_occlusion_maps([])
-    with pytest.raises(ValueError, match=r"drops \(5, 6\) do not go with an image \(6, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"drops \(5, 6\) do not match an image \(6, 6, 3\)"):
         draw_occlusion_maps([Occlusion(image, drops[1:], "")])
     with pytest.raises(ValueError, match=r"1 or 3 channels, this is \(6, 6, 2\)"):
         draw_occlusion_maps([Occlusion(image[..., :2], drops, "")])
@@ -208,7 +208,7 @@ def test_nothing_of_an_explanation_is_cut_off_or_covered(image: np.ndarray, drop
         assert not one.overlaps(other)
 
 
-def test_percent_rounds_neither_to_certainty_nor_to_nothing() -> None:
+def test_percentages_are_never_rounded_to_0_or_100() -> None:
     assert [to_percent(value) for value in (0, 0.0001, 0.0005, 0.5, 0.9994, 0.99999, 1)] == [
         *("0.0 %", "<0.1 %", "0.1 %", "50.0 %", "99.9 %", ">99.9 %", "100.0 %"),
     ]

@@ -1,4 +1,4 @@
-"""Texts of figures are shown as they are, and numbers of axes as matplotlib writes them."""
+"""Texts of figures are literal, and tick labels are formulas of matplotlib."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_cifar.plots.rendering import to_pixels
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "$x$", "a $ b $ c", r"\$x$", "$$", "$", r"a_b^{c}"])
-def test_every_text_is_as_it_is(name: str) -> None:
+def test_every_text_is_literal(name: str) -> None:
     figure = PlainFigure(figsize=(5, 4), layout="constrained")
     figure.suptitle(name)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Each image under its own words, whatever these are."""
+"""Photographs with their texts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_image_is_at_its_place() -> None:
         assert y < top, "above"
 
 
-def test_no_words_overlap_or_leave_the_picture() -> None:
+def test_texts_do_not_overlap_and_stay_inside() -> None:
     long = "soft-coated wheaten terrier or another very long name of a class, longer than any"
     many = [
         PredictedPhotograph(long if i % 2 else "cat", 1.0, long if i % 3 else None, f"folder/{'x' * 60}_{i}.jpg")
@@ -86,15 +86,15 @@ def test_no_words_overlap_or_leave_the_picture() -> None:
     assert all("100 %" not in text for text in texts(figure))
 
 
-def test_names_are_no_markup_and_need_no_other_font() -> None:
+def test_names_are_literal_and_missing_letters_are_replaced() -> None:
     strange = PredictedPhotograph("$x_1$ 猫", math.nan, "a\nb", "\U00020000$.jpg")
     figure = draw_photographs(images(1, channels=1), [strange])
     FigureCanvasAgg(figure).draw()  # a missing letter would be a warning, which is an error here
     assert texts(figure)[-3:] == ["$x_1$ ? ?", "true: a b", "?$.jpg"]
 
 
-def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 photographs do not go with 3 images"):
+def test_invalid_arguments_raise() -> None:
+    with pytest.raises(ValueError, match="2 photographs do not match 3 images"):
         draw_photographs(images(3), PHOTOGRAPHS[:2])
     for wrong in (np.zeros((2, 4, 4)), np.zeros((2, 4, 4, 2)), np.zeros((0, 4, 4, 3))):
         with pytest.raises(ValueError, match="images must be"):

@@ -1,4 +1,4 @@
-"""A mistake is marked as one, and its text can be read."""
+"""Sheets of predictions: marks of mistakes, and texts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rows_and_numbers(images: np.ndarray) -> None:
     assert [text for text in texts_of(figure) if text.startswith("image")] == ["image 7", "image 123", "image 9"]
 
 
-def test_percentages_never_round_up_to_certainty(images: np.ndarray) -> None:
+def test_percentages_are_never_rounded_up_to_100(images: np.ndarray) -> None:
     shares = [0.1, 0.984, 0.987, 0.9993, 0.99961, 1.0, float("nan")]
     many = np.zeros((len(shares), 2, 2, 1))
     figure = draw_predictions(many, ["a"] * len(shares), ["a"] * len(shares), shares)
@@ -65,7 +65,7 @@ def test_grey_bytes(images: np.ndarray) -> None:
     assert drawn.get_cmap().name == "gray"
 
 
-def test_no_image_at_all_leaves_the_title(images: np.ndarray) -> None:
+def test_without_images_only_the_title_is_drawn(images: np.ndarray) -> None:
     figure = draw_predictions(images[:0], [], [], [], title="No mistake: all 2,000 validation images are right.")
     FigureCanvasAgg(figure).draw()
     assert not figure.axes[0].images
@@ -73,7 +73,7 @@ def test_no_image_at_all_leaves_the_title(images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("num", [1, 3, 16])
-def test_long_names_neither_touch_nor_leave_the_sheet(num: int) -> None:
+def test_long_names_do_not_overlap_and_stay_inside(num: int) -> None:
     names = ["automobile", "a_class_with_a_very_long_name", "Norwich Terrier"] * 6
     figure = draw_predictions(
         np.zeros((num, 32, 32, 3)),
@@ -94,10 +94,10 @@ def test_long_names_neither_touch_nor_leave_the_sheet(num: int) -> None:
     assert f"{CROSS} automobile >99.9 %" in texts_of(figure)
 
 
-def test_what_does_not_fit_together_is_refused(images: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="2 true do not go with 3 images"):
+def test_invalid_arguments_raise(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="2 true do not match 3 images"):
         draw_predictions(images, ["a"] * 3, ["a"] * 2, [1, 1, 1])
-    with pytest.raises(ValueError, match="1 numbers do not go with 3 images"):
+    with pytest.raises(ValueError, match="1 numbers do not match 3 images"):
         draw_predictions(images, ["a"] * 3, ["a"] * 3, [1, 1, 1], numbers=[1])
     with pytest.raises(ValueError, match=r"these are \(3, 4, 6\)"):
         draw_predictions(images[..., 0], ["a"] * 3, ["a"] * 3, [1, 1, 1])

@@ -1,4 +1,4 @@
-"""The lines are the rates that were given, in percent of training, on axes that all panels share."""
+"""Schedules over the progress of training, on the same axes in all panels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_vertical_axis_can_be_named() -> None:
     assert draw_regimes(curves(1), ylabel="learning rate").axes[0].get_ylabel() == "learning rate"
 
 
-def test_a_logarithmic_axis_cuts_off_what_is_near_zero() -> None:
+def test_a_logarithmic_axis_cuts_off_values_near_zero() -> None:
     (axes,) = draw_regimes({"a": (PROGRESS, [0, 1e-9, 0.5, 0.1, 0.01])}, log=True).axes
     bottom, top = axes.get_ylim()
     assert axes.get_yscale() == "log"
@@ -83,6 +83,6 @@ def test_a_long_name_stays_within_the_picture() -> None:
     assert box.y1 <= figure.bbox.height
 
 
-def test_nothing_to_draw_is_refused() -> None:
-    with pytest.raises(ValueError, match="must hold at least one regime"):
+def test_no_curves_raise() -> None:
+    with pytest.raises(ValueError, match="must contain at least one regime"):
         draw_regimes({})

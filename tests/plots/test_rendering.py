@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from lightning_cifar.plots import to_frames
 
 
-def test_frames_are_what_is_drawn_at_that_moment() -> None:
+def test_frames_show_the_figure_at_that_moment() -> None:
     def figures():
         figure = Figure(figsize=(2, 1), dpi=50)
         for color in ("red", "blue"):

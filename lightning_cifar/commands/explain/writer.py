@@ -142,11 +142,11 @@ class ExplanationWriter:
         sentence += f"covering {' and '.join(effects) or f'does not change P({target})'}"
         return sentence + (f" (error about {explained.error:.3f})" if self.options.mode == "fast" else "")
 
-    def _write(self, name: str, caption: str, figure: Figure) -> plots.Picture:
+    def _write(self, name: str, caption: str, figure: Figure) -> plots.PagePicture:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         write_atomically(self.out / "pictures" / name, buffer.getvalue())
-        return plots.Picture(caption, buffer.getvalue())
+        return plots.PagePicture(caption, buffer.getvalue())
 
 
 def plain_name(path: Path) -> str:

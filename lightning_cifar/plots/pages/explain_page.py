@@ -1,14 +1,12 @@
-"""Explanations of images on one page that needs nothing but itself: no network, no script, no file beside it."""
+"""Explanations of images on a self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Nothing may be loaded, from anywhere, and nothing may run.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+from lightning_cifar.plots.pages.page import PagePicture, cells, document, escape, heads, image, paragraphs
+
 _STYLE = """\
 body {font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1500px; padding: 1em 1.5em 4em;}
 body {overflow-wrap: anywhere;}
@@ -27,25 +25,16 @@ details {margin: .6em 0;} summary {cursor: pointer;}
 """
 
 
-class Picture(NamedTuple):
-    """An image file to be put into the page."""
-
-    caption: str
-    content: bytes
-    kind: str = "png"
-    """As in ``image/png``."""
-
-
 class Explained(NamedTuple):
     """One image on the page."""
 
     name: str
     summary: Sequence[str]
-    """As many as the page has columns."""
-    explanation: Picture
-    """Its caption says in words what can be seen."""
-    more: Sequence[Picture] = ()
-    """Shown when asked for."""
+    """One text for each column of the page."""
+    explanation: PagePicture
+    """Its caption describes the picture."""
+    more: Sequence[PagePicture] = ()
+    """Pictures that open with a click."""
 
 
 def explain_html(
@@ -56,60 +45,43 @@ def explain_html(
     columns: Sequence[str],
     notes: Sequence[str] = (),
 ) -> str:
-    """The page as text. All words are shown as they are: none can become markup.
+    """Return the page as text. Markup in names is escaped.
 
     Args:
-        images: what there is to show.
-        title: of the page.
-        facts: names and values that hold for all images, such as the checkpoint.
-        columns: heads of the table of all images, for their ``summary``; a name that ends in ``*`` holds numbers.
-        notes: such as which files were left out.
+        images: Images of the page.
+        title: Title of the page.
+        facts: Names and values for all images, such as the checkpoint.
+        columns: Heads of the table of all images, for their ``summary``; a name with ``*`` at its end has numbers.
+        notes: Notes, such as skipped files.
 
     Raises:
-        ValueError: a summary has not one entry for each column.
+        ValueError: A summary does not have one entry for each column.
     """
-    for image in images:
-        if len(image.summary) != len(columns):
-            raise ValueError(f"the summary of {image.name!r} has {len(image.summary)} entries, not {len(columns)}")
-    classes = [' class="number"' if column.endswith("*") else "" for column in columns]
-    head = "".join(f"<th{kind}>{_text(column.rstrip('*'))}</th>" for kind, column in zip(classes, columns, strict=True))
+    for each in images:
+        if len(each.summary) != len(columns):
+            raise ValueError(f"the summary of {each.name!r} has {len(each.summary)} entries, not {len(columns)}")
     rows = [
-        f'<tr><td><a href="#image-{index}">{_text(image.name)}</a></td>'
-        + "".join(f"<td{kind}>{_text(word)}</td>" for kind, word in zip(classes, image.summary, strict=True))
-        + "</tr>"
-        for index, image in enumerate(images, start=1)
+        f'<tr><td><a href="#image-{index}">{escape(each.name)}</a></td>{cells("td", columns, each.summary)}</tr>'
+        for index, each in enumerate(images, start=1)
     ]
     parts = [
-        "<table>" + "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts),
+        f"<h1>{escape(title)}</h1>\n<table>",
+        *(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts),
         "</table>",
-        *(f'<p class="quiet">{_text(note)}</p>' for note in notes),
-        "<p>A window slides over what the network sees. At each place it covers what is there, and the map tells by "
-        "how much the probability of the class falls; a pixel shows the mean over all windows that cover it. Red: the "
-        "network needs this part. Blue: without it the probability rises. Each map has a scale of its own: look at its "
-        "numbers before two are compared.</p>",
-        f'<table class="all"><tr><th>file</th>{head}</tr>{"".join(rows)}</table>',
-        *(_section(index, image) for index, image in enumerate(images, start=1)),
+        paragraphs(notes),
+        "<p>A window slides over the network's input and covers a part of it. The map shows how much the probability "
+        "of the class drops; each pixel is the mean over all windows that cover it. Red: this part supports the class. "
+        "Blue: the probability rises without it. Each map has its own scale: compare the numbers.</p>",
+        f'<table class="all"><tr><th>file</th>{heads(columns)}</tr>{"".join(rows)}</table>',
+        *(_section(index, each) for index, each in enumerate(images, start=1)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<h1>{_text(title)}</h1>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    return document(title, "img-src data:", _STYLE, parts)
 
 
-def _section(index: int, image: Explained) -> str:
-    lines = [f'<section id="image-{index}">\n<h2>{_text(image.name)}</h2>', _figure(image.explanation)]
-    lines += [f"<details><summary>{_text(more.caption)}</summary>{_figure(more)}</details>" for more in image.more]
+def _section(index: int, explained: Explained) -> str:
+    first = explained.explanation
+    lines = [f'<section id="image-{index}">\n<h2>{escape(explained.name)}</h2>', image(first, first.caption)]
+    for more in explained.more:
+        summary = f"<summary>{escape(more.caption)}</summary>"
+        lines.append(f"<details>{summary}{image(more, more.caption)}</details>")
     return "\n".join([*lines, "</section>"])
-
-
-def _figure(picture: Picture) -> str:
-    content = base64.b64encode(picture.content).decode("ascii")
-    return f'<img alt="{_text(picture.caption)}" src="data:image/{picture.kind};base64,{content}">'
-
-
-def _text(words: str) -> str:
-    return html.escape(words, quote=True)

@@ -1,4 +1,4 @@
-"""A sweep of the learning-rate range finder as a page that zooms."""
+"""Sweeps of the learning-rate range finder as an HTML page with zoom."""
 
 from __future__ import annotations
 
@@ -20,13 +20,9 @@ from lightning_cifar.plots.lr_range_view import (
     to_sweeps,
     whole_view,
 )
+from lightning_cifar.plots.pages.page import document
 
 _RULE_DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
-
-# Whatever a page holds, a browser that keeps to this line asks the network for nothing.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'"
-)
 
 
 def lr_range_html(
@@ -40,21 +36,12 @@ def lr_range_html(
     doubt: str = "",
     title: str = "",
 ) -> str:
-    """What ``draw_lr_range`` draws, as one HTML page of about 5 MB that needs no network: plotly.js is inside.
+    """Return the plot of ``draw_lr_range`` as an HTML page of about 5 MB, which includes plotly.js and works offline.
 
-    Dragging a box zooms, a double click shows all again, the legend hides and shows, buttons make each axis logarithmic
-    or linear. Pointing at a curve tells seed, step, learning rate, loss and smoothed loss. Names are shown as
-    they are: nothing in them is taken for HTML.
+    Dragging a box zooms, a double click resets the zoom, a click on a name in the legend hides or shows it, and buttons
+    switch each axis between logarithmic and linear. Pointing at a curve shows its values. Markup in names is escaped.
 
-    Args:
-        curves: As all that follow, see :func:`~lightning_cifar.plots.lr_range.draw_lr_range`.
-        suggestion: The learning rate to use.
-        interval: Its uncertainty.
-        marks: What each rule found, by its name.
-        own_lr: The learning rate that the user has set.
-        seeds: What the sweeps are called.
-        doubt: Why the suggestion is uncertain; a line above the plot.
-        title: Above the plot and in the browser's tab.
+    The arguments are those of :func:`~lightning_cifar.plots.lr_range.draw_lr_range`.
 
     Raises:
         ValueError: As ``draw_lr_range``.
@@ -87,16 +74,12 @@ def lr_range_html(
         full_html=False,
         div_id="lr-range",
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{html.escape(title or 'learning-rate range')}</title>\n"
-        "<style>html, body {height: 100%; margin: 0; overflow: hidden;}</style>\n"
-        f"</head>\n<body>\n{plot}\n</body>\n</html>\n"
-    )
+    policy = "script-src 'unsafe-inline'; img-src data: blob:"
+    style = "html, body {height: 100%; margin: 0; overflow: hidden;}\n"
+    return document(title or "learning-rate range", policy, style, [plot])
 
 
-# Every shape reaches from the lower to the upper end of the panel, at any zoom, and has its line in the legend.
+# Every shape extends over the whole height of the panel at any zoom, and has an entry in the legend.
 _ACROSS: dict[str, object] = {"yref": "y domain", "y0": 0, "y1": 1, "showlegend": True}
 
 
@@ -108,7 +91,7 @@ def _to_band(low: float, high: float) -> dict[str, object]:
 
 
 def _to_shapes(marks: Sequence[Mark]) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Lines across the panel, and empty curves, which have a line in the legend, for the marks that have no place."""
+    """Vertical lines, and empty curves with an entry in the legend for marks that cannot be drawn."""
     shapes: list[dict[str, object]] = []
     curves: list[dict[str, object]] = []
     for i, mark in enumerate(marks):
@@ -128,13 +111,13 @@ def _to_shapes(marks: Sequence[Mark]) -> tuple[list[dict[str, object]], list[dic
 def _to_traces(seed: int, points: NDArray[np.float64], index: int) -> list[dict[str, object]]:
     """The raw and the smoothed curve of one sweep."""
     lrs, losses, smoothed = points
-    told = np.stack([np.arange(len(lrs)), losses, smoothed], axis=1)
+    values = np.stack([np.arange(len(lrs)), losses, smoothed], axis=1)
     hover = (
         f"seed {seed}<br>step %{{customdata[0]:d}}<br>learning rate %{{x:.4g}}<br>"
         "loss %{customdata[1]:.5g}<br>smoothed %{customdata[2]:.5g}<extra></extra>"
     )
     color = SWEEP_COLORS[index % len(SWEEP_COLORS)]
-    common = {"type": "scatter", "mode": "lines", "x": lrs, "customdata": told, "hovertemplate": hover}
+    common = {"type": "scatter", "mode": "lines", "x": lrs, "customdata": values, "hovertemplate": hover}
     return [
         common | {"name": f"loss, seed {seed}", "y": losses, "opacity": 0.35, "line": {"color": color, "width": 1}},
         common | {"name": f"smoothed, seed {seed}", "y": smoothed, "line": {"color": color, "width": 2.5}},
@@ -142,16 +125,11 @@ def _to_traces(seed: int, points: NDArray[np.float64], index: int) -> list[dict[
 
 
 def _to_axis(name: str, kind: str, limits: tuple[float, float]) -> dict[str, object]:
-    # Limits as options of the automatic range, not as a range: so they hold on a logarithmic and on a linear axis, and
-    # a double click finds back to them after the axis was changed.
+    # Limits of the automatic range, not a range: they are valid for logarithmic and linear axes, and a double click
+    # restores them after the axis has changed.
     options = {"clipmin": limits[0], "clipmax": limits[1]}
-    return {
-        "title": {"text": name},
-        "type": kind,
-        "autorange": True,
-        "autorangeoptions": options,
-        "exponentformat": "power",
-    }
+    axis = {"title": {"text": name}, "type": kind, "exponentformat": "power"}
+    return axis | {"autorange": True, "autorangeoptions": options}
 
 
 def _to_menus(view: View) -> list[dict[str, object]]:
@@ -168,7 +146,7 @@ def _to_menus(view: View) -> list[dict[str, object]]:
     return menus
 
 
-def _to_buttons(place: float, changes: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+def _to_buttons(x: float, changes: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     buttons = [{"label": label, "method": "relayout", "args": [dict(change)]} for label, change in changes.items()]
-    corner = {"x": place, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    corner = {"x": x, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
     return corner | {"type": "buttons", "direction": "right", "buttons": buttons}

@@ -1,4 +1,4 @@
-// What a reader does: zoom with a box, point at values, switch axes, smooth, hide and show arms.
+// User input: zoom with a box, show values, switch axes, smooth, hide and show arms.
 "use strict";
 
 Object.assign(Panel.prototype, {
@@ -34,7 +34,7 @@ Object.assign(Panel.prototype, {
     pen.strokeRect(left, top, right - left, bottom - top);
   },
 
-  // Ends of the box; one that is dragged along one axis alone reaches over the whole of the other.
+  // Ends of the box; a box that is dragged along one axis covers the whole other axis.
   dragged(px, py) {
     const [x0, y0] = this.start, {x, y, width, height} = this.box;
     const flat = Math.abs(py - y0) < 8, thin = Math.abs(px - x0) < 8;
@@ -52,7 +52,7 @@ Object.assign(Panel.prototype, {
     this.setZoom({x: [this.x(left), this.x(right)], y: [this.y(bottom), this.y(top)]});
   },
 
-  // The nearest moment of each arm: mean, interval and number of runs there.
+  // The nearest position of each arm: mean, interval and number of runs.
   point(pen, px, py) {
     const rows = [];
     for (const each of this.visible) {
@@ -90,7 +90,7 @@ Object.assign(Panel.prototype, {
 });
 
 let planned = false;
-function soon(work) {  // at most one drawing a frame, however fast a slider moves
+function soon(work) {  // at most one drawing per frame
   if (planned) return;
   planned = true;
   requestAnimationFrame(() => { planned = false; work(); });
@@ -137,15 +137,15 @@ for (const button of document.querySelectorAll("[data-arm]")) {
   button.onpointerleave = button.onblur = () => { state.strong = null; soon(drawAll); };
 }
 
-const noted = axis => data.arms.some(arm => arm.runs.some(run =>
+const recorded = axis => data.arms.some(arm => arm.runs.some(run =>
   run.knots.length > 1 && run.knots[run.knots.length - 1][COLUMN[axis]] !== null));
 for (const axis of ["epoch", "seconds"])
-  if (!noted(axis)) {
+  if (!recorded(axis)) {
     const button = document.querySelector(`[data-axis=${axis}]`);
     button.disabled = true;
-    button.title = `these runs did not note their ${axis === "epoch" ? "epochs" : "seconds"}`;
+    button.title = `these runs have no recorded ${axis === "epoch" ? "epochs" : "seconds"}`;
   }
-if (!noted("epoch")) {
+if (!recorded("epoch")) {
   state.axis = "step";
   document.querySelector("[data-axis=step]").setAttribute("aria-pressed", true);
   document.querySelector("[data-axis=epoch]").setAttribute("aria-pressed", false);

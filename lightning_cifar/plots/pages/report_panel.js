@@ -1,4 +1,4 @@
-// The curves of a panel, from step over the chosen axis: drawing, and the ends of its axes.
+// A panel: drawing of its curves over the selected axis, and limits of its axes.
 "use strict";
 
 class Panel {
@@ -33,7 +33,7 @@ class Panel {
 
   get visible() { return this.series.filter(each => !state.hidden.has(each.arm.name)); }
 
-  // Ends of both axes, in what is drawn: exponents on a logarithmic axis.
+  // Limits of both axes; exponents on a logarithmic axis.
   whole() {
     let left = Infinity, right = 0, low = Infinity, high = -Infinity, bandLow = Infinity, bandHigh = -Infinity;
     const counted = this.visible.some(each => each.raw.some(run => run.counted));
@@ -56,7 +56,7 @@ class Panel {
       }
     }
     if (!(high >= low)) return null;
-    const span = high - low || Math.abs(high) || 1;  // a band of two runs may be wider than all there is to see
+    const span = high - low || Math.abs(high) || 1;  // a band of two runs may be wider than all curves
     low = Math.max(Math.min(low, bandLow), low - span / 4);
     high = Math.min(Math.max(high, bandHigh), high + span / 4);
     if (this.metric.share && !state.log) { low = Math.max(low, 0); high = Math.min(high, 1); }
@@ -85,8 +85,8 @@ class Panel {
     this.reset.hidden = !this.zoom;
     this.root.dataset.view = JSON.stringify(this.view);
     if (!this.view) {
-      this.note.textContent = state.axis === "step" || !this.visible.length ? "There is nothing to draw." :
-        `Nothing to draw over ${state.axis}: these runs did not note it.`;
+      this.note.textContent = state.axis === "step" || !this.visible.length ? "No data." :
+        `No data over ${state.axis}: these runs did not record it.`;
       return;
     }
     this.box = {x: MARGIN.left, y: MARGIN.top, width: width - MARGIN.left - MARGIN.right,
@@ -102,7 +102,7 @@ class Panel {
     pen.restore();
     const out = this.visible.flatMap(each => each.raw).filter(run => !run.counted &&
       run.ys.some(y => !Number.isFinite(y) || toScreen(y) > whole.y[1] || toScreen(y) < whole.y[0])).length;
-    this.note.textContent = out ? `${out} run${out > 1 ? "s" : ""} that diverged or failed left this picture.` : "";
+    this.note.textContent = out ? `${out} run${out > 1 ? "s" : ""} that diverged or failed extend beyond the axes.` : "";
   }
 
   px(x) { return this.box.x + (x - this.view.x[0]) / (this.view.x[1] - this.view.x[0]) * this.box.width; }
@@ -117,7 +117,7 @@ class Panel {
     pen.strokeStyle = "#e3e3e3";
     pen.fillStyle = "#444";
     const span = this.view.x[1] - this.view.x[0];
-    // No halves of a step or an epoch, but where a box is narrower.
+    // Whole steps and epochs, except in a narrow box.
     const most = state.axis === "seconds" || span < 2 ? Infinity : span;
     const across = ticksOf(...this.view.x, Math.min(Math.max(3, width / 90), most));
     const up = state.log ? logTicksOf(...this.view.y) : ticksOf(...this.view.y, Math.max(3, height / 45));
@@ -178,13 +178,13 @@ class Panel {
     pen.globalAlpha = 1;
   }
 
-  // On a logarithmic axis the lower end of a band may be below zero: it goes out at the bottom.
+  // On a logarithmic axis a band with a lower end below zero extends to the bottom.
   edge(value, floor) {
     const y = toScreen(value);
     return Math.max(-1e5, Math.min(1e5, this.py(Number.isFinite(y) ? y : floor)));
   }
 
-  // All runs of an arm are one layer: where they cross they do not add up, so that many runs stay faint.
+  // All runs of an arm are one layer, so that crossing runs do not become darker.
   drawRuns(pen, each) {
     const layer = this.layer ||= document.createElement("canvas"), ink = layer.getContext("2d");
     layer.width = this.canvas.width;

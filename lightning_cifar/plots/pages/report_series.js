@@ -1,4 +1,4 @@
-// The curves of a report. Everything is drawn from the page's own data; nothing is loaded.
+// Data of the curves, from the JSON inside the page.
 "use strict";
 
 const data = JSON.parse(document.getElementById("curves").textContent);
@@ -19,7 +19,7 @@ function array(index) {
   return unpacked.get(index);
 }
 
-// Where steps stand on the chosen axis: between the moments that a run has noted, and beyond the last at its pace.
+// Positions of steps on the selected axis: interpolated between the recorded positions, and extrapolated at the end.
 function positions(run, steps) {
   const column = COLUMN[state.axis];
   if (column === 0) return Float64Array.from(steps);
@@ -34,8 +34,8 @@ function positions(run, steps) {
   return found;
 }
 
-// Centred moving mean, twice; its window shrinks towards both ends, so that it neither lags nor bends there. A piece
-// of a decimated curve counts as often as it has values. What is missing stays missing.
+// Centred moving mean, applied twice; its window shrinks towards both ends, so that it does not lag there. The weight of
+// a piece of a decimated curve is its number of values. Missing values stay missing.
 function smoothed(values, weights, half) {
   for (let pass = 0; pass < 2 && half > 0; pass++) {
     const n = values.length, sums = new Float64Array(n + 1), totals = new Float64Array(n + 1);
@@ -54,9 +54,9 @@ function smoothed(values, weights, half) {
   return values;
 }
 
-// One arm in one metric: single runs as they are, and the mean of the (smoothed) runs with its 95 % interval.
+// One metric of one arm: raw runs, and the mean of the (smoothed) runs with its 95 % interval.
 function seriesOf(metric, arm) {
-  if (!Object.hasOwn(metric.arms, arm.name)) return null;  // an arm may be named constructor, which every object has
+  if (!Object.hasOwn(metric.arms, arm.name)) return null;  // an arm may have the name "constructor", which every object has
   const packed = metric.arms[arm.name];
   const steps = array(packed.step), n = steps.length;
   const low = packed.low === undefined ? null : array(packed.low);
@@ -108,7 +108,7 @@ function ticksOf(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find(factor => factor * power >= rough * 0.999);
   const first = Math.ceil(low / step - 1e-9), ticks = [];
-  for (let i = 0; i <= 2 * count + 2; i++) {  // counted: near 1e17 a number plus 1 is the number itself
+  for (let i = 0; i <= 2 * count + 2; i++) {  // by index: near 1e17 adding 1 does not change a number
     const tick = (first + i) * step;
     if (tick <= high + 1e-9 * step && tick !== ticks[ticks.length - 1]) ticks.push(tick);
   }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lightning_cifar.analysis.statistics import Difference
-from lightning_cifar.plots import HeatMap, Interval, Table
+from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
 from lightning_cifar.studies.report.comparison import Compared, Config
 from lightning_cifar.studies.report.results import (
@@ -154,7 +154,7 @@ def _differences(configs: Mapping[str, Config], keys: Sequence[str]) -> list[str
     return found
 
 
-def results_table(compared: Compared, rows: Sequence[ArmRow]) -> Table:
+def results_table(compared: Compared, rows: Sequence[ArmRow]) -> ReportTable:
     """Return a row for each arm."""
     scale, unit = scale_of(compared.metric)
     head = ["arm", "n*", f"final {compared.metric}{unit}*", "95 % interval*", f"best{unit}*", "95 % interval*"]
@@ -167,10 +167,10 @@ def results_table(compared: Compared, rows: Sequence[ArmRow]) -> Table:
         line += statistics_texts(row.final, compared.metric) + statistics_texts(row.best, compared.metric)
         line += [] if compared.target is None else target_texts(row)
         cells.append([*line, number_text(row.seconds)])
-    return Table(head, cells)
+    return ReportTable(head, cells)
 
 
-def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[Table, list[Interval]]:
+def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[ReportTable, list[Interval]]:
     """Return a row for each arm except the baseline, and the intervals to draw."""
     scale, unit = scale_of(compared.metric)
     unit = " (points)" if unit else ""
@@ -184,10 +184,10 @@ def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[
         cells.append([each.arm, f"{each.n}", number_text(mean, sign=True), interval, p_text(each.p), verdict])
         intervals.append(Interval(mean, low, high))
     head = ["arm", "pairs*", f"difference to {compared.baseline}{unit}*", "corrected interval*", "corrected p*", ""]
-    return Table(head, cells), intervals
+    return ReportTable(head, cells), intervals
 
 
-def runs_table(compared: Compared) -> Table:
+def runs_table(compared: Compared) -> ReportTable:
     """Return a row for each run."""
     scale, unit = scale_of(compared.metric)
     rows = [
@@ -202,7 +202,7 @@ def runs_table(compared: Compared) -> Table:
         ]
         for run in compared.runs
     ]
-    return Table(["arm", "seed*", "state", f"final{unit}*", f"best{unit}*", "seconds*", ""], rows)
+    return ReportTable(["arm", "seed*", "state", f"final{unit}*", f"best{unit}*", "seconds*", ""], rows)
 
 
 def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
@@ -219,12 +219,12 @@ def class_map(compared: Compared) -> tuple[HeatMap | None, str]:
     return None, ""
 
 
-def settings_table(configs: Mapping[str, Config]) -> Table:
+def settings_table(configs: Mapping[str, Config]) -> ReportTable:
     """Return the settings that differ between arms, with a column for each arm; a missing setting is a dash."""
     flat = _flat_settings(configs)
     keys = dict.fromkeys(key for config in flat.values() for key in config)
     rows = [[key, *(config.get(key, "-") for config in flat.values())] for key in keys]
-    return Table(["setting", *configs], [row for row in rows if len(set(row[1:])) > 1])
+    return ReportTable(["setting", *configs], [row for row in rows if len(set(row[1:])) > 1])
 
 
 def _flat_settings(configs: Mapping[str, Config]) -> dict[str, dict[str, str]]:
