@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -73,10 +73,8 @@ def draw_members_curves(members: Mapping[str, Mapping[str, Curve]], title: str =
     for axes, kind in zip(figure.subplots(1, panels, squeeze=False)[0], ("loss", "accuracy"), strict=False):
         for name, curves in members.items():
             for split, style in (("train", "--"), ("val", "-")):
-                if curve := curves.get(f"{split}_{kind}", ()):
-                    x, y = np.asarray(curve, dtype=float).T
-                    y = y if kind == "loss" else 100 * y
-                    axes.plot(x, y, style, color=colors[name], marker="o" if len(x) <= 40 else "", markersize=3)
+                curve, scale = curves.get(f"{split}_{kind}", ()), 1 if kind == "loss" else 100
+                _plot(axes, curve, scale, color=colors[name], linestyle=style, markersize=3)
         axes.set_ylabel("loss" if kind == "loss" else "accuracy (%)")
         _finish_axes(axes)
     handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
@@ -85,12 +83,15 @@ def draw_members_curves(members: Mapping[str, Mapping[str, Curve]], title: str =
     return figure
 
 
+def _plot(axes: Axes, curve: Curve, scale: float, **style: Any) -> None:
+    if curve:
+        x, y = np.asarray(curve, dtype=float).T
+        axes.plot(x, scale * y, marker="o" if len(x) <= 40 else "", **style)
+
+
 def _draw_panel(axes: Axes, train: Curve, val: Curve, *, scale: float) -> None:
     for curve, color, label in ((train, "tab:blue", "training"), (val, "tab:orange", "validation")):
-        if curve:
-            x, y = np.asarray(curve, dtype=float).T
-            marker = "o" if len(x) <= 40 else ""
-            axes.plot(x, scale * y, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.5)
+        _plot(axes, curve, scale, color=color, label=label, markersize=3.5, linewidth=1.5)
     broken = [epoch for epoch, value in (*train, *val) if not np.isfinite(value)]
     if broken:
         axes.text(0.03, 0.03, f"not finite at epoch {min(broken):g}", color="tab:red", transform=axes.transAxes)

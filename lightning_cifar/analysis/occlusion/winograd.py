@@ -69,8 +69,6 @@ def count_of(axis: ConvolutionAxis) -> tuple[int, int]:
     side = _best_side(axis)
     if side is None:
         return len(_met(axis)), 1
-    if side == 0:
-        return 3, 1
     tiles = _num_tiles(axis, side)
     return tiles * (side + 2), tiles
 
@@ -79,18 +77,14 @@ def count_of(axis: ConvolutionAxis) -> tuple[int, int]:
 def filter_of(axis: ConvolutionAxis) -> Filter:
     """The computation with the fewest products."""
     side = _best_side(axis)
-    if side is None:
-        return _by_taps(axis)
-    return _PAIR if side == 0 else _by_tiles(axis, side)
+    return _by_taps(axis) if side is None else _by_tiles(axis, side)
 
 
 @cache
 def _best_side(axis: ConvolutionAxis) -> int | None:
-    """Outputs of a tile, 0 for :data:`_PAIR`; None if single taps need the fewest products."""
+    """Outputs of a tile; None if single taps need the fewest products."""
     counts: dict[int | None, int] = {None: len(_met(axis))}
     if axis.kernel == 3 and axis.stride == 1:
-        if axis.inputs == axis.outputs == 2 and axis.before == axis.dilation == 1:
-            counts[0] = 3
         counts |= {side: (side + 2) * _num_tiles(axis, side) for side in POINTS}
     return min(counts, key=counts.__getitem__)
 
@@ -136,18 +130,3 @@ def _by_tiles(axis: ConvolutionAxis, side: int) -> Filter:
             matrix[:, [met[i] - first for i in present]] = into[:, present]
             tiles.append(Tile(outputs, first, last, matrix, out[: len(outputs)].contiguous()))
     return Filter(values(3), tuple(tiles))
-
-
-# Two padded inputs: y0 = w1 x0 + w2 x1, y1 = w0 x0 + w1 x1.
-_PAIR = Filter(
-    torch.tensor([[0, 1, 0], [1, -1, 0], [0, -1, 1]], dtype=torch.float64),
-    (
-        Tile(
-            range(2),
-            0,
-            2,
-            torch.tensor([[1, 1], [1, 0], [0, 1]], dtype=torch.float64),
-            torch.tensor([[1, 0, 1], [1, 1, 0]], dtype=torch.float64),
-        ),
-    ),
-)
