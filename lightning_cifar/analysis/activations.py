@@ -229,7 +229,7 @@ def density(histogram: Histogram, axis: BinAxis) -> Density:
     weights = np.repeat(histogram.counts / parts, parts)
     indices = (histogram.first * parts + np.arange(len(weights)) >> max(shift, 0)) - axis.first
     is_inside = (indices >= 0) & (indices < axis.num_bins)
-    heights: Array = np.bincount(indices[is_inside], weights[is_inside], axis.num_bins)
+    heights = np.bincount(indices[is_inside], weights[is_inside], axis.num_bins).astype(np.float64)
     inside = float(heights.sum())
     drawn = histogram.total - histogram.zeros
     if inside:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_cifar.analysis.activations import LayerSummary, summarise
-from lightning_cifar.analysis.layer_selection import Place, Tap
+from lightning_cifar.analysis.layer_selection import SelectedLayers, Tap
 from lightning_cifar.callbacks.snapshots import HEADER, Snapshot, density_panels, log_histograms, table_rows
 
 VALUES = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)).relu()
@@ -34,7 +34,7 @@ def test_rows() -> None:
 
 
 def test_panels_state_the_values_outside() -> None:
-    place = Place("net.1", [Tap("a", "net.1", "input")], ["before"])
+    place = SelectedLayers("net.1", [Tap("a", "net.1", "input")], ["before"])
     (panel,) = density_panels([SNAPSHOT], [place], ["train"], share=0.05)
     (curve,) = panel.curves
     zeros = 100 * FOUND.before.zeros

@@ -20,7 +20,6 @@ from torch import Tensor, fx
 
 from lightning_cifar.analysis.occlusion.block_plan import Block, joints_of, lay_out
 from lightning_cifar.analysis.occlusion.receptive_field import (
-    Sizes,
     Slide,
     Span,
     Step,
@@ -29,7 +28,7 @@ from lightning_cifar.analysis.occlusion.receptive_field import (
     map_sizes,
 )
 from lightning_cifar.analysis.occlusion.windows import Windows, coverage
-from lightning_cifar.analysis.occlusion.winograd_convolution import AxisExtent, Convolution
+from lightning_cifar.analysis.occlusion.winograd_convolution import AxisExtent
 
 
 class _Patch(NamedTuple):
@@ -62,7 +61,6 @@ class PartialForward:
         self.layout = lay_out(local_steps(traced, sizes), image, sizes, windows, num_images, chunk)
         self.joints = joints_of(self.layout.steps, image)
         self.tail = _rest(traced, self.layout.steps, self.joints)
-        self._inside = {node for node in self.joints if _is_read_inside(node, sizes, traced)}
 
     def __call__(self, images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Compute logits of images (N, C, H, W) with each window replaced by the fills (N, C, H, W).
@@ -79,7 +77,10 @@ class PartialForward:
                 for part, rows, columns in bundle
             ]
             ends = list(itertools.accumulate(map(len, indices)))
-            joints = [self._whole(node, clean[node], ends[-1]) for node in self.joints]
+            joints = [
+                torch.empty_like(clean[node][:1].expand(ends[-1], -1, -1, -1), memory_format=torch.channels_last)
+                for node in self.joints
+            ]
             for (part, rows, columns), index, end in zip(bundle, indices, ends, strict=True):
                 patches = self._head({node: maps[part] for node, maps in clean.items()}, fills[part], rows, columns)
                 for node, joint in zip(self.joints, joints, strict=True):
@@ -139,13 +140,6 @@ class PartialForward:
             maps[:, :, slice(*spans[0]), slice(*spans[1])].permute(0, 2, 3, 1)[:, None] for maps in (images, fills)
         )
         return _Patch(torch.where(covered, fill, image).flatten(0, 1).permute(0, 3, 1, 2), spans)
-
-    def _whole(self, node: fx.Node, clean: Tensor, num: int) -> Tensor:
-        """Empty whole maps in the memory format that the next layer prefers."""
-        _, channels, height, width = clean.shape
-        if node in self._inside:
-            return clean.new_empty(height, width, num, channels).permute(2, 3, 0, 1)
-        return clean.new_empty(num, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _slide(step: Step, axes: tuple[Slide, Slide], clean: Tensor, patch: _Patch, spans: tuple[Span, Span]) -> Tensor:
@@ -216,15 +210,6 @@ def _rest(traced: fx.GraphModule, steps: Sequence[Step], joints: Sequence[fx.Nod
         if node.op != "placeholder" and node not in done:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     return fx.GraphModule(traced, graph)
-
-
-def _is_read_inside(node: fx.Node, sizes: Sizes, traced: fx.GraphModule) -> bool:
-    """Whether a convolution with fewer products reads the map."""
-    for user in node.users:
-        layer = traced.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, Convolution) and layer.saves(*layer.extents(*sizes[node][2:])):
-            return True
-    return False
 
 
 def whole_forward(

@@ -127,8 +127,8 @@ class Convolution(nn.Module):
 
     def _axes(self, down: AxisExtent, across: AxisExtent) -> tuple[ConvolutionAxis, ConvolutionAxis]:
         rows, columns = (
-            ConvolutionAxis(*sizes, *extent)
-            for *sizes, extent in zip(self.kernel, self.stride, self.dilation, (down, across), strict=True)
+            ConvolutionAxis(self.kernel[axis], self.stride[axis], self.dilation[axis], *extent)
+            for axis, extent in enumerate((down, across))
         )
         return rows, columns
 
