@@ -39,7 +39,7 @@ demo: $(VENV)/.installed
 
 # Two processes with one thread each: most tests are too small to use two threads.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 # The test results must not depend on the vector instructions of the processor, the number of threads, the order of the
 # tests, or other work on the machine. Each cell has a different order, and two busy processes run beside each second cell.
@@ -52,7 +52,7 @@ matrix: $(VENV)/.installed-dev
 	    unset ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA; \
 	    if [ $$isa != native/ ]; then export ATEN_CPU_CAPABILITY=$${isa%/*} ONEDNN_MAX_CPU_ISA=$${isa#*/}; fi; \
 	    LIGHTNING_CIFAR_TEST_ORDER=$$seed OMP_NUM_THREADS=$$threads \
-	      $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile -q; \
+	      $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal -q; \
 	    if [ -n "$$busy" ]; then kill $$busy; busy=; fi; seed=$$((seed + 1)); \
 	  done; \
 	done

@@ -70,10 +70,10 @@ def files_in(folder: Path) -> set[str]:
 def test_run_folder_is_that_of_the_first_logger(tmp_path: Path) -> None:
     csv_logger = CSVLogger(tmp_path / "csv", name="a", version=3)
     board = TensorBoardLogger(tmp_path / "board", name="b", version="c")
-    stranger = SimpleNamespace(save_dir=str(tmp_path / "stranger"))
+    own = SimpleNamespace(save_dir=str(tmp_path / "own"))
     assert artifacts.run_folder(make_trainer(tmp_path, csv_logger, board)) == tmp_path / "csv/a/version_3"
     assert artifacts.run_folder(make_trainer(tmp_path, board, csv_logger)) == tmp_path / "board/b/c"
-    assert artifacts.run_folder(make_trainer(tmp_path, stranger)) == tmp_path / "stranger"
+    assert artifacts.run_folder(make_trainer(tmp_path, own)) == tmp_path / "own"
     assert artifacts.run_folder(make_trainer(tmp_path, SimpleNamespace(save_dir=None))) == tmp_path
     assert artifacts.run_folder(make_trainer(tmp_path)) == tmp_path
 

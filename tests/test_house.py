@@ -1,6 +1,7 @@
 """Import rules of the package, and the cost of its imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,26 @@ def test_help_and_mistakes_of_our_commands_load_neither_torch_nor_matplotlib(com
     assert f"usage: lightning-cifar {command}" in done.stdout or "lightning-cifar: error: " in done.stderr
     slow = {"torch", "lightning", "matplotlib", "scipy", "jsonargparse"}
     assert not slow & set(done.stdout.splitlines()[-1].split())
+
+
+ROOT = PACKAGE.parent
+TEXTS = [
+    path
+    for folder in ("lightning_cifar", "tests", "docs", "configs", "examples", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".pyx", ".c", ".h", ".js", ".css", ".md", ".yaml") and "_build" not in path.parts
+]
+UNUSUAL = ("mend", "mended", "told", "owe", "owes", "stranger", "strangers", "one's own", "is let be", "goes away")
+
+
+def test_texts_use_standard_terms() -> None:
+    """Words of the list in docs/contributing.md."""
+    pattern = re.compile(rf"\b({'|'.join(UNUSUAL)})\b", re.IGNORECASE)
+    texts = [*TEXTS, ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "pyproject.toml", ROOT / "Makefile"]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line) and "UNUSUAL = " not in line
+    ]
+    assert found == []

@@ -164,7 +164,7 @@ def test_a_given_prediction_table_replaces_the_default_one(root: Path) -> None:
         (["--data.root", "holed"], "the class folder holed/b contains no images: add images"),
         (["--data.root", "damaged"], "1 of 4 files in damaged cannot be read, b/x.jpg (not an image (png, jpeg, "),
         (["--data.max_memory", "1e-9"], "9 images of 32 x 32 pixels need 1 MB, more than max_memory"),
-        (["--data.damaged", "mend"], "damaged (=mend) must be one of refuse, skip"),
+        (["--data.damaged", "repair"], "damaged (=repair) must be one of refuse, skip"),
         (["--data.val_share", "2"], "val_share (=2.0) must be between 0 and 1."),
         (["--data.num_val", "5"], "no option num_val here: it is one of CIFAR10DataModule, FashionMNIST"),
         (["--data.class_names", "null"], "class_names (=None) is for predictions only"),

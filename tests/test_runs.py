@@ -80,7 +80,8 @@ def test_which_weights_are_tested_is_printed_and_the_guide_lists_every_file(caps
     assert "test of a/checkpoints/best.ckpt (best val/accuracy)" in said
     assert f"test/accuracy {result('a')['metrics']['test/accuracy']:.4g}" in said
     rows = [
-        line.split("|")[1] for line in GUIDE.read_text().split("| file | what |")[1].split("\n\n")[0].splitlines()[2:]
+        line.split("|")[1]
+        for line in GUIDE.read_text().split("| file | contents |")[1].split("\n\n")[0].splitlines()[2:]
     ]
     patterns = re.findall("`(.*?)`", "".join(rows))
     files = [str(path.relative_to("a")) for path in Path("a").rglob("*") if path.is_file()]

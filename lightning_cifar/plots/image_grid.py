@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
-from lightning_cifar.plots.sheet import check_images, check_lengths
+from lightning_cifar.plots.sheet import add_sheet_axes, check_images, check_lengths, draw_tile
 
 
 def to_displayable(
@@ -70,29 +70,17 @@ def draw_image_grid(
     check_lengths(len(array), titles=titles, title_colors=title_colors)
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    # Fixed sizes in inches: a layout engine would take a second for dozens of axes.
     cell, gap, above = cell_inches * array.shape[1] / array.shape[2], 0.24 if titles else 0.06, 0.4 if suptitle else 0.0
     width, height = columns * (cell_inches + 0.06), rows * (cell + gap) + above + 0.03
     figure = PlainFigure(figsize=(width, height))
-    figure.subplots_adjust(
-        left=0.03 / width,
-        right=1 - 0.03 / width,
-        bottom=0.03 / height,
-        top=1 - (above + gap) / height,
-        wspace=0.06 / cell_inches,
-        hspace=gap / cell,
-    )
     if suptitle:
         figure.suptitle(suptitle, size=11, y=1 - 0.1 / height, va="top")
-    grey = {"cmap": "gray"} if array.shape[-1] == 1 else {}
-    top = 255 if array.dtype == np.uint8 else 1
-    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_axis_off()
-        if index >= len(array):
-            continue
-        pixels = array[index, :, :, 0] if grey else array[index]
-        axes.imshow(pixels, interpolation="nearest", vmin=0, vmax=top, **grey)
+    axes = add_sheet_axes(figure)
+    for index, image in enumerate(array):
+        row, column = divmod(index, columns)
+        x, y = 0.03 + column * (cell_inches + 0.06), above + gap + row * (cell + gap)
+        draw_tile(axes, image, (x, y, cell_inches, cell))
         if titles is not None:
             color = title_colors[index] if title_colors is not None else "black"
-            axes.set_title(titles[index], size=8.5, pad=2, color=color)
+            axes.text(x + cell_inches / 2, y - 0.03, titles[index], size=8.5, color=color, ha="center", va="bottom")
     return figure

@@ -33,11 +33,11 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 
 
 def shown(figure: Figure) -> np.ndarray:
-    return np.stack([np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images])
+    return np.stack([np.asarray(image.get_array()) for image in figure.axes[0].images])
 
 
 def titles(figure: Figure) -> list[str]:
-    return [axes.get_title() for axes in figure.axes if axes.images]
+    return [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_first_batches_of_training_and_validation(
@@ -84,7 +84,7 @@ def test_labels_that_are_not_classes_give_no_titles(
 ) -> None:
     data.labels = torch.nn.functional.one_hot(data.labels, 3).float()
     make_trainer(SampleGrid()).fit(make_module(), data)
-    assert titles(figures["samples_train"]) == [""] * 4
+    assert set(titles(figures["samples_train"])) <= {""}
 
 
 def test_the_random_state_does_not_move(data: Any, make_module: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:

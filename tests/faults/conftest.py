@@ -51,7 +51,8 @@ class Server:
         self.process.stdin.write(json.dumps(whole) + "\n")
         self.process.stdin.flush()
         answer = self._answer()
-        answer["said"] = [Path(f"{log}.{i}").read_text() for i in range(len(runs))]
+        logs = [Path(f"{log}.{i}") for i in range(len(runs))]
+        answer["said"] = [each.read_text() if each.exists() else "" for each in logs]  # killed before it wrote
         return answer
 
     def close(self) -> None:

@@ -42,18 +42,22 @@ def test_images_titles_and_places(generator: np.random.Generator, channels: int,
     titles = ["airplane", "automobile", "bird", "cat", "deer"]
     colors = ["green", "red", "green", "red", "red"]
     figure = draw_image_grid(images, titles, columns=3, title_colors=colors, suptitle="samples")
-    filled = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in filled] == titles
-    assert [axes.title.get_color() for axes in filled] == colors
-    places = [(a.get_subplotspec().rowspan.start, a.get_subplotspec().colspan.start) for a in filled]
-    assert places == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
-    for axes, image in zip(filled, images, strict=True):
-        assert np.array_equal(np.asarray(axes.images[0].get_array()), np.squeeze(image, 2) if channels == 1 else image)
-        assert axes.images[0].get_interpolation() == "nearest"
-        assert not axes.axison
+    (axes,) = figure.axes
+    assert not axes.axison
+    assert [text.get_text() for text in axes.texts] == titles
+    assert [text.get_color() for text in axes.texts] == colors
+    lefts, tops = zip(*((tile.get_extent()[0], tile.get_extent()[3]) for tile in axes.images), strict=True)
+    assert [sorted(set(lefts)).index(left) for left in lefts] == [0, 1, 2, 0, 1]
+    assert [sorted(set(tops)).index(top) for top in tops] == [0, 0, 0, 1, 1]
+    for tile, text, image in zip(axes.images, axes.texts, images, strict=True):
+        assert np.array_equal(np.asarray(tile.get_array()), np.squeeze(image, 2) if channels == 1 else image)
+        assert tile.get_interpolation() == "nearest"
+        left, right, _, top = tile.get_extent()
+        assert text.get_position()[0] == pytest.approx((left + right) / 2)
+        assert 0 < top - text.get_position()[1] < 0.1, "just above its image"
         if channels == 1:  # one grey scale for all of them
-            assert axes.images[0].get_clim() == (0, 255 if dtype is np.uint8 else 1)
-            assert axes.images[0].get_cmap().name == "gray"
+            assert tile.get_clim() == (0, 255 if dtype is np.uint8 else 1)
+            assert tile.get_cmap().name == "gray"
     assert figure.get_suptitle() == "samples"
 
 
@@ -63,9 +67,10 @@ def test_titles_do_not_touch_and_small_images_are_enlarged() -> None:
     figure.set_dpi(120)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    row = [axes.title.get_window_extent() for axes in figure.axes[:8]]
+    (axes,) = figure.axes
+    row = [text.get_window_extent() for text in axes.texts[:8]]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(row))
-    assert min(axes.get_window_extent().width for axes in figure.axes) >= 3 * 32
+    assert min(tile.get_window_extent().width for tile in axes.images) >= 3 * 32
     width, height = canvas.get_width_height()
     assert row[0].x0 >= 0
     assert row[-1].x1 <= width

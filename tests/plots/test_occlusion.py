@@ -135,7 +135,7 @@ def test_titles_keep_to_their_columns(
         assert frame.y0 - 0.1 <= picture.y0 < picture.y1 <= frame.y1 + 0.1, "nothing is clipped"
         assert frame.x0 - 0.1 <= picture.x0 < picture.x1 <= frame.x1 + 0.1
         assert not any(picture.overlaps(box) for box in (*boxes, bar))
-        assert picture.width >= 3 * 32, "32 pixels can be told apart"
+        assert picture.width >= 3 * 32, "32 pixels can be distinguished"
         assert picture.width == pytest.approx(picture.height, abs=1)
 
 

@@ -63,7 +63,7 @@ def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.Capt
         ("wild", "1", "diverged"),
     ]
     assert "0 + 2 diverged" in (Path("out") / "results.md").read_text()
-    assert "have no seed in common that ended" in text
+    assert "have no finished seed in common" in text
 
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("done.json")}
     assert main(["study", study, "--out", "out"]) == 0

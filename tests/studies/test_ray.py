@@ -77,7 +77,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # as a terminal's group of processes
-            env={**os.environ, "HOME": str(tmp_path)},
+            # Ray gives its workers a low priority, with which they would wait for the other tests.
+            env={**os.environ, "HOME": str(tmp_path), "RAY_worker_niceness": "0"},
         )
         started.append(process)
         return process

@@ -64,7 +64,7 @@ RAISED = {
     "LRRangeFinder": {"forger": "needs automatic optimization: this module optimizes manually"},
     "OcclusionMaps": {
         "dicts": DICTS,
-        "segmenter": r"OcclusionMaps: The model must map \(2, 3, 8, 8\) to logits \(2, K\), it gave \(2, 5, 8, 8\)",
+        "segmenter": r"OcclusionMaps: The model must map \(2, 3, 8, 8\) to logits \(2, K\), it returned \(2, 5, 8, 8\)",
         "line": NOT_IMAGES,
         "forger": NO_FORWARD,
         "reader": NOT_IMAGES,
@@ -103,8 +103,8 @@ def layer_of(kind: str) -> str:
     return {"sorter": "stem.0", "segmenter": "encoder"}[kind]
 
 
-def check_pictures(folder: Path, name: str, kind: str = "sorter") -> set[str]:
-    """Check that each picture exists and is not empty; return their tags."""
+def check_pictures(folder: Path, name: str, kind: str = "sorter", *, drawn: bool = True) -> set[str]:
+    """Check that each picture exists and, if it was drawn, is not blank; return their tags."""
     tags = set()
     for pattern in (
         () if (name, kind) == ("PredictionTable", "reader") else PICTURES.get(name, ())
@@ -112,7 +112,7 @@ def check_pictures(folder: Path, name: str, kind: str = "sorter") -> set[str]:
         for when in ("epoch_000", "epoch_002", "over_training") if "{when}" in pattern else ("",):
             path = pattern.format(layer=layer_of(kind) if "{layer}" in pattern else "", when=when)
             with Image.open(folder / "pictures" / path) as picture:
-                assert np.ptp(np.asarray(picture.convert("L"))) > 50, path
+                assert np.ptp(np.asarray(picture.convert("L"))) > 50 or not drawn, path
                 if path.endswith("gif"):
                     assert getattr(picture, "n_frames", 1) >= 2
             tags.add(path.rsplit(".", 1)[0])
@@ -153,7 +153,7 @@ def test_works_or_reports_why_not(name: str, kind: str, run: Any, kinds: Any, un
         assert not run.files
     else:
         assert not run.said
-        check_pictures(run.folder, name, kind)
+        check_pictures(run.folder, name, kind, drawn=False)
     if name == "ExactResume":
         assert run.files == {f"checkpoints/resume{part}.ckpt" for part in ("", ".previous")}
     if name == "Throughput":
@@ -164,6 +164,7 @@ def test_works_or_reports_why_not(name: str, kind: str, run: Any, kinds: Any, un
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in run.module.modules())
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("logger", ["tensorboard and csv", "scalars only"])  # the other tests have none
 @pytest.mark.parametrize("name", NAMES)
 def test_loggers(name: str, logger: str, run: Any, kinds: Any, make_logger: Any) -> None:
