@@ -29,6 +29,10 @@ def terminations_raised() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, receive)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if received and not isinstance(error, Terminated):  # Ray raises this for every signal
+            raise Terminated from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
