@@ -42,19 +42,18 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 # The test results must not depend on the vector instructions of the processor, the number of threads, the order of the
-# tests, or other work on the machine. Each cell has a different order, and two busy processes run beside each second cell.
+# tests, or other work on the machine. Each cell has a different order; two busy processes run beside the second.
 matrix: $(VENV)/.installed-dev
 	set -e; seed=$${SEED:-1}; busy=; trap 'kill $$busy 2>/dev/null || true' EXIT; trap 'exit 130' INT TERM; \
-	for isa in default/SSE41 avx2/AVX2 native/; do \
-	  for threads in 1 2; do \
-	    if [ $$threads = 2 ]; then for i in 1 2; do sh -c 'while :; do :; done' & busy="$$busy $$!"; done; fi; \
-	    echo "== $$isa, $$threads threads, order $$seed, busy processes:$$busy"; \
-	    unset ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA; \
-	    if [ $$isa != native/ ]; then export ATEN_CPU_CAPABILITY=$${isa%/*} ONEDNN_MAX_CPU_ISA=$${isa#*/}; fi; \
-	    LIGHTNING_CIFAR_TEST_ORDER=$$seed OMP_NUM_THREADS=$$threads \
-	      $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal -q; \
-	    if [ -n "$$busy" ]; then kill $$busy; busy=; fi; seed=$$((seed + 1)); \
-	  done; \
+	for cell in native/:1 avx2/AVX2:2 default/SSE41:1; do \
+	  isa=$${cell%:*}; threads=$${cell#*:}; \
+	  if [ $$threads = 2 ]; then for i in 1 2; do sh -c 'while :; do :; done' & busy="$$busy $$!"; done; fi; \
+	  echo "== $$isa, $$threads threads, order $$seed, busy processes:$$busy"; \
+	  unset ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA; \
+	  if [ $$isa != native/ ]; then export ATEN_CPU_CAPABILITY=$${isa%/*} ONEDNN_MAX_CPU_ISA=$${isa#*/}; fi; \
+	  LIGHTNING_CIFAR_TEST_ORDER=$$seed OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal -q; \
+	  if [ -n "$$busy" ]; then kill $$busy; busy=; fi; seed=$$((seed + 1)); \
 	done
 
 slow: $(VENV)/.installed-dev
