@@ -146,7 +146,7 @@ class FrameStore:
                 path.unlink(missing_ok=True)
 
     def copy_from(self, other: FrameStore, count: int) -> None:
-        """Copy the readable ones of the first ``count`` frames of another store."""
+        """Copy those of the first ``count`` frames of another store that can be read."""
         for index in range(count):
             with suppress(UnreadableFileError):
                 write_atomically(self._path(index), read_bytes(other._path(index)))

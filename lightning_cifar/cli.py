@@ -90,7 +90,7 @@ def _report(error: Exception) -> int:
 
 
 def _checked(arguments: Arguments) -> Arguments:
-    """Check the arguments as far as possible without torch, and find the files of configurations and checkpoints."""
+    """Check the arguments without importing torch, and find the files of configurations and checkpoints."""
     if arguments.command not in COMMANDS:
         hint = did_you_mean(arguments.command, COMMANDS)
         raise UsageError(f"there is no command {arguments.command!r}.{hint} There are {', '.join(COMMANDS)}.")

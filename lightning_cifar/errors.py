@@ -148,7 +148,7 @@ def _unknown(given: str, options: Sequence[str], settings: Iterable[str] = ()) -
 
 
 def _meant(name: str, options: Sequence[str]) -> str:
-    """Return a hint to the option with this synonym, or with the same last part."""
+    """Return a hint to the option for which this name is a synonym, or that has the same last part."""
     last = name.rsplit(".", 1)[-1].lower()
     found = [option for option, names in _SYNONYMS.items() if option in options and last in names]
     found += [option for option in options if option != name and option.rsplit(".", 1)[-1] == last]

@@ -62,6 +62,6 @@ def discard(number: int) -> None:
 
 
 def _is_help(arg: str) -> bool:
-    """Return whether an argument prints a text instead of a run."""
+    """Return whether an argument makes a command print a text instead of running."""
     option = arg.split("=")[0]
     return option in ("-h", "--help") or option.endswith(".help") or option.startswith("--print_")

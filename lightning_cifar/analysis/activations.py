@@ -20,7 +20,7 @@ IntArray = NDArray[np.int64]
 Array = NDArray[np.float64]
 
 MAX_BINNED = 65_536
-"""Largest number of values that are binned: of more values, an evenly spread part. Moments use all values."""
+"""Largest number of values that are binned. Larger tensors are subsampled evenly. Moments use all values."""
 
 _REACH = 6.0  # range of the bins on each side of the mean, in standard deviations
 
@@ -43,7 +43,7 @@ class Histogram(NamedTuple):
 
     @property
     def edges(self) -> Array:
-        """(B + 1,)"""
+        """Edges of the bins, (B + 1,)."""
         return np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64) * self.width
 
     @property
@@ -90,7 +90,7 @@ class BinAxis(NamedTuple):
 
     @property
     def edges(self) -> Array:
-        """(num_bins + 1,)"""
+        """Edges of the bins, (num_bins + 1,)."""
         return np.arange(self.first, self.first + self.num_bins + 1, dtype=np.float64) * 2.0**self.exponent
 
 
@@ -185,7 +185,7 @@ def _bin(flat: Tensor, low: float, high: float, bins: int, zeros: int) -> Histog
 
 
 def bin_exponent(low: float, high: float, bins: int) -> int:
-    """Exponent of the smallest power of two as a width with which ``bins`` aligned bins contain both ends."""
+    """Exponent of the smallest power of two for which ``bins`` aligned bins of this width contain both ends."""
     # The resolution of float32: bins narrower than 2**-20 of the values would stay empty.
     width = max((high - low) / (bins - 1), max(abs(low), abs(high)) * 2.0**-20, 2.0**-100)
     fraction, exponent = math.frexp(width)  # exact, unlike a logarithm

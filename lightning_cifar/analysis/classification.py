@@ -22,7 +22,7 @@ class ClassScore:
     """Share of the predictions of this class that are correct."""
     f1: float
     most_confused_with: int | None
-    """The wrong class that was predicted most often for this class, the first of equals; None without a mistake."""
+    """The wrong class that was predicted most often for this class, the first one in a tie; None without a mistake."""
     confused: int
     """Number of these predictions."""
 

@@ -76,7 +76,7 @@ def _names(
     layers: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
     most: int,
 ) -> dict[str, list[str]]:
-    """The layers of each network."""
+    """Return the names of the layers of each network."""
     if layers is None:
         if len(networks) == 1:
             found = {name: _norms_and_dropouts(network, most) for name, network in networks.items()}
@@ -98,7 +98,7 @@ def _names(
 
 
 def _norms_and_dropouts(network: nn.Module, most: int) -> list[str]:
-    """At most ``most`` batch norms and dropouts, some of both, in the order of the network."""
+    """Select at most ``most`` batch norms and dropouts, some of both, in the order of the network."""
     norms = _of_kind(network, lambda layer: isinstance(layer, nn.modules.batchnorm._BatchNorm))
     dropouts = _of_kind(network, lambda layer: isinstance(layer, nn.modules.dropout._DropoutNd))
     half = min(len(norms), max(most // 2, most - len(dropouts)))
@@ -111,7 +111,7 @@ def _of_kind(network: nn.Module, is_it: Callable[[nn.Module], bool]) -> list[str
 
 
 def _evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most ``most`` items, with the first and the last."""
+    """Select at most ``most`` items at even distances, with the first and the last."""
     if len(items) <= most or most < 2:
         return list(items[:most])
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

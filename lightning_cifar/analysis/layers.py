@@ -110,7 +110,7 @@ def convolution_names(model: nn.Module) -> list[str]:
 def recorded(
     model: nn.Module, names: Sequence[str], read: Callable[[Tensor], Value]
 ) -> Iterator[dict[str, tuple[Value, Value]]]:
-    """Record ``name -> (read(input), read(output))`` of the named layers in each forward pass inside.
+    """Record ``name -> (read(input), read(output))`` of the named layers in each forward pass in the context.
 
     ``read`` is called at once, since a later layer may work in place, as ReLU does. A layer that is called twice keeps
     its last call. The hooks are removed afterwards, also after an exception.

@@ -130,7 +130,7 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> float:
     """Middle, over log10(lr), of the longest falling subsequence of the smoothed losses.
 
     Raises:
-        ValueError: As :func:`steepest`.
+        ValueError: See :func:`steepest`.
     """
     curve = _read(lrs, losses)
     first, last = _longest_fall(curve.losses)
@@ -141,7 +141,7 @@ def minimum_tenth(lrs: ArrayLike, losses: ArrayLike) -> float:
     """A tenth of the learning rate with the lowest smoothed loss, but at least the first learning rate.
 
     Raises:
-        ValueError: As :func:`steepest`.
+        ValueError: See :func:`steepest`.
     """
     curve = _read(lrs, losses)
     return max(curve.lr_at(curve.losses.argmin()) / 10, curve.lr_at(0))
@@ -155,7 +155,7 @@ def upturn_eighth(lrs: ArrayLike, losses: ArrayLike) -> float:
     upturn is the last learning rate.
 
     Raises:
-        ValueError: As :func:`steepest`.
+        ValueError: See :func:`steepest`.
     """
     curve = _read(lrs, losses)
     upturn = _upturn(curve)
@@ -253,7 +253,7 @@ def _read(lrs: ArrayLike, losses: ArrayLike) -> _Curve:
 
 
 def _check(lrs: ArrayLike, losses: ArrayLike) -> tuple[Array, Array]:
-    """Both as float64, without the steps whose loss is not finite."""
+    """Return both arrays as float64, without the steps whose loss is not finite."""
     lrs, losses = np.asarray(lrs, np.float64), np.asarray(losses, np.float64)
     if lrs.ndim != 1 or lrs.shape != losses.shape:
         raise ValueError(f"`lrs` {lrs.shape} and `losses` {losses.shape} must have the same length.")
@@ -269,7 +269,7 @@ def _check(lrs: ArrayLike, losses: ArrayLike) -> tuple[Array, Array]:
 
 
 def _longest_fall(losses: Array) -> tuple[int, int]:
-    """First and last index of the longest strictly falling subsequence (patience sorting); the first of equals."""
+    """First and last index of the longest strictly falling subsequence (patience sorting); the first one in a tie."""
     tails: list[int] = []  # for each length, the index of the end of the subsequence that ends highest
     keys: list[float] = []  # -losses at tails, increasing
     begins = np.zeros(len(losses), np.int64)

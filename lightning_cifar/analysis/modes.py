@@ -32,7 +32,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Restore flags, buffers and torch's random state afterwards, also after an exception.
 
     This is for a forward pass in training mode, which changes the statistics of batch norms and draws random numbers
-    for dropout. Gradients are not computed inside. The caller chooses the mode.
+    for dropout. Gradients are not computed in the context. The caller chooses the mode.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

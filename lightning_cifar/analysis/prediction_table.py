@@ -19,7 +19,7 @@ class TopClasses(NamedTuple):
 
 
 def top_classes(probabilities: Tensor, count: int) -> TopClasses:
-    """Return the ``count`` (T) most probable classes of probabilities (N, K); of equals the lower number first."""
+    """Return the ``count`` (T) most probable classes of probabilities (N, K); ties are sorted by number."""
     values = probabilities.detach().float()
     # argsort and not topk, which does not define the order of equals.
     order = values.nan_to_num(nan=-1.0).argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -36,7 +36,7 @@ def are_probabilities(values: Tensor, tolerance: float = 0.02) -> bool:
 
 
 def class_in_path(path: str, class_names: Sequence[str]) -> str | None:
-    """Return the class whose name one of the file's folders has, the innermost of several.
+    """Return the class after which one of the file's folders is named, the innermost of several folders.
 
     Letter case and ``_``, ``-`` and blanks do not matter.
 

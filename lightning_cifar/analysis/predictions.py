@@ -25,12 +25,12 @@ class Predictions(NamedTuple):
 
     @property
     def probabilities(self) -> Tensor:
-        """(N,): probability of the predicted class."""
+        """Probability of the predicted class, (N,)."""
         return self.log_odds.sigmoid()
 
     @property
     def wrong(self) -> Tensor:
-        """(N,): mask of the mistakes."""
+        """Mask of the mistakes, (N,)."""
         return (self.predicted != self.true) & (self.true >= 0)
 
 
@@ -51,7 +51,7 @@ def read_predictions(images: Tensor, logits: Tensor, labels: Tensor, indices: Te
 
 
 def keep_worst(kept: Predictions | None, new: Predictions, count: int) -> Predictions:
-    """Return the ``count`` most confident mistakes of both, the most confident first; of equals the lower index first.
+    """Return the ``count`` most confident mistakes of both, the most confident first; ties are sorted by index.
 
     The function does not wait for the device: if there are fewer mistakes, correct predictions fill the rest, see
     :attr:`Predictions.wrong`. The result shares no memory with the arguments.

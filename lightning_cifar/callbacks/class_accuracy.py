@@ -138,7 +138,7 @@ def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] 
 
 
 def _sum_over_ranks(confusion: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
-    """Agree on the number of classes first: a rank without a batch does not know it, and all ranks must take part."""
+    """Sum the matrices of all ranks, which first agree on the number of classes: a rank may not have seen a batch."""
     size = torch.tensor(0 if confusion is None else len(confusion), device=pl_module.device)
     largest = int(trainer.strategy.reduce(size, reduce_op="max"))
     if largest == 0:

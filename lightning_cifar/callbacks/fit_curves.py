@@ -49,8 +49,8 @@ class FitSnapshot(NamedTuple):
 class FitCurves(SnapshotCallback):
     """Draw the fitted curve with the training and validation points and the validation error during training.
 
-    For a network that maps x (N, 1) to y (N, 1), or for several networks in one picture (a module's ``members``). At
-    the end, and when training is interrupted, the callback writes ``<name>.csv`` (step, network, mean squared error on
+    The network maps x (N, 1) to y (N, 1); several networks (a module's ``members``) are drawn in one picture. At the
+    end, and when training is interrupted, the callback writes ``<name>.csv`` (step, network, mean squared error on
     the validation points), and in ``pictures/`` ``<name>.png`` (the last curves), ``<name>_moments.png`` (up to six
     steps from the first to the last) and the animations ``<name>.gif`` and ``.webp`` with fixed axes. The training does
     not change, bit for bit.

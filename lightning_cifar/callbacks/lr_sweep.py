@@ -131,7 +131,7 @@ def _detached_copy(pl_module: LightningModule) -> LightningModule:
 
 
 def _load_momenta(optimizer: Optimizer, trainer: Trainer) -> None:
-    """During training, continue with the optimizer's state."""
+    """Load the state of the trainer's optimizer if the training has started."""
     running = trainer.optimizers[0] if trainer.optimizers else None
     if running is None or trainer.global_step == 0:
         return

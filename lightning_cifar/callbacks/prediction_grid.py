@@ -33,7 +33,7 @@ class PredictionGrid(EvaluationCallback):
     ``std`` are used if it has them.
 
     Args:
-        rows, columns: of the sheets.
+        rows, columns: numbers of rows and columns of the sheets.
         every_n_epochs: also draw during training, after the validation of every n-th epoch.
 
     Raises:

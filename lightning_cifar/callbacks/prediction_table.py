@@ -41,7 +41,7 @@ class PredictionTable(BatchCallback):
 
     Args:
         top: number of classes per image.
-        rows, columns: of a sheet.
+        rows, columns: numbers of rows and columns of a sheet.
         sheets: maximum number of sheets.
         lines: maximum number of printed lines of the table.
 

@@ -24,7 +24,7 @@ def places(trainer: Trainer, loader: object, seen: int, count: int) -> Tensor:
         count: number of the next samples.
 
     Returns:
-        int64 (count,) on the CPU; -1 for samples that a DistributedSampler repeats for equal shares.
+        int64 (count,) on the CPU; -1 for samples that a DistributedSampler repeats to make the shares equal.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler):  # in predict, Lightning hides it in the batch sampler

@@ -29,7 +29,7 @@ class SampleGrid(BatchCallback):
     titles, if it has them.
 
     Args:
-        rows, columns: of the sheet.
+        rows, columns: numbers of rows and columns of the sheet.
 
     Raises:
         ValueError: If a number is below 1.

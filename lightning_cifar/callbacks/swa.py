@@ -69,7 +69,7 @@ class SWAWeightAveraging(WeightAveraging):
             self._latest_update_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The average is updated at the last batch."""
+        """Do nothing, since the average is updated after the last batch."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averages:

@@ -1,4 +1,4 @@
-"""Find the checkpoint for a path: the file itself, or the best one in the folder of a run. No torch."""
+"""Find the checkpoint for a path: the file itself, or the best one in the folder of a run. Does not import torch."""
 
 from __future__ import annotations
 

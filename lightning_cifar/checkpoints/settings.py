@@ -114,9 +114,9 @@ def read_section(
 def find_class(
     checkpoint: Checkpoint, class_path: str, section: str, allowed: Collection[str] = ()
 ) -> tuple[type[Any], str]:
-    """A class that a checkpoint names, and its name: a public class of this package, or one that the user names too.
+    """Return a class that a checkpoint names, and its name: a public class of this package, or one that the user names.
 
-    Nothing else is imported, and nothing is called. Of a class of this package only the last part of the name counts:
+    Nothing else is imported, and nothing is called. For a class of this package, only the last part of the name counts:
     earlier versions had some classes in other modules.
 
     Raises:
@@ -145,7 +145,7 @@ def _is_public(class_path: str, section: str) -> bool:
 
 
 def _plain(checkpoint: Checkpoint, name: str, value: Any, allowed: Collection[str]) -> Any:
-    """A setting of plain values, without files of weights: the checkpoint contains the weights. Classes are checked."""
+    """Check that a setting has plain values and allowed classes; return it without files of weights."""
     if isinstance(value, list | tuple):
         return [_plain(checkpoint, name, item, allowed) for item in value]
     if isinstance(value, dict):

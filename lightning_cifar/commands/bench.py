@@ -127,7 +127,7 @@ def _padding(kernel: int) -> int:
 
 
 def race(shape: Shape, way: str, rounds: int) -> list[Row]:
-    """Time all implementations for one shape, in turns, so that a disturbance affects all of them."""
+    """Time all implementations for one shape alternately, so that a disturbance affects all of them."""
     import torch
 
     n, c, h, w, k, r, s = shape

@@ -92,7 +92,7 @@ class PerSampleLoader(BatchLoader):
 
     @property
     def num_versions(self) -> None:
-        """None: each epoch has new versions of the images."""
+        """Always None, since each epoch has new versions of the images."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, order = self.epoch, self.order().tolist()

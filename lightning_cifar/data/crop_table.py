@@ -49,7 +49,7 @@ class RowTable:
             indices: Indices of the images, int64 (N,).
             top: Rows of the corners, int64 (N,).
             left: Columns of the corners, int64 (N,), in the mirrored image where ``mirror`` is true.
-            mirror: Which crops are mirrored, bool (N,).
+            mirror: Whether each crop is mirrored, bool (N,).
         """
         rows = top[:, None] - self.padding + torch.arange(self.height, device=indices.device)
         image = indices if mirror is None else indices + mirror * self.num

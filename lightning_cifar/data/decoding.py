@@ -108,7 +108,7 @@ class Reader(NamedTuple):
         """Return all images in ``root`` and in the folders inside it, whatever their class.
 
         Raises:
-            ValueError: It contains no images.
+            ValueError: The folder contains no images.
         """
         check_root(self.root)
         images, others, skipped = find_images(self.root)
@@ -174,7 +174,7 @@ def check_memory(count: int, side: int, needed: float, limit: float | None) -> N
     """Log the memory of ``count`` images, in GB.
 
     Raises:
-        ValueError: They need more than ``limit``, or than half of the memory of the machine.
+        ValueError: The images need more than ``limit``, or more than half of the memory of the machine.
     """
     images = f"{count:,} images of {side} x {side} pixels"
     allowed = "half of the machine's memory" if limit is None else "max_memory"

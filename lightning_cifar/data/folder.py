@@ -43,7 +43,7 @@ class ImageFolderDataModule(ImageDataModule):
     """Images in one folder for each class, ``root/cat/a.jpg``, as for torchvision's ``ImageFolder``.
 
     If ``root/train`` contains the class folders, it is the training set, and ``root/val`` and ``root/test`` are the
-    other splits. A missing split, or all of them without ``root/train``, is split off each class with a seed. Every
+    other splits. Missing splits (without ``root/train``, all) are split off each class with a seed. Every
     kind of png, jpeg, webp, bmp and gif is read (grey, transparent, 16 bits, palettes, CMYK, rotated by the camera; see
     :func:`lightning_cifar.files.images.read_image`), scaled bicubically, and kept in memory as uint8. To ``predict``,
     all images in ``root`` are read batch by batch, whatever their class, and a batch is (images, indices of the files
@@ -61,7 +61,7 @@ class ImageFolderDataModule(ImageDataModule):
         val_share: Share of the images of each class for validation; 0 for none.
         test_share: Share of the images of each class for the test; 0 for none.
         damaged: ``refuse`` or ``skip`` files that cannot be read; both name them.
-        max_memory: Most memory for the images, GB; None is half of the memory of the machine.
+        max_memory: Largest memory for the images, GB; None is half of the memory of the machine.
         threads: Number of threads that read files; None is one for each processor core.
         mean: Mean of each channel for the normalisation, for images in [0, 1]. A checkpoint has that of its training.
         std: Standard deviation of each channel for the normalisation, likewise.
@@ -233,7 +233,7 @@ class ImageFolderDataModule(ImageDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return also what predictions need when the folder no longer exists."""
+        """Return the state, with all that predictions need if the folder no longer exists."""
         own = {"class_names": list(self.class_names), "mean": list(self.mean), "std": list(self.std)}
         return {**super().state_dict(), **own}
 
@@ -272,7 +272,7 @@ class ImageFolderDataModule(ImageDataModule):
             raise ValueError(f"the class {name} in {self.root} has no training images: add some.")
 
     def _check_memory(self, splits: Sequence[Split]) -> None:
-        """Log the memory of the images, and refuse too much."""
+        """Log the memory that the images need, and raise an error if it is too much."""
         operations = build(self.augment) if self.albumentations is None else []
         # Crops are gathered from a padded copy, mirror images from a second one.
         copies = 2 if any(isinstance(each, Flip) for each in operations) else 0

@@ -47,7 +47,7 @@ class FolderSplits:
         """Folder of the training images, which contains the class folders.
 
         Raises:
-            ValueError: Only other splits have folders.
+            ValueError: There are folders of other splits, but none of training images.
         """
         folders = self.parts.folders
         if "train" not in folders:

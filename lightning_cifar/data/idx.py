@@ -25,7 +25,7 @@ NUM_CLASSES = 10
 
 
 def read_idx(path: Path, shape: tuple[int, ...], *, md5: str | None = None) -> npt.NDArray[np.uint8]:
-    """Read an idx file of a known shape; never reads more bytes than that needs, also from a packed file.
+    """Read an idx file of a known shape. Not more bytes are read than this shape needs, also from a packed file.
 
     Args:
         path: File to read, packed by gzip if its name ends in .gz.

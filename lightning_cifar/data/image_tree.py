@@ -151,14 +151,14 @@ def _by_class(folder: Path) -> dict[str, Path]:
 
 
 def _beside_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Return the files beside the class folders, and the numbers of hidden and system files there."""
+    """Return the files next to the class folders, and the numbers of hidden and system files there."""
     entries = sorted(folder.iterdir())
     skipped = Counter({path.name: count_files(path) for path in entries if is_system(path.name)})
     return [path for path in entries if not is_system(path.name) and not path.is_dir()], skipped
 
 
 def report_skipped(root: Path) -> None:
-    """Log the number of hidden and system files beside the folders inside."""
+    """Log the number of hidden and system files next to the class folders."""
     report_left_out(root, [], _beside_folders(root)[1])
 
 

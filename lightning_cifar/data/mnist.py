@@ -15,9 +15,9 @@ from lightning_cifar.files.paths import expand_user
 class MNISTDataModule(ImageDataModule):
     """Handwritten digits (LeCun et al., 1998, doi:10.1109/5.726791), from the official idx files.
 
-    The files are, packed or unpacked, in ``root/MNIST/raw``, as for torchvision, or in ``root``. Names as on Kaggle
-    (``train-images.idx3-ubyte``) are read too. By default, 5,000 of the 60,000 official training images are for
-    validation.
+    The files are, packed or unpacked, in ``root/MNIST/raw``, as for torchvision, or in ``root``. The file names of
+    Kaggle (``train-images.idx3-ubyte``) are accepted too. By default, 5,000 of the 60,000 official training images are
+    for validation.
 
     Args:
         root: Folder of the data.

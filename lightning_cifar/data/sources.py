@@ -1,4 +1,4 @@
-"""The official files: names, sizes, checksums and mirrors; downloads; the reader of CIFAR-10 (MNIST: idx.py).
+"""Official files of the data sets: names, sizes, checksums, mirrors and downloads, and the reader of CIFAR-10.
 
 Names, sizes and md5 are those of torchvision. CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny
 Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html; MNIST: Y. LeCun, C. Cortes and C. Burges,
@@ -76,7 +76,7 @@ class IdxSource(NamedTuple):
         return root / self.name / "raw"
 
     def find(self, root: Path, file: IdxFile) -> Path | None:
-        """Return the path of a file, unpacked or else packed, or None. Names as on Kaggle are found too."""
+        """Return the path of the unpacked or else the packed file, or None. The file names of Kaggle are found too."""
         names = (file.name, file.name.replace("-idx", ".idx"), f"{file.name}/{file.name}")
         for folder in (self.folder(root), root / self.name, root / "raw", root):
             for name in (*names, f"{file.name}.gz", f"{names[1]}.gz"):
@@ -275,7 +275,7 @@ def download_cifar10(root: Path, *, url: str | None = None, progress: bool = Tru
 
 
 def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progress: bool = True) -> None:
-    """Download those of the four packed files that are missing in `root`, packed and unpacked.
+    """Download the packed files of those of the four files that are missing in `root`, packed or unpacked.
 
     Args:
         root: See `IdxSource.find`; new files are in `IdxSource.folder`.

@@ -157,10 +157,10 @@ def conv2d_backward(
     groups: int = 1,
     backend: BackendName | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Compute the gradients of a loss by x, w and b from its gradient by y = conv2d(x, w, b).
+    """Compute the gradients of a loss with respect to x, w and b from that with respect to y = conv2d(x, w, b).
 
     Args:
-        grad_y_NKPQ: Gradient by y, with the shape and dtype of y.
+        grad_y_NKPQ: Gradient with respect to y, with the shape and dtype of y.
         x_NCHW, w_KCRS: See :func:`conv2d`.
         stride, padding, dilation, groups, backend: See :func:`conv2d`.
 

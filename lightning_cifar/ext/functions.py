@@ -15,7 +15,7 @@ class Function(NamedTuple):
     Attributes:
         inputs: Names of the inputs.
         graph: Function from nodes to a node.
-        by_hand: Function from numbers to the value and the derivatives by all inputs.
+        by_hand: Function from numbers to the value and the derivatives with respect to all inputs.
         tolerance: Tolerance of a gradient check with central differences, h = 1e-4.
     """
 
@@ -57,7 +57,7 @@ def f3_graph(s1: Node, s2: Node, y: int) -> Node:
 
 
 def f3(s1: float, s2: float, y: int) -> tuple[float, tuple[float, ...]]:
-    """Return -ln(e^s_y / (e^s1 + e^s2)) for y = 1 or 2, and its derivatives by s1 and s2."""
+    """Return -ln(e^s_y / (e^s1 + e^s2)) for y = 1 or 2, and its derivatives with respect to s1 and s2."""
     _check_label(y)
     highest = max(s1, s2)
     e1, e2 = math.exp(s1 - highest), math.exp(s2 - highest)

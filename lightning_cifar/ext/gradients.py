@@ -33,7 +33,7 @@ def numeric_gradient(f: Callable[[Array], float], x: Array, h: float = 1e-6) -> 
 
 
 def numeric_backward(f: Callable[[Array], Array], x: Array, grad_y: Array, h: float = 1e-6) -> Array:
-    """Return the gradient of sum(f(x) grad_y) by x, which the backward function of a layer should return.
+    """Return the gradient of sum(f(x) grad_y) with respect to x, which a layer's backward function should return.
 
     Raises:
         TypeError: If x is not float64.

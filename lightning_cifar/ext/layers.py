@@ -2,8 +2,9 @@
 
 Axes: N batch, C channels, H W image, P Q output, D features in, M features out.
 
-A forward function returns the output and a cache. The backward function takes the gradient of the loss by the output
-and the cache, and returns the gradients by the inputs. Losses are means over the batch. Arrays are float32 or float64.
+A forward function returns the output and a cache. The backward function takes the gradient of the loss with
+respect to the output and the cache, and returns the gradients with respect to the inputs. Losses are means over the
+batch. Arrays are float32 or float64.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def fc_forward(x: Array, w_DM: Array, b_M: Array) -> tuple[Array, FCCache]:
 
 
 def fc_backward(grad_y_NM: Array, cache: FCCache) -> tuple[Array, Array, Array]:
-    """Return the gradients by x (in the shape of x), w (D, M) and b (M,)."""
+    """Return the gradients with respect to x (in the shape of x), w (D, M) and b (M,)."""
     x, w_DM = cache
     _check_grad(grad_y_NM, (len(x), w_DM.shape[1]))
     grad_x = (grad_y_NM @ w_DM.T).reshape(x.shape)
@@ -67,7 +68,7 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 
 
 def relu_backward(grad_y: Array, cache: Array) -> Array:
-    """Return the gradient by x, which is 0 where x is at most 0."""
+    """Return the gradient with respect to x, which is 0 where x is at most 0."""
     _check_grad(grad_y, cache.shape)
     return grad_y * (cache > 0)
 
@@ -109,7 +110,7 @@ def average_pool_forward(x_NCHW: Array, size: int, stride: int | None = None) ->
 
 
 def max_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
-    """Return the gradient by x: each gradient by y is added to the first maximum of its window."""
+    """Return the gradient with respect to x: that of each output is added to the first maximum of its window."""
     assert cache.chosen is not None
     _check_grad(grad_y_NCPQ, _pooled(cache.shape, cache.size, cache.stride))
     grad_x_NCHW = np.zeros(cache.shape, grad_y_NCPQ.dtype)
@@ -120,7 +121,7 @@ def max_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
 
 
 def average_pool_backward(grad_y_NCPQ: Array, cache: PoolCache) -> Array:
-    """Return the gradient by x: each gradient by y is distributed evenly over its window."""
+    """Return the gradient with respect to x: that of each output is distributed evenly over its window."""
     grad_x_NCHW = np.zeros(cache.shape, grad_y_NCPQ.dtype)
     _, _, num_rows, num_columns = _check_grad(grad_y_NCPQ, _pooled(cache.shape, cache.size, cache.stride))
     share = grad_y_NCPQ / cache.size**2
@@ -138,7 +139,7 @@ def softmax_loss(x_NC: Array, y_N: NDArray[np.integer]) -> tuple[float, Array]:
     The maximum is subtracted first, so that large scores do not overflow.
 
     Returns:
-        The loss, and its gradient by x (N, C). The loss of an empty batch is 0.
+        The loss, and its gradient with respect to x (N, C). The loss of an empty batch is 0.
 
     Raises:
         TypeError: If labels are not integers.
@@ -164,7 +165,7 @@ def softmax_loss(x_NC: Array, y_N: NDArray[np.integer]) -> tuple[float, Array]:
 
 
 def l2_loss(x: Array, target: Array) -> tuple[float, Array]:
-    """Return half the squared distance, averaged over the batch, and its gradient by x.
+    """Return half the squared distance, averaged over the batch, and its gradient with respect to x.
 
     Raises:
         ValueError: If the shapes differ.

@@ -141,7 +141,7 @@ def broadcast(x: Node, shape: tuple[int, ...]) -> Node:
 
 
 def in_order(last: Node) -> list[Node]:
-    """Return all nodes of a graph in topological order, inputs first. Does not recurse, for long graphs."""
+    """Return all nodes of a graph in topological order, inputs first. The depth of the graph is not limited."""
     order: list[Node] = []
     seen: set[int] = set()
     stack = [(last, False)]

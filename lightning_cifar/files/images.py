@@ -50,7 +50,7 @@ def check_image(path: Path) -> None:
     """Check that a file begins like an image; its pixels are not read.
 
     Raises:
-        UnreadableImageError: It does not.
+        UnreadableImageError: The file does not begin like an image.
     """
     use_image(path, lambda image: None)
 
@@ -61,7 +61,7 @@ def use_image(path: Path, use: Callable[[OpenImage], T]) -> T:
     Unreadable metadata are ignored.
 
     Raises:
-        UnreadableImageError: The file is not such an image, damaged or too large.
+        UnreadableImageError: The file is not such an image, is damaged, or is too large.
     """
     with _quiet():
         return _with_image(path, use)
@@ -81,7 +81,7 @@ def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
             Both are then scaled bicubically, with antialiasing; an image of this size is unchanged.
 
     Raises:
-        UnreadableImageError: The file is not an image, damaged or too large.
+        UnreadableImageError: The file is not an image, is damaged, or is too large.
     """
     with _quiet():
         image = _decode(path)
@@ -158,7 +158,7 @@ def _view(image: Image.Image, size: int, channels: int, fit: Fit) -> Pixels:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore the warnings of Pillow. Not to be used in threads: the filters belong to the process."""
+    """Ignore the warnings of Pillow. Do not call this in threads, since warning filters apply to the whole process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -134,7 +134,7 @@ def check_shape(path: Path, content: object, shape: type[T]) -> T:
     """Return the content of a file if it has the shape.
 
     Raises:
-        UnreadableFileError: It has another shape; the message names the file, the key and the value.
+        UnreadableFileError: The content has another shape; the message names the file, the key and the value.
     """
     found = mismatch(content, shape)
     if found is not None:

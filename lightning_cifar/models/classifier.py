@@ -20,8 +20,9 @@ Loss = Literal["cross_entropy", "multi_margin"]
 class Classifier(Trainable):
     """A network with a cross-entropy loss. Subclasses build ``self.network``: (N, C, H, W) -> logits (N, num_classes).
 
-    Logs ``train/loss`` and ``train/accuracy`` as means over an epoch (and every ``log_every_n_steps`` steps as
-    ``train/loss_step``, ``train/accuracy_step``), ``val/...`` and ``test/...`` over the whole split in evaluation mode.
+    The module logs ``train/loss`` and ``train/accuracy`` as means over an epoch (and every ``log_every_n_steps`` steps
+    as ``train/loss_step`` and ``train/accuracy_step``), and ``val/...`` and ``test/...`` over the whole split in
+    evaluation mode.
 
     Args:
         num_classes: Number of classes.

@@ -45,7 +45,7 @@ def _layers(variant: Literal["187k", "191k"], num_classes: int) -> list[_Layer]:
 
 
 class DilatedNet(Classifier):
-    """Twelve convolutions: one is dilated, and a grouped and a pointwise one replace a full one.
+    """Network of twelve convolutions: one is dilated, and a grouped and a pointwise one together replace a full one.
 
     ``variant="187k"`` has 187,418 parameters (10 classes, 3 channels) and ends in 3 x 3 average pooling;
     ``variant="191k"`` has 191,514, the dilation is one layer later, and it has no pooling.

@@ -215,7 +215,7 @@ def _count(loader: object) -> int:
 
 @contextmanager
 def _progress(trainer: pl.Trainer, total: int) -> Iterator[Callable[[], None]]:
-    """Show progress on the trainer's progress bar, with either of Lightning's two."""
+    """Show progress on the trainer's progress bar, for both kinds of Lightning's progress bars."""
     bar = trainer.progress_bar_callback
     rich = getattr(bar, "progress", None)
     if bar is None or not getattr(bar, "is_enabled", False):

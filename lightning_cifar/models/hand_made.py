@@ -73,7 +73,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class HandConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with zero padding, by :func:`lightning_cifar.ext.convolution.conv2d`.
+    """``nn.Conv2d`` with zero padding, computed by :func:`lightning_cifar.ext.convolution.conv2d`.
 
     Args:
         *args, **kwargs: Arguments of ``nn.Conv2d``.
@@ -116,7 +116,7 @@ class _Linear(torch.autograd.Function):
 
 
 class HandLinear(nn.Linear):
-    """``nn.Linear`` for (N, D), by :func:`lightning_cifar.ext.layers.fc_forward`."""
+    """``nn.Linear`` for (N, D), computed by :func:`lightning_cifar.ext.layers.fc_forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _Linear.apply(x, self.weight, self.bias)
@@ -140,7 +140,7 @@ class _Layer(torch.autograd.Function):
 
 
 class HandReLU(nn.Module):
-    """``nn.ReLU``, by :func:`lightning_cifar.ext.layers.relu_forward`."""
+    """``nn.ReLU``, computed by :func:`lightning_cifar.ext.layers.relu_forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _Layer.apply(x, layers.relu_forward, layers.relu_backward)

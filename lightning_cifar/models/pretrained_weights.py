@@ -38,7 +38,7 @@ def build_network(
         new_head: Initialise the last layers randomly instead of loading them.
 
     Raises:
-        ValueError: If the weights are unknown, or the file is damaged, of another network, or does not match its hash.
+        ValueError: If the weights are unknown, or the file is damaged, has another network, or does not match its hash.
         OSError: If the weights are not in the cache and cannot be downloaded.
     """
     if weights is None:

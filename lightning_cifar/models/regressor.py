@@ -11,8 +11,9 @@ from lightning_cifar.models.trainable import Batch, Trainable
 class Regressor(Trainable):
     """A network with mean squared error. Subclasses build ``self.network``: (N, in) -> (N, out).
 
-    Logs ``train/loss`` as the mean over an epoch (and every ``log_every_n_steps`` steps as ``train/loss_step``), in
-    training mode with dropout; ``val/loss`` and ``test/loss`` over the whole split in evaluation mode.
+    The module logs ``train/loss`` as the mean over an epoch (and every ``log_every_n_steps`` steps as
+    ``train/loss_step``), in training mode with dropout, and ``val/loss`` and ``test/loss`` over the whole split in
+    evaluation mode.
     Arguments are those of :class:`~lightning_cifar.models.trainable.Trainable`.
 
     Example:

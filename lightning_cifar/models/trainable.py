@@ -60,7 +60,7 @@ def check_sizes(name: str, sizes: Sequence[int]) -> None:
 class Trainable(pl.LightningModule):
     """A network with a loss, an optimizer and a learning-rate schedule. Subclasses build ``self.network``.
 
-    Logs ``train/loss`` as the mean over an epoch.
+    The module logs ``train/loss`` as the mean over an epoch.
 
     Args:
         lr: Learning rate at the peak of the schedule.
@@ -229,7 +229,7 @@ class Trainable(pl.LightningModule):
         return [{"params": weights}, {"params": vectors, "weight_decay": 0.0}]
 
     def _apply_settings(self) -> None:
-        """After a resume, replace the optimizer settings of the checkpoint by those of this module."""
+        """Replace the optimizer settings of a resumed checkpoint by those of this module."""
         for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
             scheduler = config.scheduler
             fresh = self.make_optimizer().param_groups

@@ -38,7 +38,7 @@ def check_last_batch(trainer: Any, network: nn.Module, example: object) -> None:
         example: An input (N, ...) of the network; if it is not a tensor, nothing is checked.
 
     Raises:
-        ValueError: If it has one sample; suggests another batch size.
+        ValueError: If it has one sample; the message suggests another batch size.
     """
     loader = trainer.train_dataloader
     size, count = getattr(loader, "batch_size", None), samples_of(loader)

@@ -174,7 +174,7 @@ class Transfer(Classifier):
         return self._heads(self._body(images))[0]
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss of a training batch, auxiliary head included, and the logits of the main head."""
+        """Return the loss of a training batch, including the auxiliary head, and the logits of the main head."""
         images, labels = batch if self._mix is None else self._mix(*batch)
         logits, *others = self._heads(self._body(images))
         loss = self.loss(logits, labels)
@@ -274,7 +274,7 @@ class Transfer(Classifier):
 
     @contextmanager
     def _using_features(self) -> Iterator[None]:
-        """Use cached features inside the context: not in other calls, whose hooks need the outputs of all layers."""
+        """Use cached features in the context only, since the hooks of other calls need the outputs of all layers."""
         self._uses_features = True
         try:
             yield

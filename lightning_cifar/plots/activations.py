@@ -46,7 +46,7 @@ class DensityPanel(NamedTuple):
 
     title: str
     edges: ArrayLike
-    """(B + 1,): edges of the bins."""
+    """Edges of the bins, (B + 1,)."""
     curves: Sequence[DensityCurve]
 
 
@@ -119,7 +119,7 @@ def animate_densities(panels: Sequence[DensityPanel], *, titles: Sequence[str], 
 
 
 def _start_panel(axes: Axes, panel: DensityPanel) -> list[tuple[StepPatch, Text, Array, list[str]]]:
-    """For each curve: its artist, its text in the legend, and their values at each step."""
+    """Draw an empty panel; return the artist of each curve, its text in the legend, and their values at each step."""
     edges = np.asarray(panel.edges, np.float64)
     heights = [np.asarray(curve.heights, np.float64) for curve in panel.curves]
     top = _top([values.max(axis=1) for values in heights])

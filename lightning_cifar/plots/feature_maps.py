@@ -143,7 +143,7 @@ class _Sheet(NamedTuple):
 
 
 def _draw(image: ArrayLike, tiles: Array, dead: NDArray[np.bool_], sheet: _Sheet, *, head: Sequence[str]) -> Figure:
-    """Axes 0 is the image, 1 the grid (in inches, downwards), 2 the colour bar."""
+    """Draw a figure with three axes: the image, the grid (in inches, downwards), and the colour bar."""
     pixels = _to_pixels(image)
     left = _EDGE + _IMAGE + 0.25 + sheet.row_width
     width = max(left + sheet.width + 0.2 + _BAR + _BAR_TEXT, _NARROWEST)

@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 _GREY = "#555555"
 _MAGENTA = (255, 0, 255)
 _SHEET = (214, 214, 214)
-"""Background: neither the white of a zero weight nor the black and white of the extremes."""
+"""Background colour, different from the white of a zero weight and from the black and white of the extremes."""
 _LEVELS = 201
 """Levels of a colour map: with the greys of the text less than the 256 colours of a GIF frame; odd, with a zero."""
 _MOST_HEIGHT = 8000

@@ -85,7 +85,7 @@ def smoothed_at(lr: float, sweeps: Sequence[tuple[int, NDArray[np.float64]]]) ->
 
 
 def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "") -> View:
-    """All learning rates, and the losses, cut off so that the fall of the smoothed losses stays readable.
+    """Return all learning rates, and the losses, cut off so that the fall of the smoothed losses stays readable.
 
     ``doubt``, the reason why the suggestion is uncertain, is the first note.
     """
@@ -115,7 +115,7 @@ def whole_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], doubt: str = "
 
 
 def zoomed_view(sweeps: Sequence[tuple[int, NDArray[np.float64]]], zoom: tuple[float, float]) -> View:
-    """The learning rates of the zoom, and the range of the smoothed losses inside."""
+    """Return the learning rates of the zoom, and the range of the smoothed losses in it."""
     low, high = zoom
     if not 0 < low < high < math.inf:
         raise ValueError(f"zoom (={zoom}) must be two learning rates, 0 < low < high.")

@@ -267,7 +267,7 @@ def _faded(image: Array) -> Array:
 
 
 def _check_image(image: ArrayLike) -> Array:
-    """(H, W, 3) floats in [0, 1]."""
+    """Return an image as floats (H, W, 3) in [0, 1]."""
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
         raise ValueError(f"an image must be (H, W, C) with 1 or 3 channels, this is {array.shape}")

@@ -108,7 +108,7 @@ def _draw_one(
 
 
 def _wrap(text: str) -> list[str]:
-    """At most two lines; a long text loses its middle, so that the probability stays."""
+    """Wrap a text to at most two lines; a long text loses its middle, so that the probability stays."""
     return wrap(_shorten(text, 2 * _LETTERS - 12), _LETTERS).split("\n")[:2]
 
 

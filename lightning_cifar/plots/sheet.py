@@ -18,7 +18,7 @@ Pixels = NDArray[np.generic]
 
 
 def check_images(images: ArrayLike, least: int = 1) -> Pixels:
-    """Return images as an array (N, H, W, C), or raise a ValueError for another shape or fewer than ``least``."""
+    """Return images as an array (N, H, W, C); raise ValueError for another shape or fewer than ``least`` images."""
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or len(array) < least:
         raise ValueError(f"images must be (N, H, W, C) with 1 or 3 channels and N >= {least}, these are {array.shape}")
@@ -26,7 +26,7 @@ def check_images(images: ArrayLike, least: int = 1) -> Pixels:
 
 
 def check_lengths(count: int, **lists: Sequence[object] | NDArray[np.float64] | None) -> None:
-    """Raise a ValueError if a list is not None and has not ``count`` entries, one for each image."""
+    """Raise ValueError if a list does not have ``count`` entries, one for each image; None is allowed."""
     for name, values in lists.items():
         if values is not None and len(values) != count:
             raise ValueError(f"{len(values)} {name} do not match {count} images: give one for each image")
@@ -41,7 +41,7 @@ def write_heading(figure: Figure, lines: Sequence[str], edge: float, line_height
 
 
 def add_sheet_axes(figure: Figure) -> Axes:
-    """Axes over the whole figure, in inches."""
+    """Add axes over the whole figure, whose units are inches."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()

@@ -79,7 +79,7 @@ class RunCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the base's needs no instance
-        """Return only the command that runs: to build the parsers of all four takes half a second."""
+        """Return only the command that runs, since building the parsers of all four takes half a second."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._command}
 
     @classmethod

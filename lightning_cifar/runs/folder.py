@@ -48,10 +48,10 @@ class RunFolder:
         return self.path
 
     def claim(self, config: str) -> None:
-        """Create the folder, or lock that of the resumed run, and write ``config.yaml``.
+        """Create the folder or, if a run is resumed, lock its folder; then write ``config.yaml``.
 
         Raises:
-            UsageError: If it exists, cannot be created, or another process uses it.
+            UsageError: If the folder already exists, cannot be created, or is used by another process.
         """
         assert self.path is not None
         if RUN_DIR_VARIABLE in os.environ:  # the process that started this one has claimed it

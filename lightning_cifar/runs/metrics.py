@@ -1,4 +1,4 @@
-"""Read the curves of a run folder from metrics.csv, with the time of each value if it is known. No torch."""
+"""Read the curves of a run folder from metrics.csv, with the time of each value if known. Does not import torch."""
 
 from __future__ import annotations
 

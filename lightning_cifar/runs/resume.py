@@ -114,6 +114,6 @@ def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
 
 
 def _run_id(text: str) -> str | None:
-    """None in folders of version 0.1.0."""
+    """Return the identifier of a run; None in folders of version 0.1.0."""
     found = re.match(r"# run ([0-9a-f]+)\n", text)
     return found[1] if found else None

@@ -84,13 +84,13 @@ class StudyRunCLI(RunCLI):
 
 
 class CheckCLI(RunCLI):
-    """Parses, and builds model and data, as a run would; then stops."""
+    """Parses the command line and builds model and data like a run, and then stops."""
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         return pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=0)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: everything that can be refused without data was accepted."""
+        """Do nothing: all checks that do not need the data have passed."""
 
 
 def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:

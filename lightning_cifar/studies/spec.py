@@ -1,4 +1,4 @@
-"""Specification of a study: a base configuration, arms that override parts of it, seeds and a metric. No torch."""
+"""Specification of a study: base configuration, arms that override it, seeds and metric. Does not import torch."""
 
 from __future__ import annotations
 

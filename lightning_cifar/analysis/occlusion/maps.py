@@ -150,7 +150,7 @@ class _Task:
         self.scale = 1.0 if output == "probability" else 1.0 + float(logits.abs().max())
 
     def exact(self, windows: Windows) -> Tensor:
-        """(N, P, Q) drops."""
+        """Compute the drops, (N, P, Q)."""
         for network in self._networks(half=False):
             outputs = self._outputs(network, windows, self.read)
             if network.traced is None or self._confirms(network, windows, outputs):
@@ -158,7 +158,7 @@ class _Task:
         return self.clean[:, None, None] - outputs
 
     def fast(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """(N, P, Q) approximate drops and (N,) their error."""
+        """Compute approximate drops (N, P, Q) and their error (N,)."""
         (rows, mix_rows), (columns, mix_columns) = (_thinned(spans) for spans in windows)
         thinned = Windows(tuple(windows.rows[i] for i in rows), tuple(windows.columns[i] for i in columns))
         for network in self._networks(half=True):
@@ -175,13 +175,13 @@ class _Task:
         return self.clean[:, None, None] - outputs, error
 
     def read(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N, K) -> (N,): the outputs whose drop is computed."""
+        """Return the outputs whose drop is computed: (N, K) -> (N,)."""
         if self.output == "probability":
             logits = logits.softmax(1)
         return logits.gather(1, targets[:, None])[:, 0]
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N, K) -> (N,): logits or log-odds for interpolation; log-odds are smoother than probabilities."""
+        """Return logits or log-odds for interpolation, (N, K) -> (N,); log-odds are smoother than probabilities."""
         logit = logits.gather(1, targets[:, None])[:, 0]
         if self.output == "logit":
             return logit
@@ -201,7 +201,7 @@ class _Task:
         return [*networks, _Network(None, self.x.dtype, 0.0)]
 
     def _outputs(self, network: _Network, windows: Windows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """(N, P, Q): ``read`` of the logits."""
+        """Apply ``read`` to the logits of all windows: (N, P, Q)."""
         x, fills = self.x.to(network.dtype), self.fills.to(network.dtype)
         size = len(windows.rows) * len(windows.columns)
         outputs = self.clean.new_empty(len(x) * size)
@@ -218,14 +218,14 @@ class _Task:
         return outputs.view(len(x), len(windows.rows), len(windows.columns))
 
     def _confirms(self, network: _Network, windows: Windows, outputs: Tensor) -> bool:
-        """Whether the model returns the same for the largest rise and the largest drop of some images."""
+        """Whether the model returns the same outputs for the largest rise and the largest drop of some images."""
         flat = outputs[: self.batch].flatten(1)
         index = torch.stack([flat.argmax(1), flat.argmin(1)], 1)
         difference = self._at(windows, index) - flat.gather(1, index)
         return bool((difference.abs() <= network.tolerance * self.scale).all())
 
     def _at(self, windows: Windows, index: Tensor) -> Tensor:
-        """(M, k): outputs of the model for windows of the first M images, by flat indices (M, k)."""
+        """Return outputs (M, k) of the model for windows of the first M images, given by flat indices (M, k)."""
         columns = len(windows.columns)
         covered_images = []
         for image, fill, chosen in zip(self.x, self.fills, index.tolist(), strict=False):
@@ -238,7 +238,7 @@ class _Task:
         return self.read(logits, self.targets[: len(index)].repeat_interleave(index.shape[1])).view_as(index)
 
     def _held_out(self, windows: Windows, rows: list[int], columns: list[int]) -> Tensor:
-        """(N, k) flat indices of interpolated positions, or of any positions if none was interpolated."""
+        """Return flat indices (N, k) of interpolated positions, or of any positions if none was interpolated."""
         computed = torch.zeros(len(windows.rows), len(windows.columns), dtype=torch.bool)
         computed[torch.tensor(rows)[:, None], torch.tensor(columns)] = True
         free = (~computed).flatten().nonzero()[:, 0] if not computed.all() else torch.arange(computed.numel())

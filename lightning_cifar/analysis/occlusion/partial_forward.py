@@ -1,4 +1,4 @@
-"""Logits of a network for images with a covered window at many positions; computes little more than the changed parts.
+"""Logits of a network for images with a covered window at many positions, computing little but the changed parts.
 
 A window changes a rectangle of the first map, a larger rectangle of the next map, and so on. While this is cheaper than
 whole maps, only the rectangle is computed, from a part of the map of the original image with the changed values

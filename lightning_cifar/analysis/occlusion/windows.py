@@ -21,14 +21,14 @@ class Windows(NamedTuple):
     columns: tuple[Span, ...]
 
     def average(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, P, Q) -> (N, H, W): mean of the windows that cover a pixel, NaN if no window covers it."""
+        """Average the windows that cover each pixel, (N, P, Q) -> (N, H, W); NaN if no window covers it."""
         down, across = (coverage(spans, (0, length)).to(values) for spans, length in zip(self, size, strict=True))
         counts = down.sum(0)[:, None] * across.sum(0)
         return (down.T @ values @ across / counts).masked_fill(counts == 0, math.nan)
 
 
 def coverage(windows: Sequence[Span], pixels: Span, device: torch.device | None = None) -> Tensor:
-    """Boolean (windows, pixels): whether a window covers a pixel."""
+    """Return whether each window covers each pixel: bool (windows, pixels)."""
     return torch.tensor([[begin <= i < end for i in range(*pixels)] for begin, end in windows], device=device)
 
 

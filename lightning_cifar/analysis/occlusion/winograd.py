@@ -2,9 +2,9 @@
 
 Along an axis a convolution maps inputs x and a kernel w to outputs ``y = A [(G w) * (B x)]``: B transforms the inputs,
 G the kernel's taps, the values are multiplied elementwise, and A transforms the products. For 3 adjacent taps a tile of
-m outputs needs m + 2 products instead of 3 m (Winograd's minimal filtering; Lavin & Gray, 1509.09308): the values of a
-product of polynomials at as many points as it has coefficients determine it, and a filter is the transpose of that
-product. In other cases each product is one input times one tap. Inputs outside the image are zero and not multiplied.
+m outputs needs m + 2 products instead of 3 m (Winograd's minimal filtering; Lavin & Gray, 1509.09308). A product of
+polynomials is determined by its values at as many points as it has coefficients, and a filter is the transpose of such
+a product. In other cases each product is one input times one tap. Inputs outside the image are zero and not multiplied.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def filter_of(axis: ConvolutionAxis) -> Filter:
 
 @cache
 def _best_side(axis: ConvolutionAxis) -> int | None:
-    """Outputs of a tile; None if single taps need the fewest products."""
+    """Number of outputs of a tile; None if single taps need the fewest products."""
     counts: dict[int | None, int] = {None: len(_met(axis))}
     if axis.kernel == 3 and axis.stride == 1:
         counts |= {side: (side + 2) * _num_tiles(axis, side) for side in POINTS}

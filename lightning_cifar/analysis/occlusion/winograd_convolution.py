@@ -68,7 +68,7 @@ class Convolution(nn.Module):
         return self.weight.device.type == "cpu" and is_float and self.groups == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K, P, Q), with the padding of the layer."""
+        """Compute the layer with its padding: (N, C, H, W) -> (N, K, P, Q)."""
         extents = self.extents(*x.shape[2:])
         if self.saves(*extents):
             return self.by_products(x, *extents)
@@ -88,7 +88,7 @@ class Convolution(nn.Module):
         return down, across
 
     def directly(self, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-        """(N, C, H, W) -> (N, K, P, Q) with torch's convolution."""
+        """Compute the layer with torch's convolution: (N, C, H, W) -> (N, K, P, Q)."""
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def cost(self, down: AxisExtent, across: AxisExtent) -> float:
@@ -105,7 +105,7 @@ class Convolution(nn.Module):
         return self.may_save and self.cost(down, across) == self._cost_by_products(down, across)
 
     def by_products(self, x: Tensor, down: AxisExtent, across: AxisExtent) -> Tensor:
-        """(N, C, H, W) without padding -> (N, K, P, Q). Input and output are fastest in memory order (H, W, N, C)."""
+        """Compute the layer without padding: (N, C, H, W) -> (N, K, P, Q), fastest in memory order (H, W, N, C)."""
         plan = self._plan(down, across)
         x_HWNC = x.permute(2, 3, 0, 1).contiguous()
         num, num_out = len(x), len(self.bias)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
 class Stream:
-    """Random numbers of a member: the same that it would draw in a separate run.
+    """Random numbers of a member, the same as in a separate run.
 
     Args:
         state: State of torch's generator after the member was built.

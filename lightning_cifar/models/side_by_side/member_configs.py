@@ -86,7 +86,7 @@ def find_class(class_path: str, where: str) -> type[pl.LightningModule]:
     """Find a LightningModule by its name in this package, or by its dotted path.
 
     Raises:
-        ValueError: If there is no such class; names a similar one.
+        ValueError: If there is no such class; the message names a similar one.
     """
     package = importlib.import_module("lightning_cifar.models")
     module_path, _, class_name = class_path.rpartition(".")

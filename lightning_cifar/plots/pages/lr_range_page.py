@@ -44,7 +44,7 @@ def lr_range_html(
     The arguments are those of :func:`~lightning_cifar.plots.lr_range.draw_lr_range`.
 
     Raises:
-        ValueError: As ``draw_lr_range``.
+        ValueError: See :func:`~lightning_cifar.plots.lr_range.draw_lr_range`.
     """
     from plotly.io import to_html  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a while to load
 

@@ -1,4 +1,4 @@
-"""Build a report: HTML page, table of runs, text, and the panels as pictures. No torch."""
+"""Build a report: HTML page, table of runs, text, and the panels as pictures. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the folder of a study, or single run folders, as arms x seeds for a report. No torch."""
+"""Read the folder of a study, or single run folders, as arms x seeds for a report. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves of a report: decimated and packed for the page, with mean and interval for pictures. No torch."""
+"""Curves of a report: decimated and packed for the page, with mean and interval for pictures. Does not import torch."""
 
 from __future__ import annotations
 

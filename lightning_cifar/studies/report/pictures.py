@@ -1,4 +1,4 @@
-"""Pictures of the runs, reduced in size for a page. No torch."""
+"""Pictures of the runs, reduced in size for a page. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and sentences of a report: results, differences, settings, classes and versions. No torch."""
+"""Tables and sentences of a report: results, differences, settings, classes and versions. Does not import torch."""
 
 from __future__ import annotations
 
