@@ -66,7 +66,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
     config = read_configuration(folder / "config.yaml")
-    run_id = _run_id((folder / "config.yaml").read_text(encoding="utf-8"))
+    run_id = run_id_in(folder)
     checkpoint = _last_good(folder, run_id)
     more = ("--ckpt_path", str(checkpoint.path), "--run_dir", str(folder))
     return arguments.replace("--resume", *more), Resumed(folder, checkpoint, config, run_id)
@@ -94,7 +94,8 @@ def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
                 raise
             damaged.append(str(error.__cause__))
             continue
-        _check(checkpoint, folder, run_id)
+        again = f"restore the checkpoint of this run, or start again with --config {folder}/config.yaml"
+        check_complete(checkpoint, folder, run_id, again)
         for message in damaged:
             print(f"{message} Continuing from {path.name}.", file=sys.stderr)
         return checkpoint
@@ -103,9 +104,8 @@ def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
     raise UsageError(f"{folder} has no {CHECKPOINTS[0]} yet: start again with --config {folder}/config.yaml.")
 
 
-def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
-    """Check that a checkpoint belongs to this run and is complete."""
-    advice = f"restore the checkpoint of this run, or start again with --config {folder}/config.yaml"
+def check_complete(checkpoint: Checkpoint, folder: Path, run_id: str | None, advice: str) -> None:
+    """Check that a checkpoint belongs to this run and has what an exact continuation needs."""
     for name, kind in _STATES.items():
         if not isinstance(checkpoint.content.get(name), kind):
             raise UsageError(f"{checkpoint.path} has no {name}, which the run needs to continue exactly: {advice}.")
@@ -113,7 +113,7 @@ def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
         raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
 
 
-def _run_id(text: str) -> str | None:
-    """None in folders of version 0.1.0."""
-    found = re.match(r"# run ([0-9a-f]+)\n", text)
+def run_id_in(folder: Path) -> str | None:
+    """Return the ID of the run in a folder; None in folders of version 0.1.0."""
+    found = re.match(r"# run ([0-9a-f]+)\n", (folder / "config.yaml").read_text(encoding="utf-8"))
     return found[1] if found else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_cifar.configuration import find_config, list_configs, read_configuration
+from lightning_cifar.configuration import find_config, flat_settings, list_configs, read_configuration
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.paths import expand_user
 
@@ -20,7 +20,7 @@ Config = dict[str, Any]
 
 _KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline")
 _MOST = 10_000  # arms, and seeds
-_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
+_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit", "keep_every_n_epochs")
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,6 @@ def changes(before: str, now: str, most: int = 3) -> str:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     parts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names[:most]]
     return "; ".join(parts) + (f"; and {len(names) - most} more" if len(names) > most else "")
-
-
-def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as text by dotted key, without ``init_args``, with the names of classes."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, dict) and value:
-            flat |= flat_settings(value, name)
-        elif key == "class_path":
-            flat[prefix] = str(value).rsplit(".", 1)[-1]
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
 
 
 def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:
