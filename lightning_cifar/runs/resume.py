@@ -74,7 +74,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
 
 def can_resume(folder: Path) -> bool:
     """Return whether the folder has a checkpoint to continue from."""
-    return any((folder / name).is_file() for name in CHECKPOINTS)
+    return (folder / "config.yaml").is_file() and any((folder / name).is_file() for name in CHECKPOINTS)
 
 
 def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
