@@ -92,13 +92,13 @@ class ExactResume(Callback):
         if self._resumed_at == trainer.global_step:
             return  # the checkpoint that was loaded
         folder = run_folder(trainer) / "checkpoints"
+        self._keep(trainer, folder)  # before resume.ckpt, from which a killed run would not keep this epoch again
         if not trainer.current_epoch % self.every_n_epochs and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = folder / "resume.ckpt"
             if trainer.is_global_zero and path.is_file():
                 move_verified(path, path.with_name("resume.previous.ckpt"))
             self._first = first
             self._save(trainer, path)
-        self._keep(trainer, folder)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep(trainer, run_folder(trainer) / "checkpoints")

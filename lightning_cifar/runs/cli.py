@@ -253,7 +253,8 @@ class RunCLI(LightningCLI):
         if self.parent is not None:
             config = yaml.safe_load(self._config_text())
             self.parent.check_data(self.datamodule, config["data"]["class_path"])
-            print(self.parent.describe(config))
+            if self.trainer.is_global_zero:
+                print(self.parent.describe(config))
         if not self._is_trial:
             self.folder.claim(self._config_text(), self._write_state if self.parent is not None else None)
         super()._run_subcommand(subcommand)

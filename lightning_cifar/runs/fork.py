@@ -24,11 +24,11 @@ from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.runs.arguments import Arguments
-from lightning_cifar.runs.resume import CHECKPOINTS, Resumed, check_complete, run_id_in
+from lightning_cifar.runs.metrics import FORK, read_run_id
+from lightning_cifar.runs.resume import CHECKPOINTS, Resumed, check_complete
 
 _KEPT = re.compile(r"epoch-(\d{3,})\.ckpt")
 _NO_CHANGE = ("keep_every_n_epochs", "test_after_fit")  # settings that do not change the training
-FORK = "fork.json"
 _PLAN = "schedule_plan"  # in checkpoints: see models/trainable.py
 
 
@@ -61,7 +61,7 @@ def start_fork(arguments: Arguments, fork: Fork) -> tuple[Arguments, Resumed, Fo
             raise UsageError(f"a fork continues the weights and random states of {run}: leave {option} out.")
     if not (run / "config.yaml").is_file():
         raise UsageError(f"{run} is not the folder of a run: it has no config.yaml.")
-    checkpoint, run_id = _read_state(fork), run_id_in(run)
+    checkpoint, run_id = _read_state(fork), read_run_id(run)
     check_complete(checkpoint, run, run_id, "choose another epoch")
     config = read_configuration(run / "config.yaml")
     more = arguments.replace("--ckpt_path", "--ckpt_path", str(checkpoint.path))

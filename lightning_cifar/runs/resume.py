@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning_cifar.files.checksums import DamagedError
 from lightning_cifar.files.links import refuse_links
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.arguments import Arguments, dotted_names
+from lightning_cifar.runs.metrics import read_run_id
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
 _STATES = {  # parts of a checkpoint, beside the weights, that an exact continuation needs
@@ -66,7 +66,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
         raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
     config = read_configuration(folder / "config.yaml")
-    run_id = run_id_in(folder)
+    run_id = read_run_id(folder)
     checkpoint = _last_good(folder, run_id)
     more = ("--ckpt_path", str(checkpoint.path), "--run_dir", str(folder))
     return arguments.replace("--resume", *more), Resumed(folder, checkpoint, config, run_id)
@@ -111,9 +111,3 @@ def check_complete(checkpoint: Checkpoint, folder: Path, run_id: str | None, adv
             raise UsageError(f"{checkpoint.path} has no {name}, which the run needs to continue exactly: {advice}.")
     if checkpoint.content.get(RUN_ID) != run_id:
         raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
-
-
-def run_id_in(folder: Path) -> str | None:
-    """Return the ID of the run in a folder; None in folders of version 0.1.0."""
-    found = re.match(r"# run ([0-9a-f]+)\n", (folder / "config.yaml").read_text(encoding="utf-8"))
-    return found[1] if found else None

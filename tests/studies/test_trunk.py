@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.reading import read_text
 from lightning_cifar.studies.jobs import Job, prepare, take_ready
 from lightning_cifar.studies.report import results
+from lightning_cifar.studies.report.comparison import compare
+from lightning_cifar.studies.report.family import draw_family
 from lightning_cifar.studies.run import work
 from lightning_cifar.studies.spec import Study, read_study
 
@@ -97,3 +102,42 @@ def test_arms_wait_for_the_trunk_of_their_seed(tmp_path: Path) -> None:
     ready = take_ready(waiting, [second])
     assert ready
     assert (ready.arm, ready.seed) == ("same", 3)
+
+
+def lines(figure: Any) -> dict[str, tuple[list[float], list[float]]]:
+    drawn = {line.get_label(): line for line in figure.axes[0].lines}
+    return {name: (list(line.get_xdata()), list(line.get_ydata())) for name, line in drawn.items() if name[0] != "_"}
+
+
+def test_the_report_draws_the_epochs_before_a_fork_once(tmp_path: Path, write_study: Callable[..., Path]) -> None:
+    folder = write_study(tmp_path / "study", {"constant": 0.0, "dropped": 0.1, "linear": 0.05}, seeds=2)
+    assert draw_family(compare([folder])) is None
+    for run in folder.glob("*/seed-*"):
+        (run / "fork.json").write_text(json.dumps({"run": "trunk", "run_id": "abc", "epoch": 2, "step": 40}))
+    found = lines(draw_family(compare([folder])))
+    assert found.pop("fork")[0] == [2.0] * 3
+    assert {name: x for name, (x, _) in found.items()} == {
+        "before the fork at epoch 2 (n = 2)": [1, 2],
+        **{f"{arm} (n = 2)": [2, 3, 4, 5] for arm in ("constant", "dropped", "linear")},
+    }
+    assert report(folder / "report.html", folder) == "forked runs"
+
+
+def test_the_report_draws_a_parent_as_the_trunk_of_its_forks(tmp_path: Path, write_run: Callable[..., None]) -> None:
+    names, origins = ("parent", "fork", "fork of the fork"), (None, ("aa", 2), ("bb", 3))
+    for name, run_id, origin in zip(names, ("aa", "bb", "cc"), origins, strict=True):
+        folder = tmp_path / name
+        write_run(folder, seed=0, config={"model": {"class_path": name}})
+        text = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(f"# run {run_id}\n{text}")
+        if origin:
+            (folder / "fork.json").write_text(json.dumps({"run_id": origin[0], "epoch": origin[1]}))
+    found = lines(draw_family(compare([tmp_path / name for name in names])))
+    assert [x for x, _ in found.values()] == [[1, 2, 3, 4, 5], [2, 3, 4, 5], [3, 4, 5], [2, 3]]
+
+
+def report(page: Path, *folders: Path) -> str:
+    """Return the title of the first picture of a page."""
+    assert main(["report", *map(str, folders), "--out", str(page)]) == 0
+    found = re.search(r"<summary>(.*?)</summary>", page.read_text())
+    return found[1] if found else ""
