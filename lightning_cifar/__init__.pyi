@@ -63,6 +63,7 @@ from lightning_cifar.models import ResNetCIFAR as ResNetCIFAR
 from lightning_cifar.models import SideBySide as SideBySide
 from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
+from lightning_cifar.runs.fork import fork as fork
 from lightning_cifar.schedules import lr_factor as lr_factor
 
 __version__: str

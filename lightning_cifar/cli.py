@@ -94,7 +94,7 @@ def _checked(arguments: Arguments) -> Arguments:
     if arguments.command not in COMMANDS:
         hint = did_you_mean(arguments.command, COMMANDS)
         raise UsageError(f"there is no command {arguments.command!r}.{hint} There are {', '.join(COMMANDS)}.")
-    if COMMANDS[arguments.command].module and arguments.command != "lr-find":
+    if COMMANDS[arguments.command].module and arguments.command not in ("lr-find", "fork"):
         return arguments  # the command has another parser
     arguments = arguments.map(("-c", "--config"), _find_configuration)
     _ = arguments.configurations  # raises if a file does not contain settings

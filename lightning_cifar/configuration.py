@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,20 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
         UsageError: If the file does not contain settings, or contains other values than plain ones.
     """
     return parse_configuration(path, read_text(Path(path), follow=True))
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text by dotted key, without ``init_args``, with the names of classes."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, dict) and value:
+            flat |= flat_settings(value, name)
+        elif key == "class_path":
+            flat[prefix] = str(value).rsplit(".", 1)[-1]
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
 
 
 def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:

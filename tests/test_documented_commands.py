@@ -123,9 +123,18 @@ def small(args: list[str]) -> list[str]:
     verb = args[0]
     if verb in ("fit", "validate", "test", "predict", "lr-find"):
         return args if "help" in " ".join(args) else [*args, *small_training(args)]
+    if verb == "fork":
+        assert (
+            cli.main(
+                small(["fit", "--config", "configs/lenet.yaml", "--keep_every_n_epochs", "1", "--run_dir", "kept"])
+            )
+            == 0
+        )
+        return ["fork", "kept", "--epoch", "1", *args[4:]]
     if verb == "study":
         seeds = [] if "--seeds" in args else ["--seeds", "2"]
-        changes = ["trainer.max_epochs=1", "data.num_train=24", "data.num_val=12", "data.batch_size=12"]
+        epochs = 7 if "when_to_drop" in args[1] else 1  # the trunk has 6
+        changes = [f"trainer.max_epochs={epochs}", "data.num_train=24", "data.num_val=12", "data.batch_size=12"]
         changes += ["data.num_test=12"] if "small" in args[1] else []
         return [*args, *seeds, "--threads", "1", *(word for change in changes for word in ("--set", change))]
     if verb == "report" and args[1].startswith("runs/studies/"):

@@ -14,11 +14,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_cifar.artifacts import run_folder
 from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.optimizer_settings import Settings, optimizer_settings
 from lightning_cifar.callbacks.random_states import random_state, set_random_state
+from lightning_cifar.callbacks.terminal import print_above_progress_bar
 from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.files.checksums import move_verified
+from lightning_cifar.files.checksums import beside, move_verified, write_verified
 
 _KEY = "exact_resume"
+KEPT = "epoch-{:03d}.ckpt"
+"""Name of the kept state of the end of an epoch."""
 
 
 class ExactResume(Callback):
@@ -38,24 +42,29 @@ class ExactResume(Callback):
 
     Args:
         every_n_epochs: period of the checkpoints.
+        keep_every_n_epochs: Period of the states that are kept, with checksums, as ``checkpoints/epoch-010.ckpt`` for
+            the end of epoch 10, also at the end of the training: :func:`lightning_cifar.fork` starts there. The disk
+            space is printed with the first. None keeps only the latest.
 
     Raises:
-        ValueError: If ``every_n_epochs`` is below 1.
+        ValueError: If a period is below 1.
 
     Example:
-        >>> trainer = Trainer(callbacks=[ExactResume()])
+        >>> trainer = Trainer(callbacks=[ExactResume(keep_every_n_epochs=5)])
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
-        check_minimum(every_n_epochs=every_n_epochs)
-        self.every_n_epochs = every_n_epochs
+    def __init__(self, every_n_epochs: int = 1, keep_every_n_epochs: int | None = None) -> None:
+        check_minimum(every_n_epochs=every_n_epochs, keep_every_n_epochs=keep_every_n_epochs)
+        self.every_n_epochs, self.keep_every_n_epochs = every_n_epochs, keep_every_n_epochs
         self._loaded: dict[str, Any] | None = None
         self._resumed_at: int | None = None
         self._first: dict[str, Any] | None = None
-        self._saving = False
+        self._saving = self._keeping = self._has_kept = False
+        self._optimizers: Settings = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._resumed_at = None
+        self._optimizers = optimizer_settings(trainer)
         # Lightning creates the iterator of the first epoch, which may draw random numbers, after this hook, and those
         # of later epochs after on_train_epoch_start. A resumed run creates it here.
         if self._loaded is None:
@@ -80,19 +89,48 @@ class ExactResume(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         first, self._first = self._first, None
-        if trainer.fast_dev_run or trainer.current_epoch % self.every_n_epochs:  # type: ignore[attr-defined]
-            return
         if self._resumed_at == trainer.global_step:
             return  # the checkpoint that was loaded
-        for logger in trainer.loggers:
-            logger.save()
-        self._first, self._saving = first, True
-        try:
-            # weights_only=False saves all states.
-            path = run_folder(trainer) / "checkpoints" / "resume.ckpt"
+        folder = run_folder(trainer) / "checkpoints"
+        self._keep(trainer, folder)  # before resume.ckpt, from which a killed run would not keep this epoch again
+        if not trainer.current_epoch % self.every_n_epochs and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path = folder / "resume.ckpt"
             if trainer.is_global_zero and path.is_file():
                 move_verified(path, path.with_name("resume.previous.ckpt"))
-            trainer.save_checkpoint(path, weights_only=False)
+            self._first = first
+            self._save(trainer, path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, run_folder(trainer) / "checkpoints")
+
+    def _keep(self, trainer: Trainer, folder: Path) -> None:
+        """Keep the state at the end of an epoch if it is due."""
+        epoch, period = trainer.current_epoch, self.keep_every_n_epochs
+        if period is None or not epoch or epoch % period or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the training ended within an epoch
+        path, self._keeping = folder / KEPT.format(epoch), True
+        try:
+            self._save(trainer, path)
+        finally:
+            self._keeping = False
+        if not trainer.is_global_zero or not path.is_file():
+            return
+        if not beside(path).is_file():  # written by a Trainer without VerifiedCheckpointIO
+            write_verified(path, path.read_bytes())
+        if not self._has_kept:
+            size, planned = path.stat().st_size / 1e6, (trainer.max_epochs or 0) // period
+            more = f"; the {planned} states of this run: {planned * size:.1f} MB" if planned > 1 else ""
+            print_above_progress_bar(f"kept the state of epoch {epoch}: {path}, {size:.1f} MB{more}")
+        self._has_kept = True
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self._saving = True
+        try:
+            trainer.save_checkpoint(path, weights_only=False)  # False saves all states
         finally:
             self._first, self._saving = None, False
 
@@ -102,6 +140,9 @@ class ExactResume(Callback):
         text = next((path.read_bytes().decode() for path in tables if path.is_file()), "")
         threads = torch.get_num_threads()
         checkpoint[_KEY] = {"random": self._first or random_state(), "table": text, "threads": threads}
+        checkpoint[_KEY]["optimizers"] = self._optimizers
+        if self._keeping and (fingerprint := getattr(trainer.datamodule, "fingerprint", None)):  # type: ignore[attr-defined]
+            checkpoint[_KEY]["data"] = fingerprint()
         if self._saving:
             _between_epochs(checkpoint["loops"]["fit_loop"])
 

@@ -95,7 +95,11 @@ def _read_actions() -> dict[str, list[argparse.Action]]:
     for name, command in COMMANDS.items():
         if command.module:
             found[name] = import_module(f"lightning_cifar.commands.{command.module}")._parser()._actions
-    found["lr-find"] += [action for action in found["fit"] if not {*action.option_strings} & {*REFUSED, "--resume"}]
+    for name, refused in (
+        ("lr-find", {*REFUSED, "--resume"}),
+        ("fork", {"--ckpt_path", "--resume", "--seed_everything"}),
+    ):
+        found[name] += [action for action in found["fit"] if not {*action.option_strings} & refused]
     return found
 
 

@@ -18,7 +18,7 @@ from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.tables import to_csv
 from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, error_of, list_jobs, prepare, state_of
-from lightning_cifar.studies.spec import Study, read_study
+from lightning_cifar.studies.spec import TRUNK, Study, read_study
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
@@ -37,11 +37,12 @@ def main(args: Sequence[str]) -> int:
     folder = Path(options.out or Path("runs") / "studies" / study.name)
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
+        + (f", after a trunk of {study.trunk_epochs} epochs per seed" if study.trunk_epochs else "")
     )
     modules = _check_arms(study)
     planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
     if options.address is None:  # other machines have their own data
-        _prepare_data(study, {arm: modules[arm] for arm in planned})
+        _prepare_data(study, {arm: module for arm, module in modules.items() if arm in planned})
     try:
         jobs = prepare(study, folder, threads=threads)
     except OSError as error:
@@ -161,16 +162,18 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     """Write and print the results; return the exit code."""
     from lightning_cifar.studies.report import results
 
-    runs = [results.read_run(job) for job in jobs]
+    every = [results.read_run(job) for job in jobs]
+    runs, trunks = ([run for run in every if (run.arm == TRUNK) == is_trunk] for is_trunk in (False, True))
     arms = list(study.arms)
     rows = results.table(runs, arms, study.metric, study.mode, study.target)
     found = results.differences(runs, arms, study.metric, study.baseline)
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
+    text += results.trunk_text(trunks, runs, study.trunk_epochs)
     write_atomically(folder / "results.md", text.encode())
     table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))
     write_atomically(folder / "results.csv", table)
-    failed = [run for run in runs if run.state not in ENDED]
-    if len(failed) < len(runs):
+    failed = [run for run in every if run.state not in ENDED]
+    if any(run.state in ENDED for run in runs):
         print(f"\n{study.question or study.name}\n\n{text}")
     else:
         print("\nno run has ended: there is nothing to compare\n")
@@ -229,7 +232,7 @@ class Board:
         table.add_column("arm")
         for seed in self.study.seeds:
             table.add_column(f"seed {seed}", justify="right")
-        for arm in self.study.arms:
+        for arm in dict.fromkeys(job.arm for job in self.jobs):
             table.add_row(arm, *(_cell(self.state[job], self.seconds.get(job)) for job in self.jobs if job.arm == arm))
         return table
 

@@ -24,6 +24,9 @@ _BEST = "--ckpt_path runs/.../checkpoints/best.ckpt"
 
 COMMANDS = {
     "fit": Command("train a network, or continue one with --resume", "--config configs/demo.yaml"),
+    "fork": Command(
+        "continue a run from a kept epoch with changed settings", "runs/... --epoch 10 --model.lr 0.01", "fork"
+    ),
     "validate": Command("evaluate a checkpoint on the validation split", _BEST),
     "test": Command("evaluate a checkpoint on the test set", _BEST),
     "predict": Command(

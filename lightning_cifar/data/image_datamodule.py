@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -111,6 +112,7 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
             if isinstance(operation, Crop | Cutout):
                 operation.check_size(self.image_size, self.image_size)
         self._arrays: dict[Split, LabelledImages] = {}
+        self._fingerprint: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -136,6 +138,17 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
                 self._arrays[split] = LabelledImages(train.images[indices], train.labels[indices])  # type: ignore[index]
         if stage in ("test", "predict", None) and "test" not in self._arrays:
             self._arrays["test"] = self.load("test")
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the training and validation images with their labels, after ``setup("fit")``."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            arrays = [array for split in sorted({*self._arrays} - {"test"}) for array in self._arrays[split]]
+            for array in arrays:
+                digest.update(repr(array.shape).encode())
+                digest.update(memoryview(np.ascontiguousarray(array)))
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
     def loader(self, split: Split, *, train: bool = False) -> BatchLoader:
         if split not in self._arrays:

@@ -17,6 +17,7 @@ class FolderLock:
     Args:
         folder: Folder of a run or of a study.
         busy: Error message if another process holds the lock.
+        shared: Whether others may hold a shared lock at the same time, to find out only if somebody writes.
 
     Raises:
         UsageError: Another process holds the lock, or ``.lock`` is a link or not a regular file.
@@ -24,10 +25,10 @@ class FolderLock:
 
     _handle: int | None = None
 
-    def __init__(self, folder: Path, busy: str = "") -> None:
+    def __init__(self, folder: Path, busy: str = "", *, shared: bool = False) -> None:
         self._handle = open_own(folder / ".lock", os.O_RDWR)  # NFS needs write access for an exclusive lock
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
             message = busy or f"another run is using {folder}: wait until it ends, or pass another --run_dir."

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_cifar.models.optimizers import MuonAdamW
-from lightning_cifar.models.training_plan import check_last_batch, planned_steps
+from lightning_cifar.models.training_plan import (
+    Origin,
+    check_last_batch,
+    planned_steps,
+    schedule_origin,
+    schedule_progress,
+)
 from lightning_cifar.schedules import Schedule, check_regime, lr_factor
 
 Batch = tuple[Tensor, Tensor]
@@ -117,6 +123,7 @@ class Trainable(pl.LightningModule):
         }
         check_regime(**regime)
         self._regime = regime
+        self._plan: dict[str, Any] = {}  # of the schedule, see schedule_origin
         self.lr, self.optimizer_name = lr, optimizer
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.decay_norm_and_bias = decay_norm_and_bias
@@ -160,8 +167,10 @@ class Trainable(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         total = max(1.0, planned_steps(self.trainer))
+        origin = schedule_origin(self._plan, total) if self.trainer.ckpt_path is not None else None
+        self._plan = {"steps": total, "origin": origin}
         optimizer = self.make_optimizer()
-        scheduler = self.make_scheduler(optimizer, total)
+        scheduler = self.make_scheduler(optimizer, total, origin)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -180,8 +189,15 @@ class Trainable(pl.LightningModule):
             case "muon":
                 return MuonAdamW(parameters, momentum=self.momentum, nesterov=self.nesterov, **kwargs)
 
-    def make_scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> torch.optim.lr_scheduler.LambdaLR:
+    def make_scheduler(
+        self, optimizer: torch.optim.Optimizer, num_steps: float, origin: Origin | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
         """Return the schedule over ``num_steps`` optimizer steps, to be stepped after each.
+
+        Args:
+            optimizer: Its learning rates are those at the peak.
+            num_steps: Number of steps of the training.
+            origin: Where the schedule of a fork starts; None is the start of the training.
 
         Raises:
             ValueError: If ``num_steps`` is infinite and the schedule is not constant.
@@ -190,12 +206,16 @@ class Trainable(pl.LightningModule):
             name = self._regime["schedule"]
             raise ValueError(f"schedule={name} needs a finite number of steps: set trainer.max_epochs or max_steps.")
         return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(min(step / num_steps, 1.0), **self._regime)
+            optimizer, lambda step: lr_factor(schedule_progress(step, num_steps, origin), **self._regime)
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # So that a checkpoint can be loaded without naming the class.
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["schedule_plan"] = dict(self._plan)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._plan = dict(checkpoint.get("schedule_plan", {}))
 
     def _note_loss(self, loss: Tensor, count: int) -> bool:
         """Add a loss to the mean of the epoch, and return True if this step is to be logged.

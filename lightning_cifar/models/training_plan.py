@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+Origin: TypeAlias = tuple[float, float]
+"""Step and progress from which the schedule of a fork runs to the end of the training."""
+
+
+def schedule_progress(step: float, num_steps: float, origin: Origin | None = None) -> float:
+    """Return the progress of a schedule after ``step`` of ``num_steps`` optimizer steps, in [0, 1].
+
+    >>> schedule_progress(6, 8, (4, 0.4))  # half of the steps after a fork at step 4
+    0.7
+    """
+    if origin is None:
+        return min(step / num_steps, 1.0)
+    first, begin = origin
+    return begin + (1 - begin) * min((step - first) / max(num_steps - first, 1.0), 1.0)
+
+
+def schedule_origin(plan: Mapping[str, Any], num_steps: float) -> Origin | None:
+    """Return the origin of the schedule of a continued training; None is the start of the training.
+
+    Args:
+        plan: ``steps`` and ``origin`` of the training in the checkpoint; and ``fork`` if a fork starts here: its
+            ``step``, and whether the schedule is to ``restart``. By default, the progress continues from its value at
+            the fork to 1 at the new end.
+        num_steps: Number of steps of this training.
+    """
+    origin, fork = plan.get("origin"), plan.get("fork")
+    if fork is not None and fork["restart"]:
+        return float(fork["step"]), 0.0
+    if fork is not None and plan["steps"] != num_steps:
+        return float(fork["step"]), schedule_progress(fork["step"], plan["steps"], origin)
+    return origin
 
 
 def planned_steps(trainer: Any) -> float:

@@ -35,7 +35,13 @@ class ArmBand(NamedTuple):
 
 
 def draw_report_curves(
-    arms: Sequence[ArmBand], *, ylabel: str, xlabel: str = "epoch", share: bool = False, log: bool = False
+    arms: Sequence[ArmBand],
+    *,
+    ylabel: str,
+    xlabel: str = "epoch",
+    share: bool = False,
+    log: bool = False,
+    forks: Sequence[tuple[float, float]] = (),
 ) -> Figure:
     """Draw one panel of 6 x 4.2 inches.
 
@@ -45,6 +51,7 @@ def draw_report_curves(
         xlabel: Name of the horizontal axis.
         share: Whether the values are fractions, which are drawn in percent.
         log: Logarithmic vertical axis.
+        forks: Points (x, y) at which an arm branches off.
     """
     figure = PlainFigure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -62,13 +69,19 @@ def draw_report_curves(
         axes.plot(
             x, mean, color=arm.color, linestyle=style, linewidth=1.7, label=label, marker="o" if few else "", ms=3
         )
+    if forks:
+        x, y = zip(*dict.fromkeys(forks), strict=True)
+        style = {"marker": "D", "color": "#888888", "markeredgecolor": "white", "markersize": 8, "zorder": 4}
+        axes.plot(x, [scale * value for value in y], linestyle="none", label="fork", **style)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if share else ylabel)
     if xlabel == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     if arms:
-        legend = figure.legend(loc="outside lower center", ncols=min(3, len(arms)), frameon=False, fontsize=8)
+        widest = max(len(arm.name) for arm in arms)
+        columns = min(3 if widest < 24 else 2, len(arms))
+        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         for text in legend.get_texts():
             text.set_parse_math(False)
     return figure

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ActionFail, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_cifar import callbacks
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
-from lightning_cifar.checkpoints.reading import Checkpoint
+from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID, Checkpoint
 from lightning_cifar.checkpoints.settings import trained_settings
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.paths import expand_users
@@ -35,6 +37,7 @@ from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.final_test import evaluate_best
 from lightning_cifar.runs.folder import RunFolder
+from lightning_cifar.runs.fork import Fork, ForkPoint, start_fork
 from lightning_cifar.runs.loggers import run_loggers
 from lightning_cifar.runs.parser import Parser, check_nulls
 from lightning_cifar.runs.progress_lines import FewSteps
@@ -53,6 +56,7 @@ class RunCLI(LightningCLI):
         folder: Folder of the run.
         checkpoint: Checkpoint of ``--ckpt_path``, read once for the whole run.
         defaults: Settings of a checkpoint or of a resumed run, which replace the defaults of the classes.
+        parent: Where a fork starts.
     """
 
     def __init__(
@@ -61,8 +65,9 @@ class RunCLI(LightningCLI):
         folder: RunFolder,
         checkpoint: Checkpoint | None = None,
         defaults: Mapping[str, Any] | None = None,
+        parent: ForkPoint | None = None,
     ) -> None:
-        self.folder, self.checkpoint, self.defaults = folder, checkpoint, defaults or {}
+        self.folder, self.checkpoint, self.defaults, self.parent = folder, checkpoint, defaults or {}, parent
         self._command = arguments.command
         super().__init__(
             pl.LightningModule,
@@ -83,12 +88,13 @@ class RunCLI(LightningCLI):
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._command}
 
     @classmethod
-    def start(cls, arguments: Arguments, *, option: str = "--run_dir", **extra: Any) -> Self:
+    def start(cls, arguments: Arguments, *, option: str = "--run_dir", fork: Fork | None = None, **extra: Any) -> Self:
         """Parse and run a command line.
 
         Args:
             arguments: The command line.
             option: Option with which the user names the folder of the run, for messages.
+            fork: Where the run starts, instead of new weights.
             **extra: Further arguments of the constructor of a subclass.
 
         Raises:
@@ -96,12 +102,16 @@ class RunCLI(LightningCLI):
             KeyboardInterrupt: If the run was interrupted. The message contains the command that continues it.
         """
         with expected_warnings_ignored(), silent_writers(), terminations_raised():
-            arguments, resumed = find_resumed(arguments)
+            parent = None
+            if fork is None:
+                arguments, resumed = find_resumed(arguments)
+            else:
+                arguments, resumed, parent = start_fork(arguments, fork)
             allow_modules(*arguments.class_paths, *(resumed.class_paths if resumed else ()))
-            folder = RunFolder(resumed, option=option)
+            folder = RunFolder(resumed if parent is None else None, option=option)
             try:
                 checkpoint, defaults = _settings(arguments, resumed)
-                return cls(arguments, folder, checkpoint, defaults, **extra)
+                return cls(arguments, folder, checkpoint, defaults, parent, **extra)
             except SystemExit as stop:
                 interruption = interruption_behind(stop)
                 if interruption is None:
@@ -152,6 +162,12 @@ class RunCLI(LightningCLI):
             help="After fit, evaluate the best checkpoint (by validation accuracy, or else loss; of several networks, "
             "the best of each) once on the test set.",
         )
+        parser.add_argument(
+            "--keep_every_n_epochs",
+            type=PositiveInt | None,
+            default=None,
+            help="Keep the exact state every n epochs, for lightning-cifar fork. Default: only the latest.",
+        )
         # A link is ignored if the data have no such attribute, or the model no such argument.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -182,7 +198,8 @@ class RunCLI(LightningCLI):
         if self.checkpoint is None:
             return
         of_fit = self.subcommand == "fit"
-        check_settings(self.checkpoint, self._get(self.config, "model"), of_fit=of_fit)
+        new = {} if self.parent is None else {"new": "start a new run with fit"}
+        check_settings(self.checkpoint, self._get(self.config, "model"), of_fit=of_fit, **new)
         if of_fit:
             check_goes_on(trainer, self.checkpoint.progress)
         else:
@@ -206,6 +223,12 @@ class RunCLI(LightningCLI):
         config["callbacks"] = [*given, *defaults]
         # First, so that it saves the state before other callbacks change it at the start of an epoch.
         config["callbacks"].sort(key=lambda callback: not isinstance(callback, callbacks.ExactResume))
+        if (keep := self._get(self.config, "keep_every_n_epochs")) is not None and self.subcommand == "fit":
+            if not config["callbacks"] or not isinstance(config["callbacks"][0], callbacks.ExactResume):
+                raise UsageError(
+                    f"keep_every_n_epochs (={keep}) needs checkpoints: leave enable_checkpointing false out."
+                )
+            config["callbacks"][0].keep_every_n_epochs = keep
         config["callbacks"].append(RunRecord(self.subcommand, self._config_text(), self.folder))
         if type(self) is RunCLI and self.subcommand == "fit":  # not in a study
             config["callbacks"].append(FewSteps())
@@ -227,9 +250,20 @@ class RunCLI(LightningCLI):
         """Read the data and create the folder, then run."""
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
+        if self.parent is not None:
+            config = yaml.safe_load(self._config_text())
+            self.parent.check_data(self.datamodule, config["data"]["class_path"])
+            if self.trainer.is_global_zero:
+                print(self.parent.describe(config))
         if not self._is_trial:
-            self.folder.claim(self._config_text())
+            self.folder.claim(self._config_text(), self._write_state if self.parent is not None else None)
         super()._run_subcommand(subcommand)
+
+    def _write_state(self, folder: Path) -> None:
+        """Write the state of a fork's parent to its folder, from which ``--resume`` continues at any time."""
+        assert self.parent is not None
+        own = {RUN_ID: self.folder.run_id, CONFIG_KEY: self._config_text()}
+        self.parent.write(folder, own | {"hyper_parameters": dict(self.model.hparams)})
 
     def predict(self, **kwargs: Any) -> None:
         """Predict the test samples; a callback writes the table."""

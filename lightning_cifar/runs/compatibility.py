@@ -16,7 +16,9 @@ from lightning_cifar.checkpoints.trained import training_data
 from lightning_cifar.errors import UsageError, one_line
 
 
-def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: bool) -> None:
+def check_settings(
+    checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: bool, new: str = "start without --ckpt_path"
+) -> None:
     """Refuse a checkpoint of another class than the section ``model``, and of another optimizer if the run trains."""
     path, held = checkpoint.path, checkpoint.content.get("class_path")
     settings = model.get("init_args", {})
@@ -25,7 +27,7 @@ def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: 
         if before is not None and settings.get(name, before) != before:
             raise UsageError(
                 f"{path} was trained with {name}={before}, and its state does not fit {settings[name]}: "
-                f"leave --model.{name} out, or start without --ckpt_path."
+                f"leave --model.{name} out, or {new}."
             )
     if isinstance(held, str) and held.rsplit(".", 1)[-1] != model["class_path"].rsplit(".", 1)[-1]:
         held, wanted = (name.rsplit(".", 1)[-1] for name in (held, model["class_path"]))

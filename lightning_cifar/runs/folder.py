@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -47,8 +48,12 @@ class RunFolder:
             self.path = next(path for path in paths if not path.exists())
         return self.path
 
-    def claim(self, config: str) -> None:
+    def claim(self, config: str, fill: Callable[[Path], None] | None = None) -> None:
         """Create the folder or, if a run is resumed, lock its folder; then write ``config.yaml``.
+
+        Args:
+            config: Configuration as YAML text.
+            fill: Called with a new folder to write further files; ``config.yaml`` follows, which makes it a run.
 
         Raises:
             UsageError: If the folder already exists, cannot be created, or is used by another process.
@@ -62,6 +67,8 @@ class RunFolder:
         os.environ[RUN_DIR_VARIABLE] = str(self.path)
         self._config = f"# run {self.run_id}\n{config}"  # as a comment, which a new run with this file ignores
         if self.resumed is None:
+            if fill is not None:
+                fill(self.path)
             self._write_config()
         else:
             for path in self.path.rglob(".*.part"):  # incomplete files of a killed run

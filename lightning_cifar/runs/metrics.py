@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -22,6 +23,8 @@ from lightning_cifar.files.reading import (
 )
 
 TIMES = "times.csv"
+FORK = "fork.json"
+"""Origin of a forked run: folder and ID of its parent, epoch and step."""
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +59,15 @@ def read_result(folder: Path) -> ResultRecord | None:
         return read_json(folder / "result.json", ResultRecord)
     except (MissingFileError, BrokenFileError):
         return None
+
+
+def read_run_id(folder: Path) -> str | None:
+    """Return the ID of the run in a folder; None in folders of version 0.1.0, or without a configuration."""
+    try:
+        found = re.match(r"# run ([0-9a-f]+)\n", read_text(folder / "config.yaml"))
+    except MissingFileError:
+        return None
+    return found[1] if found else None
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning_cifar.files.checksums import DamagedError
 from lightning_cifar.files.links import refuse_links
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.arguments import Arguments, dotted_names
+from lightning_cifar.runs.metrics import read_run_id
 
 CHECKPOINTS = (Path("checkpoints") / "resume.ckpt", Path("checkpoints") / "resume.previous.ckpt")  # the newer one first
 _STATES = {  # parts of a checkpoint, beside the weights, that an exact continuation needs
@@ -66,7 +66,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
         raise UsageError(f"the run in {folder} has ended: to continue the training, add --trainer.max_epochs.")
     config = read_configuration(folder / "config.yaml")
-    run_id = _run_id((folder / "config.yaml").read_text(encoding="utf-8"))
+    run_id = read_run_id(folder)
     checkpoint = _last_good(folder, run_id)
     more = ("--ckpt_path", str(checkpoint.path), "--run_dir", str(folder))
     return arguments.replace("--resume", *more), Resumed(folder, checkpoint, config, run_id)
@@ -74,7 +74,7 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
 
 def can_resume(folder: Path) -> bool:
     """Return whether the folder has a checkpoint to continue from."""
-    return any((folder / name).is_file() for name in CHECKPOINTS)
+    return (folder / "config.yaml").is_file() and any((folder / name).is_file() for name in CHECKPOINTS)
 
 
 def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
@@ -94,7 +94,8 @@ def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
                 raise
             damaged.append(str(error.__cause__))
             continue
-        _check(checkpoint, folder, run_id)
+        again = f"restore the checkpoint of this run, or start again with --config {folder}/config.yaml"
+        check_complete(checkpoint, folder, run_id, again)
         for message in damaged:
             print(f"{message} Continuing from {path.name}.", file=sys.stderr)
         return checkpoint
@@ -103,17 +104,10 @@ def _last_good(folder: Path, run_id: str | None) -> Checkpoint:
     raise UsageError(f"{folder} has no {CHECKPOINTS[0]} yet: start again with --config {folder}/config.yaml.")
 
 
-def _check(checkpoint: Checkpoint, folder: Path, run_id: str | None) -> None:
-    """Check that a checkpoint belongs to this run and is complete."""
-    advice = f"restore the checkpoint of this run, or start again with --config {folder}/config.yaml"
+def check_complete(checkpoint: Checkpoint, folder: Path, run_id: str | None, advice: str) -> None:
+    """Check that a checkpoint belongs to this run and has what an exact continuation needs."""
     for name, kind in _STATES.items():
         if not isinstance(checkpoint.content.get(name), kind):
             raise UsageError(f"{checkpoint.path} has no {name}, which the run needs to continue exactly: {advice}.")
     if checkpoint.content.get(RUN_ID) != run_id:
         raise UsageError(f"{checkpoint.path} belongs to another run than config.yaml in {folder}: {advice}.")
-
-
-def _run_id(text: str) -> str | None:
-    """Return the identifier of a run; None in folders of version 0.1.0."""
-    found = re.match(r"# run ([0-9a-f]+)\n", text)
-    return found[1] if found else None

@@ -6,6 +6,7 @@ FOLDER/<arm>/config.yaml         complete configuration of the arm
 FOLDER/<arm>/seed-0/             run folder
 FOLDER/<arm>/seed-0/done.json    final state of the run, written last
 FOLDER/<arm>/seed-0.log          output of the run
+FOLDER/trunk/seed-0/             the same for the epochs before the arms fork, in a study with a trunk
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -23,7 +25,7 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import open_own, refuse_links
 from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
-from lightning_cifar.studies.spec import Study, changes
+from lightning_cifar.studies.spec import TRUNK, Study, changes
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
@@ -59,7 +61,11 @@ class AboutRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a study, with all information that a worker on any machine needs."""
+    """One run of a study, with all information that a worker on any machine needs.
+
+    In a study with a trunk of ``epochs``, ``trunk`` is the folder of the run from which an arm forks; the run of the
+    trunk has none, and stops after ``epochs``.
+    """
 
     arm: str
     seed: int
@@ -67,6 +73,12 @@ class Job:
     config: str
     metric: str
     threads: int
+    epochs: int = 0
+    trunk: str = ""
+
+    @property
+    def is_trunk(self) -> bool:
+        return self.epochs > 0 and not self.trunk
 
     @property
     def path(self) -> Path:
@@ -103,10 +115,31 @@ def list_jobs(study: Study, folder: Path, *, threads: int) -> list[Job]:
         raise UsageError(f"{folder} exists and is not the folder of a study: pass another --out.")
     jobs = []
     for seed in study.seeds:
-        for arm in study.arms:
-            run = folder / arm / f"seed-{seed}"
-            jobs.append(Job(arm, seed, str(run), str(folder / arm / "config.yaml"), study.metric, threads))
+        trunk = str(folder / TRUNK / f"seed-{seed}")
+        for arm in _configurations(study):
+            run, config = folder / arm / f"seed-{seed}", str(folder / arm / "config.yaml")
+            source = trunk if study.trunk_epochs and arm != TRUNK else ""
+            jobs.append(Job(arm, seed, str(run), config, study.metric, threads, study.trunk_epochs, source))
     return jobs
+
+
+def take_ready(waiting: list[Job], running: Iterable[Job]) -> Job | None:
+    """Remove and return the first job whose trunk has ended; None if there is none.
+
+    >>> arm, trunk = Job("a", 0, "a", "", "", 1, 2, "t"), Job("trunk", 0, "t", "", "", 1, 2)
+    >>> take_ready([arm], [trunk]) is None, take_ready([arm], []) is arm
+    (True, True)
+    """
+    pending = {job.folder for job in (*waiting, *running)}
+    ready = next((job for job in waiting if job.trunk not in pending), None)
+    if ready is not None:
+        waiting.remove(ready)
+    return ready
+
+
+def _configurations(study: Study) -> dict[str, dict[str, Any]]:
+    """Return the configurations by arm; the trunk is the first."""
+    return {TRUNK: study.trunk, **study.arms} if study.trunk_epochs else study.arms
 
 
 def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
@@ -117,7 +150,7 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
     """
     jobs = list_jobs(study, folder, threads=threads)
     write_atomically(folder / STUDY, study.to_json().encode())
-    for arm, config in study.arms.items():
+    for arm, config in _configurations(study).items():
         path = folder / arm / "config.yaml"
         write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     return jobs

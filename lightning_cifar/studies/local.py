@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 
 from lightning_cifar.errors import one_line
 from lightning_cifar.runs.signals import Terminated
-from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
+from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, take_ready
 
 Watcher = Callable[[Job, State | Progress | str | None], None]
 
@@ -41,8 +41,7 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
             while waiting or running:
                 if interrupted:
                     raise interrupted[0]
-                while waiting and len(running) < num_jobs:
-                    job = waiting.pop(0)
+                while len(running) < num_jobs and (job := take_ready(waiting, [each[0] for each in running.values()])):
                     ours, theirs = context.Pipe(duplex=False)
                     process: mp.process.BaseProcess = context.Process(target=_worker, args=(job, theirs), daemon=True)
                     with _interrupts_blocked():

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 from lightning_cifar.runs.signals import terminations_raised
-from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of
+from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, take_ready
 from lightning_cifar.studies.local import Watcher
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _run_all(ray: ModuleType, jobs: Sequence[Job], num_jobs: int | None, watch: 
         # max_calls=1: a new process for each run, which frees the memory of a GPU.
         task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0, max_calls=1)(_run)
         while waiting or running:
-            while waiting and (num_jobs is None or len(running) < num_jobs):
-                job = waiting.pop(0)
+            while (num_jobs is None or len(running) < num_jobs) and (job := take_ready(waiting, running.values())):
                 start = task.options(name=f"{job.arm}, seed {job.seed}")
                 running[start.remote(job, os.getcwd(), resources.gpu > 0, mailbox)] = job
             ended, _ = ray.wait(list(running), timeout=0.5)

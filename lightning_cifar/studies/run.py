@@ -8,6 +8,8 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +22,7 @@ from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import inside, remove_tree
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
+from lightning_cifar.runs.fork import Fork
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
 from lightning_cifar.studies.jobs import DONE, Job, Progress, State, state_of
@@ -54,6 +57,9 @@ class Watch(Callback):
             write_atomically(self.job.path / TIMES, text.encode())
         value = trainer.callback_metrics.get(self.job.metric)
         epochs = trainer.max_epochs or 0
+        if self.job.is_trunk:
+            epochs = self.job.epochs
+            trainer.should_stop = trainer.current_epoch + 1 >= epochs
         self.report(Progress(trainer.current_epoch + 1, epochs, math.nan if value is None else float(value)))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,8 +102,12 @@ class CheckCLI(RunCLI):
 def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     """Run or continue a job, and return its last metrics."""
     watch = Watch(job, report)
+    if job.trunk and state_of(replace(job, folder=job.trunk)) == "diverged":
+        return {job.metric: math.nan}
+    arguments = arguments_of(job)
+    forks = job.trunk and not arguments.has("--resume")
     try:
-        StudyRunCLI.start(arguments_of(job), watch=watch)
+        StudyRunCLI.start(arguments, watch=watch, fork=Fork(Path(job.trunk), job.epochs) if forks else None)
     except NonFiniteError:  # a result, not a mistake
         return {**watch.metrics, job.metric: math.nan, "train/loss": math.nan}
     return watch.metrics
@@ -130,9 +140,10 @@ def work(job: Job, report: Callable[[Progress], None]) -> State:
     try:
         metrics = run_job(job, report)
         value = metrics.get(job.metric, math.nan)
-        if job.metric not in metrics:
+        if job.metric not in metrics and not job.is_trunk:
             raise UsageError(f"the metric {job.metric!r} is not logged.{did_you_mean(job.metric, metrics)}")
         loss = metrics.get("train/loss", value)
+        value = loss if job.is_trunk else value
         state, error = ("done" if math.isfinite(value) and math.isfinite(loss) else "diverged"), ""
     except Exception as problem:
         # Any error ends only this run, and is shown in the table.
@@ -155,4 +166,9 @@ def arguments_of(job: Job) -> Arguments:
         return Arguments("fit", ("--resume", job.folder))
     if job.path.exists():
         remove_tree(job.path, inside=study)
-    return Arguments("fit", ("--config", job.config, "--seed_everything", str(job.seed), "--run_dir", job.folder))
+    if job.trunk:  # the seed is that of the trunk
+        more = ["--keep_every_n_epochs", "null"]
+    else:
+        more = ["--seed_everything", str(job.seed)]
+        more += ["--keep_every_n_epochs", str(job.epochs)] if job.is_trunk else []
+    return Arguments("fit", ("--config", job.config, *more, "--run_dir", job.folder))

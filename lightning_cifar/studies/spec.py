@@ -8,17 +8,22 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_cifar.configuration import find_config, list_configs, read_configuration
+from lightning_cifar.configuration import find_config, flat_settings, list_configs, read_configuration
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.paths import expand_user
 
 Config = dict[str, Any]
 
-_KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline")
+_KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline", "trunk")
+TRUNK = "trunk"  # name of the arm that is trained before the fork
+_SAME = {
+    "model": ("class_path", "optimizer", "decay_norm_and_bias"),
+    "data": ("class_path", "num_train", "num_val", "split_seed"),
+}
 _MOST = 10_000  # arms, and seeds
 _SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
 
@@ -37,6 +42,8 @@ class Study:
         mode: whether a higher or a lower value is better.
         target: value for which the time until it is reached is measured; may be None.
         baseline: arm with which the others are compared.
+        trunk_epochs: epochs that are trained once per seed, from which all arms fork; 0 for none.
+        trunk: configuration of these epochs, which is the base.
     """
 
     name: str
@@ -48,10 +55,14 @@ class Study:
     mode: Literal["max", "min"]
     target: float | None
     baseline: str
+    trunk_epochs: int = 0
+    trunk: Config = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return a text that identifies the study; it does not contain the seeds, which may be extended."""
         held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
+        if self.trunk_epochs:
+            held[TRUNK] = {"epochs": self.trunk_epochs, "base": self.trunk}
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
 
     def about(self) -> Config:
@@ -75,20 +86,6 @@ def changes(before: str, now: str, most: int = 3) -> str:
     return "; ".join(parts) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
-def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested settings to dotted keys and text values, without ``init_args`` and with the names of classes."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, dict) and value:
-            flat |= flat_settings(value, name)
-        elif key == "class_path":
-            flat[prefix] = str(value).rsplit(".", 1)[-1]
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
-
-
 def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple[str, object]] = ()) -> Study:
     """Read a study from YAML.
 
@@ -110,6 +107,7 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     overrides = _overrides(path, content)
     arms = {name: _merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
     _refuse_equal(path, arms)
+    trunk_epochs = _trunk_epochs(path, content.get(TRUNK), base, arms)
     numbers = _seeds(path, content.get("seeds", 5) if seeds is None else seeds)
     metric, mode = content.get("metric", "val/accuracy"), content.get("mode")
     if mode is None:
@@ -133,6 +131,8 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         mode="max" if mode == "max" else "min",
         target=None if target is None else float(target),
         baseline=baseline,
+        trunk_epochs=trunk_epochs,
+        trunk=base if trunk_epochs else {},
     )
 
 
@@ -237,6 +237,29 @@ def _refuse_equal(path: Path, arms: dict[str, Config]) -> None:
         if text in seen:
             raise UsageError(f"{path}: the arms {seen[text]} and {name} are equal: remove one, or change a setting.")
         seen[text] = name
+
+
+def _trunk_epochs(path: Path, given: object, base: Config, arms: Mapping[str, Config]) -> int:
+    """Return the epochs of the trunk, and refuse arms that cannot continue it."""
+    if given is None:
+        return 0
+    epochs = given.get("epochs") if isinstance(given, dict) and len(given) == 1 else None
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise UsageError(f"{path}: trunk (={given}) must be the number of its epochs, such as trunk: {{epochs: 10}}.")
+    for name, arm in {TRUNK: base, **arms}.items():
+        planned = arm.get("trainer", {}).get("max_epochs", 10)
+        if isinstance(planned, int) and 0 <= planned <= epochs:
+            raise UsageError(f"{path}: {name} has {planned} epochs: the trunk (={epochs} epochs) must be shorter.")
+        for section, keys in _SAME.items():
+            for key in keys:
+                was, now = ({**each[section], **each[section].get("init_args", {})}.get(key) for each in (base, arm))
+                if was != now:
+                    raise UsageError(
+                        f"{path}: arm {name} has another {section}.{key} than the trunk: use one, or no trunk."
+                    )
+    if TRUNK in arms:
+        raise UsageError(f"{path}: the arm {TRUNK} has the name of the common epochs: rename it.")
+    return epochs
 
 
 def _seeds(path: Path, given: object) -> tuple[int, ...]:

@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_cifar.files.tables import to_csv
-from lightning_cifar.plots import ReportPage, arm_colors
+from lightning_cifar.plots import PagePicture, ReportPage, arm_colors
 from lightning_cifar.studies.report import results
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.curves import arm_curves, pack_curves, positions, shown_metrics, title_of
+from lightning_cifar.studies.report.family import draw_family, forks
 from lightning_cifar.studies.report.pictures import collect_pictures
 from lightning_cifar.studies.report.tables import (
     class_map,
@@ -25,6 +26,9 @@ from lightning_cifar.studies.report.tables import (
     settings_table,
     warnings_of,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 200
 
@@ -53,6 +57,8 @@ def build(compared: Compared, command: str) -> StudyReport:
     differences, intervals = differences_table(compared, found)
     classes, class_note = class_map(compared)
     pictures, picture_notes = collect_pictures(compared)
+    family = _family_picture(compared)
+    pictures = {**family, **pictures}
     commands = [line for line in (compared.command, command) if line]
     facts = [("report", f"lightning-cifar {version('lightning-cifar')}, {datetime.now():%Y-%m-%d %H:%M}")]
     page = ReportPage(
@@ -80,6 +86,13 @@ def build(compared: Compared, command: str) -> StudyReport:
     criterion = compared.metric, compared.mode, compared.target
     table = to_csv(results.CSV_HEADER, results.csv_rows(compared.runs, *criterion))
     return StudyReport(page, table, _text(page, results.markdown(rows, found, *criterion), commands))
+
+
+def _family_picture(compared: Compared) -> dict[str, list[PagePicture]]:
+    """Return the tree of forked runs by its title; empty if no arm is a fork."""
+    figure = draw_family(compared) if forks(compared) else None
+    caption = "The epochs before the fork are drawn once; diamonds mark the forks."
+    return {} if figure is None else {"forked runs": [PagePicture(caption, _png(figure), "png")]}
 
 
 def _size(compared: Compared) -> str:
@@ -156,7 +169,12 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
             n = sum(curves.counts)
             bands.append(ArmBand(arm, *colors[arm], positions(curves, 1), *band[:3], curves.values, n))
         share = results.is_share(metric)
-        figure = draw_report_curves(bands, ylabel=title_of(metric), share=share)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI)
-        yield metric.replace("/", "-"), buffer.getvalue()
+        yield metric.replace("/", "-"), _png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
+    for pictures in _family_picture(compared).values():
+        yield "family", pictures[0].content
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()

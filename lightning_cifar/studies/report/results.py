@@ -186,6 +186,26 @@ def markdown_text(text: str) -> str:
     return re.sub(r"([|\[\]`])", r"\\\1", text)
 
 
+def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: int) -> str:
+    """Return a line of Markdown about the training time that the trunk of a study saved; empty without a trunk.
+
+    Args:
+        trunks: Runs of the trunk; their seconds are part of those of each run that forks from them.
+        runs: Runs of the arms.
+        epochs: Epochs of the trunk.
+    """
+    seconds = {run.seed: run.seconds for run in trunks if math.isfinite(run.seconds)}
+    forked = [run for run in runs if run.seed in seconds and math.isfinite(run.seconds)]
+    if not forked:
+        return ""
+    whole = sum(run.seconds for run in forked)
+    saved = sum(seconds[run.seed] for run in forked) - sum(seconds[seed] for seed in {run.seed for run in forked})
+    return (
+        f"\n- The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of "
+        f"training ({saved / whole:.0%}).\n"
+    )
+
+
 def csv_rows(runs: Iterable[RunResult], metric: str, mode: str, target: float | None) -> list[list[Any]]:
     """Return a row with the columns :data:`CSV_HEADER` for each run."""
     return [

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lightning_cifar.analysis.statistics import Difference
+from lightning_cifar.configuration import flat_settings
 from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
 from lightning_cifar.studies.report.comparison import Compared, Config
@@ -25,7 +26,6 @@ from lightning_cifar.studies.report.results import (
     statistics_texts,
     target_texts,
 )
-from lightning_cifar.studies.spec import flat_settings
 
 _STATES = {
     "done": "done",
