@@ -105,7 +105,7 @@ def test_tensorboard_gets_figure_and_animation(tmp_path: Path) -> None:
     board.experiment.flush()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     curves = events.Images("curves")
-    assert [image.step for image in curves] == [7, 9]
+    assert [image.step for image in curves] == [6, 9]
     assert (curves[0].width, curves[0].height) == (2 * artifacts.DPI, artifacts.DPI)
     (movie,) = events.Images("movie")
     assert (movie.step, movie.width, movie.height, movie.encoded_image_string) == (3, 6, 4, make_gif())

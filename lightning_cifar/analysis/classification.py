@@ -57,6 +57,55 @@ def confusion_matrix(targets: Tensor, predictions: Tensor, num_classes: int) -> 
     return counts[:-1].view(num_classes, num_classes)
 
 
+def score_counts(targets: Tensor, probabilities: Tensor, num_thresholds: int = 51) -> Tensor:
+    """Count the samples of a class (row 0) and of all others (row 1) by the probability of this class.
+
+    The counts of several batches can be added, so that :func:`pr_curves` needs no stored samples. The function does not
+    transfer data to the host.
+
+    Args:
+        targets: (N,), true classes; a sample with a value outside ``[0, K)`` is not counted.
+        probabilities: (N, K), in [0, 1]; a sample with a value that is not a number is not counted.
+        num_thresholds: T, number of the evenly spaced thresholds from 0 to 1.
+
+    Returns:
+        int64 (2, K, T).
+    """
+    num_classes = probabilities.shape[1]
+    targets = targets.long()
+    counted = (targets >= 0) & (targets < num_classes) & probabilities.isfinite().all(dim=1)
+    classes = torch.arange(num_classes, device=targets.device)
+    buckets = (probabilities.nan_to_num().clamp(0, 1) * (num_thresholds - 1)).floor().long()
+    others = (targets[:, None] != classes).long()
+    cells = (others * num_classes + classes) * num_thresholds + buckets
+    cells = torch.where(counted[:, None], cells, 2 * num_classes * num_thresholds)  # an extra cell, as above
+    counts = torch.zeros(2 * num_classes * num_thresholds + 1, dtype=torch.int64, device=targets.device)
+    counts.index_add_(0, cells.flatten(), torch.ones_like(cells).flatten())
+    return counts[:-1].view(2, num_classes, num_thresholds)
+
+
+def pr_curves(counts: Tensor) -> Tensor:
+    """Compute precision-recall curves in the form that TensorBoard's ``add_pr_curve_raw`` takes.
+
+    Args:
+        counts: (2, K, T), see :func:`score_counts`.
+
+    Returns:
+        float64 (K, 6, T): true positives, false positives, true negatives, false negatives, precision and recall. A
+        sample is positive if its probability is at least the threshold, rounded down to the thresholds. Precision
+        without a positive sample is 0.
+
+    Example:
+        >>> counts = score_counts(torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.6, 0.4]]), num_thresholds=3)
+        >>> pr_curves(counts)[0, 4:].tolist()  # at the thresholds 0, 0.5 and 1
+        [[0.5, 0.5, 0.0], [1.0, 1.0, 0.0]]
+    """
+    hits, alarms = counts.double().flip(2).cumsum(2).flip(2)
+    rest, misses = alarms[:, :1] - alarms, hits[:, :1] - hits
+    precision, recall = hits / (hits + alarms).clamp(min=1), hits / (hits + misses).clamp(min=1)
+    return torch.stack([hits, alarms, rest, misses, precision, recall], dim=1)
+
+
 def accuracy(confusion: Tensor) -> float:
     """Share of all samples on the diagonal; NaN for an empty matrix."""
     return _ratio(int(confusion.trace()), int(confusion.sum()))

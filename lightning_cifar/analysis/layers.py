@@ -92,11 +92,15 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
     """Run compiled networks without compilation, since compiled code ignores new hooks."""
-    compiled = any(
+    return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether a part of a network was compiled with ``torch.compile``."""
+    return any(
         getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules
         for module in model.modules()
     )
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def convolution_names(model: nn.Module) -> list[str]:

@@ -10,12 +10,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_cifar.analysis.classification import accuracy, class_table, confusion_matrix
-from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.analysis.classification import accuracy, class_table, confusion_matrix, pr_curves, score_counts
+from lightning_cifar.analysis.prediction_table import are_probabilities
+from lightning_cifar.artifacts import log_pr_curves, log_table, save_figure, save_table
 from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage
 from lightning_cifar.callbacks.datamodule import class_names
 from lightning_cifar.callbacks.ranks import places
 from lightning_cifar.callbacks.terminal import new_table, print_above_progress_bar, render_table
+
+_MOST_CURVES = 100  # classes with a precision-recall curve each
 
 
 class ClassAccuracy(EvaluationCallback):
@@ -24,7 +27,8 @@ class ClassAccuracy(EvaluationCallback):
     The evaluation step returns logits (N, K), as a tensor or as ``{"logits": ...}``. A batch is (images, labels).
     Every sample counts once, also with several processes; several data loaders are counted together.
 
-    After each validation, ``val/accuracy/<class>`` is logged. At the end of ``fit`` (for its last validation),
+    After each validation, ``val/accuracy/<class>`` is logged, and TensorBoard receives a precision-recall curve of each
+    of up to 100 classes. At the end of ``fit`` (for its last validation),
     ``validate`` and ``test``, the table is printed and saved as ``class_accuracy_<stage>.csv``, and the confusion
     matrix as ``confusion_<stage>.csv`` and ``pictures/confusion_<stage>.png``.
 
@@ -43,6 +47,8 @@ class ClassAccuracy(EvaluationCallback):
 
     def _reset(self) -> None:
         self._confusion: Tensor | None = None
+        self._scores: Tensor | None = None
+        self._gives_probabilities = False
 
     @property
     def _is_empty(self) -> bool:
@@ -65,17 +71,25 @@ class ClassAccuracy(EvaluationCallback):
         if self._confusion is not None and len(self._confusion) != len(counts):
             self._disable(f"logits of {len(self._confusion)} and of {len(counts)} classes cannot be counted together")
             return
+        if self._confusion is None:  # only once per evaluation, since the check waits for the device
+            self._gives_probabilities = are_probabilities(logits, tolerance=1e-3)
         self._confusion = counts if self._confusion is None else self._confusion + counts
+        if logits.shape[1] <= _MOST_CURVES:
+            scores = score_counts(labels, logits if self._gives_probabilities else logits.float().softmax(dim=1))
+            self._scores = scores if self._scores is None else self._scores + scores
 
     def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the ranks and log."""
         if trainer.world_size > 1:
-            self._confusion = _sum_over_ranks(self._confusion, trainer, pl_module)
+            self._sum_over_ranks(trainer, pl_module)
         if self._confusion is None:
             return
         self._confusion = self._confusion.cpu()
         scores = class_table(self._confusion)
         names = self._names(trainer)
+        if self._scores is not None:
+            curves = pr_curves(self._scores.cpu()).numpy()
+            log_pr_curves(trainer, {f"pr/{stage}/{name}": curve for name, curve in zip(names, curves, strict=True)})
         metrics = {f"{stage}/accuracy/{name}": s.accuracy for name, s in zip(names, scores, strict=True) if s.count}
         if trainer.state.fn == TrainerFn.FITTING:
             # The ranks already agree; sync_dist only prevents Lightning's warning.
@@ -84,6 +98,16 @@ class ClassAccuracy(EvaluationCallback):
             # Lightning prints the values logged in validate and test, which would repeat our table.
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _sum_over_ranks(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        counts = self._confusion
+        if counts is not None and self._scores is not None:  # (K, K + 2T): summed in one step
+            counts = torch.cat([counts, *self._scores], dim=1)
+        counts = _sum_over_ranks(counts, trainer, pl_module)
+        if counts is not None:
+            size = len(counts)
+            self._confusion, scores = counts[:, :size], counts[:, size:]
+            self._scores = torch.stack(scores.chunk(2, dim=1)) if scores.numel() else None
 
     def _report(self, stage: Stage, trainer: Trainer) -> None:
         if self._confusion is None or not trainer.is_global_zero:
@@ -104,6 +128,7 @@ class ClassAccuracy(EvaluationCallback):
         ]
         header = ("class", "count", "correct", "accuracy", "precision", "f1", "most_confused_with", "confused")
         save_table(trainer, f"class_accuracy_{stage}", header, rows)
+        log_table(trainer, f"classes/{stage}", header, rows)
         matrix = zip(names, self._confusion.tolist(), strict=True)
         save_table(trainer, f"confusion_{stage}", ("true \\ predicted", *names), [(name, *row) for name, row in matrix])
         self._report_epoch(stage, trainer)
@@ -116,7 +141,7 @@ class ClassAccuracy(EvaluationCallback):
         from lightning_cifar.plots import draw_confusion
 
         figure = draw_confusion(self._confusion.numpy(), self._names(trainer), title=self._title(stage))
-        save_figure(trainer, f"confusion_{stage}", figure)
+        save_figure(trainer, f"confusion_{stage}", figure, tag=f"confusion/{stage}")
 
     def _names(self, trainer: Trainer) -> list[str]:
         assert self._confusion is not None
@@ -137,15 +162,16 @@ def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] 
     return logits.detach(), labels
 
 
-def _sum_over_ranks(confusion: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
-    """Sum the matrices of all ranks, which first agree on the number of classes: a rank may not have seen a batch."""
-    size = torch.tensor(0 if confusion is None else len(confusion), device=pl_module.device)
-    largest = int(trainer.strategy.reduce(size, reduce_op="max"))
-    if largest == 0:
+def _sum_over_ranks(counts: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
+    """Sum the counts of all ranks, which first agree on the shape: a rank may not have seen a batch."""
+    shape = torch.tensor([0, 0] if counts is None else counts.shape, device=pl_module.device)
+    largest = trainer.strategy.reduce(shape, reduce_op="max")
+    assert isinstance(largest, Tensor)
+    if not largest.any():
         return None
-    if confusion is None:
-        confusion = torch.zeros(largest, largest, dtype=torch.int64, device=pl_module.device)
-    total = trainer.strategy.reduce(confusion, reduce_op="sum")
+    if counts is None:
+        counts = torch.zeros(largest.tolist(), dtype=torch.int64, device=pl_module.device)
+    total = trainer.strategy.reduce(counts, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 

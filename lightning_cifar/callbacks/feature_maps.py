@@ -168,7 +168,9 @@ class FeatureMaps(Callback):
                     max_maps=self.max_maps,
                     title=self._title(trainer, pl_module, i, _describe(epoch, trainer.global_step)),
                 )
-                save_figure(trainer, f"{_folder(name, index)}/{_file_name(epoch, trainer.global_step)}", figure)
+                folder = _folder(name, index)
+                path = f"{folder}/{_file_name(epoch, trainer.global_step)}"
+                save_figure(trainer, path, figure, tag=folder)
         self._drawn_at = trainer.global_step
 
     def _keep(self, maps: dict[str, Tensor], epoch: float, step: int) -> None:

@@ -106,4 +106,4 @@ class FilterImages(Callback):
             columns=self.columns,
             title=f"{about}\nafter {epoch} epoch{'s' * (epoch != 1)}, step {trainer.global_step}",
         )
-        save_figure(trainer, name, figure)
+        save_figure(trainer, name, figure, tag=f"filters/{layer_name}")

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.module import _jit_is_scripting
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_cifar.analysis.layers import LayerRow, list_layers
+from lightning_cifar.analysis.layers import Example, LayerRow, is_compiled, list_layers
+from lightning_cifar.analysis.modes import evaluation
+from lightning_cifar.artifacts import log_graph, log_table
 from lightning_cifar.callbacks.probe import first_forward
+from lightning_cifar.callbacks.random_states import random_state_restored
 
 
 class LayerTable(Callback):
     """Print each layer with its output shape and number of parameters when fit starts.
+
+    TensorBoard receives the table as text, and the graph of the network if torch can trace it.
 
     The module needs Lightning's ``example_input_array``: a tensor, a tuple of the arguments of ``forward``, or a dict
     of them by name. Otherwise a warning is shown.
@@ -41,6 +47,17 @@ class LayerTable(Callback):
             total = sum(each.numel() for each in parameters)
             trainable = sum(each.numel() for each in parameters if each.requires_grad)
             print(format_layers(name, rows, total, trainable))
+            cells = [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.num_parameters:,}") for row in rows]
+            header, last = ("layer", "kind", "output", "parameters"), ("all", "", "", f"{total:,}")
+            log_table(trainer, "network/layers", header, [*cells, last], once=True)
+            self._log_graph(trainer, pl_module, example)
+
+    def _log_graph(self, trainer: Trainer, pl_module: LightningModule, example: Example) -> None:
+        if isinstance(example, Mapping) or is_compiled(pl_module):
+            return
+        inputs = move_data_to_device(example, pl_module.device)
+        with random_state_restored(), evaluation(pl_module), _jit_is_scripting():
+            log_graph(trainer, pl_module, inputs)
 
 
 def format_layers(title: str, rows: list[LayerRow], total: int, trainable: int) -> str:

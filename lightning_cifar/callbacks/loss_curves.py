@@ -159,7 +159,7 @@ class LossCurves(Callback):
             figure = draw_members_curves({name: self._curves(f"/{name}") for name in members}, title)
         else:
             figure = draw_loss_curves(**self._curves(""), title=title)
-        save_figure(trainer, self.name, figure)
+        save_figure(trainer, self.name, figure, tag=f"curves/{self.name}")
         self._undrawn = False
         self._drawn_at = time.monotonic()
         self._draw_seconds = self._drawn_at - started

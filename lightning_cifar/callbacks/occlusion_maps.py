@@ -196,7 +196,8 @@ class OcclusionMaps(Callback):
         ]
         title = f"{sheet['title']}, colors from {-self._limit:g} to {self._limit:g}"
         figure = draw_occlusion_maps(rows, title=title, label=str(sheet["label"]), limit=self._limit)
-        save_figure(trainer, f"{_NAME}/epoch_{epoch:03d}", figure, step=int(sheet["step"]))
+        step = max(int(sheet["step"]) - 1, 0)
+        save_figure(trainer, f"{_NAME}/epoch_{epoch:03d}", figure, tag=f"{_NAME}/val", step=step)
 
 
 def _round_up(drops: NDArray[np.generic]) -> float:

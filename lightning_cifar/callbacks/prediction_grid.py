@@ -123,8 +123,10 @@ class PredictionGrid(EvaluationCallback):
             headline = f"All {mistakes} mistakes on {total:,} {split} images, the most confident first"
         num_wrong = int(self._batch.wrong.sum())
         batch_headline = f"Predictions for {len(self._batch.true)} {split} images, {num_wrong} of them wrong"
-        save_figure(trainer, f"predictions_{stage}", self._draw(trainer, self._batch, names, batch_headline))
-        save_figure(trainer, f"mistakes_{stage}", self._draw(trainer, worst, names, headline, numbered=True))
+        sheet = self._draw(trainer, self._batch, names, batch_headline)
+        save_figure(trainer, f"predictions_{stage}", sheet, tag=f"predictions/{stage}")
+        sheet = self._draw(trainer, worst, names, headline, numbered=True)
+        save_figure(trainer, f"mistakes_{stage}", sheet, tag=f"mistakes/{stage}")
         rows = zip(
             worst.indices.tolist(),
             [names[label] for label in worst.true.tolist()],

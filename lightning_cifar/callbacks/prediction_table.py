@@ -180,7 +180,8 @@ class PredictionTable(BatchCallback):
             title=f"Images {first} to {last}: most likely class and its probability",
         )
         number = len(self._pictures) + 1
-        path = save_figure(trainer, "predictions" if number == 1 else f"predictions_{number}", figure)
+        name = "predictions" if number == 1 else f"predictions_{number}"
+        path = save_figure(trainer, name, figure, tag="predictions/predict", step=number)
         self._pictures += [path] if path else []
 
 

@@ -84,7 +84,7 @@ class SampleGrid(BatchCallback):
             columns=self.columns,
             suptitle=_HEADLINE[stage],
         )
-        save_figure(trainer, f"samples_{stage}", figure)
+        save_figure(trainer, f"samples_{stage}", figure, tag=f"samples/{stage}")
 
 
 def _titles(batch: object, count: int, names: Sequence[str]) -> list[str] | None:

@@ -244,7 +244,8 @@ class WeightGIF(Callback):
         if last is not None:
             about = f"{type(pl_module).__name__}, {self._layer_name}: {describe_filters(self._layer, last.weights)}"
             draw = partial(self._draw, self._store, about, limit if self.scaling == "shared" else None)
-            save_animation(trainer, self.name, encode_animation(found, draw, self.seconds_per_frame))
+            files = encode_animation(found, draw, self.seconds_per_frame)
+            save_animation(trainer, self.name, files, tag=f"filters/{self.name}")
 
     def _frames(self, store: FrameStore, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
         for index in indices:

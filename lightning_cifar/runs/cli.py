@@ -25,6 +25,7 @@ from lightning_cifar.checkpoints.settings import trained_settings
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.paths import expand_users
 from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.board_record import BoardRecord
 from lightning_cifar.runs.compatibility import (
     check_kinds,
     check_settings,
@@ -44,7 +45,7 @@ from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
 from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
 from lightning_cifar.runs.signals import interruption_behind, terminations_raised
-from lightning_cifar.runs.trainer_settings import check_goes_on, check_trainer
+from lightning_cifar.runs.trainer_settings import TRAINER_DEFAULTS, check_goes_on, check_trainer
 from lightning_cifar.runs.user_modules import allow_modules
 
 
@@ -79,7 +80,7 @@ class RunCLI(LightningCLI):
             load_from_checkpoint_support=False,
             seed_everything_default=0,
             parser_class=Parser,
-            trainer_defaults={"max_epochs": 10, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
+            trainer_defaults=dict(TRAINER_DEFAULTS),
             args=[arguments.command, *arguments.args],
         )
 
@@ -229,7 +230,8 @@ class RunCLI(LightningCLI):
                     f"keep_every_n_epochs (={keep}) needs checkpoints: leave enable_checkpointing false out."
                 )
             config["callbacks"][0].keep_every_n_epochs = keep
-        config["callbacks"].append(RunRecord(self.subcommand, self._config_text(), self.folder))
+        record = RunRecord(self.subcommand, self._config_text(), self.folder)
+        config["callbacks"] += [record, BoardRecord(record)]
         if type(self) is RunCLI and self.subcommand == "fit":  # not in a study
             config["callbacks"].append(FewSteps())
         # TensorBoard hides values that an interrupted run logged after the checkpoint.

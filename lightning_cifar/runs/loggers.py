@@ -62,7 +62,7 @@ def run_loggers(
     inside = [logger for logger in own if _folder(logger) == folder.resolve()]
     taken = tuple(kind for kind in (TensorBoardLogger, CSVLogger) if any(isinstance(each, kind) for each in inside))
     ours: list[Logger] = [
-        RunTensorBoardLogger(str(folder), "", "", purge_step=purge_step),
+        RunTensorBoardLogger(str(folder), "", "", default_hp_metric=False, purge_step=purge_step),
         RunCSVLogger(str(folder), "", ""),
     ]
     return [

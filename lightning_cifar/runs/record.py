@@ -54,7 +54,6 @@ class RunRecord(Callback):
         self.on_validation_end(trainer, pl_module)
         best = best_writer(trainer)
         score, monitor = getattr(best, "best_model_score", None), getattr(best, "monitor", None)
-        names = ("lightning-cifar", "torch", "torchvision", "lightning")
         artifacts.save_json(
             trainer,
             "result",
@@ -68,15 +67,26 @@ class RunRecord(Callback):
                 "metrics": self.metrics,
                 "best": float(score) if isinstance(score, Tensor) else score or None,
                 "best_metric": monitor or None,
-                "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
-                "machine": {
-                    "processor": processor_name(),
-                    "threads": torch.get_num_threads(),
-                    "device": str(trainer.strategy.root_device),
-                    "precision": str(trainer.precision),
-                },
+                "versions": versions(),
+                "machine": machine(trainer),
             },
         )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the main packages."""
+    names = ("lightning-cifar", "torch", "torchvision", "lightning")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
+
+
+def machine(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return the processor, threads, device and precision of a run."""
+    return {
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "device": str(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+    }
 
 
 def processor_name() -> str:

@@ -10,6 +10,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_cifar.errors import UsageError, did_you_mean
 
+# Defaults of a run that differ from those of the Trainer.
+TRAINER_DEFAULTS: Mapping[str, object] = {"max_epochs": 10, "log_every_n_steps": 10, "num_sanity_val_steps": 0}
 # The lowest valid number, and the text of the error.
 _LOWEST = {
     "accumulate_grad_batches": (1, "must be at least 1"),

@@ -72,7 +72,7 @@ def test_fit_logs_each_validation_and_reports_at_the_end(
 
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     assert [event.step for event in events.Scalars("val/accuracy/cat")] == [2, 5]
-    assert [image.step for image in events.Images("confusion_val")] == [6]
+    assert [image.step for image in events.Images("confusion/val")] == [5]
     metrics = read(tmp_path / "csv/lightning_logs/version_0/metrics.csv")
     column = metrics[0].index("val/accuracy/dog")
     assert [float(row[column]) for row in metrics[1:] if row[column]] == pytest.approx([1 / 3] * 2)
@@ -84,7 +84,7 @@ def test_pictures_during_training_are_an_option(
     board = TensorBoardLogger(tmp_path, name="", version="")
     make_trainer(ClassAccuracy(every_n_epochs=2), max_epochs=4, logger=board).fit(make_module(), data)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert [image.step for image in events.Images("confusion_val")] == [6, 12, 12]
+    assert [image.step for image in events.Images("confusion/val")] == [5, 11, 11]
     with pytest.raises(ValueError, match=r"every_n_epochs \(=0\) must be at least 1"):
         ClassAccuracy(every_n_epochs=0)
 

@@ -70,7 +70,7 @@ def expected_history(epochs: int) -> dict[str, Any]:
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     drawn: list[Figure] = []
-    monkeypatch.setattr(loss_curves, "save_figure", lambda trainer, name, figure: drawn.append(figure))
+    monkeypatch.setattr(loss_curves, "save_figure", lambda trainer, name, figure, tag: drawn.append(figure))
     return drawn
 
 
@@ -155,13 +155,13 @@ def test_an_interrupted_run_leaves_its_curves(
     assert curves.history == expected_history(2)
     assert (tmp_path / "pictures/loss_curves.png").is_file()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert [image.step for image in events.Images("loss_curves")] == [6]
+    assert [image.step for image in events.Images("curves/loss_curves")] == [5]
 
 
 def test_a_full_disk_does_not_hide_why_it_stopped(
     data: Any, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, tag: str) -> None:
         raise OSError(28, "could not write x: No space left on device")
 
     monkeypatch.setattr(loss_curves, "save_figure", fail)

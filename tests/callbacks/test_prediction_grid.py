@@ -30,7 +30,7 @@ HEADER = ["index", "true", "predicted", "probability"]
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
 
-    def keep(trainer: Trainer, name: str, figure: Figure) -> None:
+    def keep(trainer: Trainer, name: str, figure: Figure, *, tag: str) -> None:
         assert name not in drawn
         drawn[name] = figure
 
@@ -139,8 +139,8 @@ def test_pictures_during_training_are_an_option(
     trainer.fit(make_module(), data)
     trainer.validate(make_module(), data, verbose=False)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    for name in ("predictions_val", "mistakes_val"):
-        assert [image.step for image in events.Images(name)] == [6, 9, 9]
+    for name in ("predictions/val", "mistakes/val"):
+        assert [image.step for image in events.Images(name)] == [5, 8, 8]
 
 
 def test_a_set_without_mistakes_is_stated(

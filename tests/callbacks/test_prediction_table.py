@@ -45,7 +45,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, np.ndarray, list[
     def draw(images: Any, photographs: Any, *, columns: int, title: str) -> None:
         drawn.append([images, photographs, title])
 
-    def save(trainer: Trainer, name: str, figure: None) -> Path:
+    def save(trainer: Trainer, name: str, figure: None, *, tag: str, step: int) -> Path:
         drawn[-1].insert(0, name)
         return Path(f"{name}.png")
 

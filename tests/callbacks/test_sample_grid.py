@@ -24,7 +24,7 @@ MakeTrainer = Callable[..., Trainer]
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
 
-    def keep(trainer: Trainer, name: str, figure: Figure) -> None:
+    def keep(trainer: Trainer, name: str, figure: Figure, *, tag: str) -> None:
         assert name not in drawn
         drawn[name] = figure
 
@@ -63,7 +63,7 @@ def test_files_and_loggers(data: Any, make_module: Any, make_trainer: MakeTraine
         "samples_test.png",
     }
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert [image.step for image in events.Images("samples_train")] == [0]
+    assert [image.step for image in events.Images("samples/train")] == [0]
 
 
 def test_grey_images_of_an_external_module_without_a_data_module(

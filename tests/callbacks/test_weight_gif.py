@@ -382,7 +382,7 @@ def test_it_is_put_together_once(make_trainer: MakeTrainer, drawn: list[dict[str
 def test_a_full_disk_does_not_hide_the_error_that_broke_the_run(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, tag: str) -> None:
         raise OSError("could not write weights.gif")
 
     monkeypatch.setattr("lightning_cifar.callbacks.weight_gif.save_animation", fail)
@@ -455,8 +455,8 @@ def test_tensorboard_plays_the_animation(make_trainer: MakeTrainer, tmp_path: Pa
     board = TensorBoardLogger(tmp_path, name="", version="")
     make_trainer(WeightGIF(), logger=board).fit(Net(), Loader(), Loader())
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    (image,) = events.Images("weights")
-    assert image.step == STEPS
+    (image,) = events.Images("filters/weights")
+    assert image.step == STEPS - 1
     assert image.encoded_image_string == (tmp_path / "pictures/weights.gif").read_bytes()
 
 
