@@ -17,6 +17,7 @@ from lightning_cifar.analysis.statistics import mean_interval as mean_interval
 from lightning_cifar.analysis.statistics import paired_differences as paired_differences
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
+from lightning_cifar.callbacks import EmbeddingProjector as EmbeddingProjector
 from lightning_cifar.callbacks import ExactResume as ExactResume
 from lightning_cifar.callbacks import FeatureMaps as FeatureMaps
 from lightning_cifar.callbacks import FilterImages as FilterImages
@@ -32,6 +33,7 @@ from lightning_cifar.callbacks import SampleGrid as SampleGrid
 from lightning_cifar.callbacks import SWAWeightAveraging as SWAWeightAveraging
 from lightning_cifar.callbacks import Throughput as Throughput
 from lightning_cifar.callbacks import WeightGIF as WeightGIF
+from lightning_cifar.callbacks import WeightHistograms as WeightHistograms
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO as VerifiedCheckpointIO
 from lightning_cifar.checkpoints.trained import Trained as Trained
 from lightning_cifar.checkpoints.trained import load_trained as load_trained

@@ -6,6 +6,7 @@ matplotlib is imported when the first picture is drawn.
 
 from lightning_cifar.callbacks.activation_snapshots import ActivationSnapshots
 from lightning_cifar.callbacks.class_accuracy import ClassAccuracy
+from lightning_cifar.callbacks.embedding_projector import EmbeddingProjector
 from lightning_cifar.callbacks.exact_resume import ExactResume
 from lightning_cifar.callbacks.feature_maps import FeatureMaps
 from lightning_cifar.callbacks.filter_images import FilterImages
@@ -21,10 +22,12 @@ from lightning_cifar.callbacks.sample_grid import SampleGrid
 from lightning_cifar.callbacks.swa import SWAWeightAveraging
 from lightning_cifar.callbacks.throughput import Throughput
 from lightning_cifar.callbacks.weight_gif import WeightGIF
+from lightning_cifar.callbacks.weight_histograms import WeightHistograms
 
 __all__ = [
     "ActivationSnapshots",
     "ClassAccuracy",
+    "EmbeddingProjector",
     "ExactResume",
     "FeatureMaps",
     "FilterImages",
@@ -40,4 +43,5 @@ __all__ = [
     "SampleGrid",
     "Throughput",
     "WeightGIF",
+    "WeightHistograms",
 ]

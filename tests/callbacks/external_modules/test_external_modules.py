@@ -35,6 +35,18 @@ PICTURES: dict[str, tuple[str, ...]] = {
     "SampleGrid": ("samples_train.png", "samples_val.png"),
     "WeightGIF": ("weights.gif",),
 }
+TAGS = {
+    "confusion_val": "confusion/val",
+    "filters": "filters/stem.0",
+    "loss_curves": "curves/loss_curves",
+    "occlusion_maps": "occlusion_maps/val",
+    "predictions_val": "predictions/val",
+    "mistakes_val": "mistakes/val",
+    "predictions": "predictions/predict",
+    "samples_train": "samples/train",
+    "samples_val": "samples/val",
+    "weights": "filters/weights",
+}
 TABLES = {
     "ActivationSnapshots": "activations.csv",
     "ClassAccuracy": "class_accuracy_val.csv",
@@ -57,6 +69,7 @@ NOT_IMAGES = r"needs batches that start with images \(N, C, H, W\), but they sta
 # What each says where it cannot work. All else works.
 RAISED = {
     "ActivationSnapshots": {"dicts": DICTS, "forger": NO_FORWARD},
+    "EmbeddingProjector": {"dicts": DICTS, "forger": NO_FORWARD},
     "FeatureMaps": {"dicts": DICTS, "line": NO_FILTERS, "forger": NO_FORWARD, "reader": NO_FILTERS},
     "FilterImages": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "WeightGIF": {"line": NO_FILTERS, "reader": NO_FILTERS},
@@ -115,7 +128,8 @@ def check_pictures(folder: Path, name: str, kind: str = "sorter", *, drawn: bool
                 assert np.ptp(np.asarray(picture.convert("L"))) > 50 or not drawn, path
                 if path.endswith("gif"):
                     assert getattr(picture, "n_frames", 1) >= 2
-            tags.add(path.rsplit(".", 1)[0])
+            name_of_epoch = re.sub(r"/epoch_\d+$", "", path.rsplit(".", 1)[0])
+            tags.add(TAGS.get(name_of_epoch, name_of_epoch))
     if name in TABLES:
         rows = list(csv.DictReader((folder / TABLES[name]).read_text().splitlines()))
         assert rows
@@ -181,7 +195,7 @@ def test_loggers(name: str, logger: str, run: Any, kinds: Any, make_logger: Any)
     if logger == "tensorboard and csv":
         events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
         assert set(events.Tags()["images"]) == tags
-        assert bool(events.Tags()["histograms"]) == (name == "ActivationSnapshots")
+        assert bool(events.Tags()["histograms"]) == (name in ("ActivationSnapshots", "WeightHistograms"))
     logged = {"ClassAccuracy": "val/accuracy/0", "Throughput": "train/images_per_s"}.get(name)
     if logged and logger == "tensorboard and csv":
         assert logged in events.Tags()["scalars"]
