@@ -26,14 +26,18 @@ def main(args: Sequence[str]) -> int:
     # NumPy and SciPy take a second to load; they are not needed for the errors above.
     from lightning_cifar.files.atomic import write_atomically
     from lightning_cifar.plots import report_html
+    from lightning_cifar.studies.jobs import STUDY
     from lightning_cifar.studies.report.build import build, draw_panels
     from lightning_cifar.studies.report.comparison import compare
+    from lightning_cifar.studies.report.means import write_means
 
     compared = compare(
         options.runs, metric=options.metric, mode=options.mode, target=options.target, baseline=options.baseline
     )
     report = build(compared, shlex.join(["lightning-cifar", "report", *args]))
     content = report_html(report.page).encode()
+    if is_one and (options.runs[0] / STUDY).is_file() and out.parent.samefile(options.runs[0]):
+        write_means(options.runs[0], compared.runs)
     written = {out: content, out.with_suffix(".csv"): report.csv, out.with_suffix(".md"): report.text.encode()}
     for path, each in written.items():
         write_atomically(path, each)

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,9 +162,11 @@ def _as_settings(message: str) -> str:
 def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     """Write and print the results; return the exit code."""
     from lightning_cifar.studies.report import results
+    from lightning_cifar.studies.report.means import write_means
 
     every = [results.read_run(job) for job in jobs]
     runs, trunks = ([run for run in every if (run.arm == TRUNK) == is_trunk] for is_trunk in (False, True))
+    write_means(folder, runs)
     arms = list(study.arms)
     rows = results.table(runs, arms, study.metric, study.mode, study.target)
     found = results.differences(runs, arms, study.metric, study.baseline)
@@ -212,6 +215,8 @@ class Board:
         if not isinstance(news, str):
             return
         self.seconds[job] = now - self.began.get(job, self.start)
+        if news in ENDED:
+            self._write_mean(job.arm)
         done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
         times = f"{self.seconds[job]:.0f} s, {now - self.start:.0f} s since the start"
         error = error_of(job) if news == "failed" else ""
@@ -220,6 +225,14 @@ class Board:
             print(line, flush=True)
         elif news not in ENDED:  # failures are printed above the table
             self.live.console.print(line, markup=False, highlight=False)
+
+    def _write_mean(self, arm: str) -> None:
+        from lightning_cifar.studies.report.means import write_means
+        from lightning_cifar.studies.report.results import read_run
+
+        jobs = [job for job in self.jobs if job.arm == arm]
+        with suppress(OSError):  # reported at the end, when the means are written again
+            write_means(jobs[0].path.parents[1], [read_run(job) for job in jobs])
 
     def close(self) -> None:
         if self.live is not None:

@@ -7,6 +7,7 @@ FOLDER/<arm>/seed-0/             run folder
 FOLDER/<arm>/seed-0/done.json    final state of the run, written last
 FOLDER/<arm>/seed-0.log          output of the run
 FOLDER/trunk/seed-0/             the same for the epochs before the arms fork, in a study with a trunk
+FOLDER/<arm> (mean)/             means over the finished runs, for TensorBoard
 """
 
 from __future__ import annotations

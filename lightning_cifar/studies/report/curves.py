@@ -73,12 +73,13 @@ def arm_curves(compared: Compared, metric: str) -> dict[str, ArmCurves]:
         if not runs:
             continue
         curves = [run.curves[metric] for run in runs]
-        step, values = _on_common_steps(curves)
+        step, values = on_common_steps(curves)
         found[arm] = ArmCurves(step + 1, values, runs, [run.state in ("done", "broken") for run in runs])
     return found
 
 
-def _on_common_steps(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
+def on_common_steps(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
+    """Return the union of the steps (P,) of several curves, and their values (S, P), NaN where missing."""
     first = curves[0].step
     ascending = bool((np.diff(first) > 0).all())
     if ascending and all(np.array_equal(curve.step, first) for curve in curves[1:]):
