@@ -159,6 +159,71 @@ def occlusion(gallery: Gallery, to: str) -> None:
     figure.savefig(gallery.out / to, dpi=120)
 
 
+def tensorboard(gallery: Gallery, to: str) -> None:
+    """Open the tabs of TensorBoard for a run and a study in Chromium, and save all screenshots."""
+    import re
+    import subprocess
+    import time
+
+    from selenium import webdriver
+
+    folder = RUNS / "tensorboard"
+    if not folder.exists():
+        (folder / "runs").mkdir(parents=True)
+        overlays = ("weight_histograms", "embedding_projector", "weight_gif", "prediction_grid")
+        more = [word for name in overlays for word in ("--config", f"configs/callbacks/{name}.yaml")]
+        gallery.run("fit", *DEMO, *more, "--run_dir", str(folder / "runs" / "demo"))
+        (folder / "lr.yaml").write_text(LR_STUDY)
+        gallery.run("study", str(folder / "lr.yaml"), "--out", str(folder / "runs" / "lr"))
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "runs"), "--port", "0"]
+    with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            while not (found := re.search(r"http://\S+", (folder / "server.log").read_text())):
+                time.sleep(1)
+            time.sleep(20)  # the server reads the files
+            for tab, (width, height, place) in TABS.items():
+                options = webdriver.ChromeOptions()
+                for flag in ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--window-size={width},{height}"):
+                    options.add_argument(flag)
+                with webdriver.Chrome(options=options) as browser:
+                    browser.get(found[0] + place)
+                    time.sleep(20)  # charts appear one after the other
+                    path = gallery.out / f"tensorboard_{tab}.png"
+                    browser.save_screenshot(str(path))
+                shrunk(Image.open(path), 1000).quantize(96).save(path, optimize=True)
+        finally:
+            server.terminate()
+
+
+DEMO = ("--config", "configs/demo.yaml", "--test_after_fit", "true")
+LR_STUDY = """
+name: lr
+seeds: 3
+metric: val/accuracy
+base:
+  trainer: {max_epochs: 8}
+  model:
+    class_path: LeNet
+    init_args: {activation: relu, pooling: max, momentum: 0.9, schedule: cosine, warmup: 0.2}
+  data:
+    class_path: SyntheticDataModule
+    init_args: {num_train: 4000, num_val: 1000, num_test: 500, batch_size: 64, augment: [flip]}
+baseline: lr 0.05
+arms:
+  lr 0.05: {model.lr: 0.05}
+  lr 0.1: {model.lr: 0.1}
+"""
+TABS = {
+    "hparams": (1900, 763, "#hparams"),
+    "text": (1300, 963, "#text"),
+    "graphs": (1200, 783, "#graphs"),
+    "timeseries": (1400, 1003, "?tagFilter=%5Eval%2Faccuracy%24#timeseries"),
+    "custom_scalars": (1300, 963, "#custom_scalars"),
+    "images": (1300, 1003, "#images&tagFilter=filters|predictions"),
+    "histograms": (1300, 943, "#histograms"),
+    "projector": (1300, 1003, "#projector"),
+    "pr_curves": (1300, 943, "#pr_curves"),
+}
 REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular", "warm-restarts")
 STUDIES = ("lr_regimes", "augmentation", "regularisation", "architectures")
 RECIPES: dict[str, Callable[[Gallery, str], None]] = {
@@ -180,6 +245,7 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "dilated_net_curves.png": of_training("dilated_net", "loss_curves.png"),
     "dilated_net_confusion.png": of_training("dilated_net", "confusion_test.png"),
     "occlusion_dilated_net.png": occlusion,
+    **{f"tensorboard_{tab}.png": tensorboard for tab in TABS},
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }
 
@@ -192,7 +258,7 @@ def remake(names: Sequence[str], gallery: Gallery) -> None:
         if RECIPES[name] not in made:
             print(f"[{i}/{len(names)}] {name}", flush=True)
             RECIPES[name](gallery, name)
-            made |= {RECIPES[name]} & {lr_range}  # which draws both of its pictures
+            made |= {RECIPES[name]} & {lr_range, tensorboard}  # which make all of their pictures
 
 
 def main(args: Sequence[str] | None = None) -> None:
