@@ -215,7 +215,7 @@ class Board:
         if not isinstance(news, str):
             return
         self.seconds[job] = now - self.began.get(job, self.start)
-        if news in ENDED:
+        if news in ENDED and job.arm != TRUNK:
             self._write_mean(job.arm)
         done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
         times = f"{self.seconds[job]:.0f} s, {now - self.start:.0f} s since the start"

@@ -146,7 +146,7 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
             arrays = [array for split in sorted({*self._arrays} - {"test"}) for array in self._arrays[split]]
             for array in arrays:
                 digest.update(repr(array.shape).encode())
-                digest.update(memoryview(np.ascontiguousarray(array)))
+                digest.update(np.ascontiguousarray(array).data)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 

@@ -71,8 +71,8 @@ def draw_report_curves(
         )
     if forks:
         x, y = zip(*dict.fromkeys(forks), strict=True)
-        style = {"marker": "D", "color": "#888888", "markeredgecolor": "white", "markersize": 8, "zorder": 4}
-        axes.plot(x, [scale * value for value in y], linestyle="none", label="fork", **style)
+        y = [scale * value for value in y]
+        axes.plot(x, y, "D", color="#888888", markeredgecolor="white", markersize=8, zorder=4, label="fork")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if share else ylabel)
     if xlabel == "epoch":
