@@ -19,7 +19,14 @@ from lightning_cifar import callbacks
 
 NAMES = sorted({*callbacks.__all__} - {"SWAWeightAveraging"})  # which writes no files and changes the training
 HOME = {"FitCurves": "line", "LossCurves": "forger"}
-OF_FIT = {"ActivationSnapshots", "FeatureMaps", "FitCurves", "OcclusionMaps"}  # they look at validation samples
+OF_FIT = {
+    "ActivationSnapshots",
+    "EmbeddingProjector",
+    "FeatureMaps",
+    "FitCurves",
+    "OcclusionMaps",
+}  # they look at validation
+NO_FILES = {"LayerTable", "NonFiniteGuard", "Throughput", "PredictionTable", "WeightHistograms", "EmbeddingProjector"}
 NO_VALIDATION = {"ClassAccuracy", "PredictionGrid"}
 OF_STATE = {"ActivationSnapshots", "FeatureMaps", "FitCurves", "LRRangeFinder", "LossCurves", "WeightGIF"}
 
@@ -39,12 +46,12 @@ def test_loaders_without_a_length(name: str, run: Any, kinds: Any) -> None:
     run.use(run.make(name), module_for(name, kinds), "fit", val="stream")
     assert run.error is None, run.error
     assert not run.said
-    assert bool(run.files) == (name not in {"LayerTable", "NonFiniteGuard", "Throughput", "PredictionTable"})
+    assert bool(run.files) == (name not in NO_FILES)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, list) for name in sorted({*OF_FIT, *NO_VALIDATION, "SampleGrid", "LossCurves"})]
+    [(name, list) for name in sorted({*OF_FIT, *NO_VALIDATION, "SampleGrid", "LossCurves"} - {"EmbeddingProjector"})]
     + [("ClassAccuracy", dict), ("FeatureMaps", dict)],
 )
 def test_several_validation_loaders(name: str, kind: type, run: Any, kinds: Any) -> None:
@@ -130,11 +137,11 @@ def test_two_of_one_kind(name: str, run: Any, kinds: Any) -> None:
         return
     run.use(*pair, module_for(name, kinds), "fit", max_epochs=1)
     assert run.error is None, run.error
-    if name in {"ClassAccuracy", "FilterImages", "OcclusionMaps", "PredictionGrid", "SampleGrid"}:
+    if name in {"ClassAccuracy", "EmbeddingProjector", "FilterImages", "OcclusionMaps", "PredictionGrid", "SampleGrid"}:
         (said,) = run.said
         assert re.search(f"^{name}: 2 of them overwrite each other's files: (keep one|set a different)", said)
     else:
-        assert name in {"ExactResume", "LayerTable", "NonFiniteGuard", "PredictionTable", "Throughput"}
+        assert name in {"ExactResume", *NO_FILES} - {"EmbeddingProjector"}
         assert not run.said
 
 
