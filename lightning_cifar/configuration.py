@@ -45,17 +45,17 @@ def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
     """
     content = parse_yaml(path, text)
     if content is None:
-        raise UsageError(f"{path} is empty: it must hold settings, {_EXAMPLE}.")
+        raise UsageError(f"{path} is empty: it must contain settings, {_EXAMPLE}.")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{path} must hold settings by name, {_EXAMPLE}.")
+        raise UsageError(f"{path} must contain settings by name, {_EXAMPLE}.")
     _check_names(path, node)
     for key, value in node.value:
         name, place = str(key.value).rstrip("+"), f"{path}, line {key.start_mark.line + 1}"
         if name in _SECTIONS and isinstance(value, yaml.SequenceNode):
-            raise UsageError(f"{place}: {name} must hold settings by name.")
+            raise UsageError(f"{place}: {name} must contain settings by name.")
         if name == "trainer" and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null":
-            raise UsageError(f"{place}: trainer (={value.value}) must hold settings.")
+            raise UsageError(f"{place}: trainer (={value.value}) must contain settings.")
     settings: dict[str, Any] = content
     return settings
 
@@ -71,7 +71,7 @@ def _check_names(path: str | Path, node: yaml.Node, prefix: str = "") -> None:
     for key, value in node.value:
         name, place = f"{prefix}{key.value}", f"{path}, line {key.start_mark.line + 1}"
         if name in seen:
-            raise UsageError(f"{place}: {name} is given a second time: remove one of them.")
+            raise UsageError(f"{place}: {name} is given twice: remove one of them.")
         seen.add(name)
         if key.value == "class_path" and value.tag != "tag:yaml.org,2002:str":
             found = f" (={value.value})" if isinstance(value, yaml.ScalarNode) else ""

@@ -108,7 +108,7 @@ def explain_parser_error(
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         having = [known.__name__ for known in classes if found[1] in settings_of(known)]
         if having:
-            return f"there is no option {found[1]} here: it is one of {', '.join(having)}. (--help lists them)"
+            return f"there is no option {found[1]} here: it is an option of {', '.join(having)}. (--help lists them)"
         return _unknown(found[1], [*options, *_SYNONYMS], [name for known in classes for name in settings_of(known)])
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         name = found[1].rsplit(".", 1)[-1]

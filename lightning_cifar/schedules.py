@@ -139,8 +139,8 @@ def lr_factor(
     Args:
         progress: Completed fraction of the training, in [0, 1]. Of ``n`` optimizer steps, the first has 0 and the last
             ``(n - 1) / n``.
-        schedule: Shape of the decay. The warm-up has the same shape for ``cosine``, and is linear otherwise. Or the
-            name of a combination: ``one-cycle``, ``triangular`` or ``warm-restarts``.
+        schedule: Shape of the decay, or the name of a combination (``one-cycle``, ``triangular``, ``warm-restarts``).
+            The warm-up has the same shape for ``cosine``, and is linear otherwise.
         warmup: Fraction of each cycle for the warm-up from ``final_lr`` to the peak. None means 0, or the value of the
             combination.
         cycles: Number of cycles. None means 1, or the value of the combination.

@@ -116,7 +116,7 @@ def test_options_override_the_checkpoint(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_folder_is_never_overwritten(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert "a run never overwrites" in error_of(capsys, [*FIT, "--run_dir", str(run)])
+    assert "a run does not overwrite files" in error_of(capsys, [*FIT, "--run_dir", str(run)])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
@@ -299,7 +299,7 @@ def test_an_error_is_one_line(args: list[str], message: str, capsys: pytest.Capt
         ("model: {class_path: LeNet, init_args: {lr: 0.1, hiden: [3]}}", "Did you mean hidden?"),
         ("model: [a", "not valid YAML"),
         ("optimiser: sgd", "there is no option optimiser"),
-        ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "line 3: trainer.max_epochs is given a second time"),
+        ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "line 3: trainer.max_epochs is given twice"),
     ],
 )
 def test_an_error_in_a_configuration_is_one_line(
@@ -312,7 +312,7 @@ def test_an_error_in_a_configuration_is_one_line(
 
 def test_a_checkpoint_of_another_class_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["test", "--model", "DilatedNet", *SMALL, "--ckpt_path", str(run / "checkpoints/best.ckpt")]
-    assert "holds LeNet, not DilatedNet" in error_of(capsys, args)
+    assert "contains LeNet, not DilatedNet" in error_of(capsys, args)
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +342,7 @@ def test_a_broken_checkpoint_is_refused(
 def test_an_unwritable_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     message = error_of(capsys, [*FIT, "--run_dir", "file/run"])
-    assert "cannot make the run folder file/run" in message
+    assert "cannot create the run folder file/run" in message
 
 
 def test_help_and_version_need_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -552,9 +552,9 @@ def test_settings_of_every_network_come_back_with_its_checkpoint(model: list[str
     [
         (
             ["--model", "MLP", "--data", "NoisyLineDataModule"],
-            "MLP classifies images, and NoisyLineDataModule has none",
+            "MLP classifies images, but NoisyLineDataModule has none",
         ),
-        (["--model", "MLPRegressor", *SMALL], "MLPRegressor fits numbers, and SyntheticDataModule has images"),
+        (["--model", "MLPRegressor", *SMALL], "MLPRegressor fits numbers, but SyntheticDataModule has images"),
         (["--model", "MLPRegresor", "--data", "NoisyLineDataModule"], "Did you mean MLPRegressor?"),
         (["--model", "ConvNet", *SMALL, "--model.strides", "[1]"], "strides (=[1]) must be one value, or 2 entries"),
         (["--model", "ConvNet", *SMALL, "--model.kernels", "40"], "image_size (=32) is too small"),

@@ -198,7 +198,7 @@ def test_links_out_of_the_current_folder_are_not_followed(
     monkeypatch.setattr(libraries, "_md5", opened.append)
     [found] = named(libraries.datasets(here / "data", here), "CIFAR10")
     assert found.level == "note"
-    assert "a link leads out of" in found.text
+    assert "a link points outside" in found.text
     assert found.fix.startswith("lightning-cifar doctor --root ")
     assert opened == []
 

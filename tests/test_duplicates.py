@@ -11,12 +11,12 @@ from lightning_cifar.errors import UsageError
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"c.yaml, line 3: a is given a second time"),
+        ("a: 1\nb: 2\na: 3\n", r"c.yaml, line 3: a is given twice"),
         (
             "model:\n  members:\n    plain: {lr: 1}\n    other: {}\n    plain: {lr: 2}\n",
             "line 5: model.members.plain is",
         ),
-        ("a:\n  - {x: 1}\n  - {x: 1, y: 2, x: 3}\n", r"line 3: a.1.x is given a second time"),
+        ("a:\n  - {x: 1}\n  - {x: 1, y: 2, x: 3}\n", r"line 3: a.1.x is given twice"),
     ],
 )
 def test_a_duplicate_name_is_reported(tmp_path: Path, text: str, message: str) -> None:

@@ -336,7 +336,10 @@ def test_checkpoints_that_cannot_be_used(
     wrong = {
         "text": (None, "not a readable checkpoint"),
         "nan": ({"state_dict": weights | {name: weights[name] * torch.nan}}, "not finite (network.0.weight)"),
-        "other": ({"class_path": "lightning_cifar.models.MLPRegressor"}, "holds MLPRegressor, which does not classify"),
+        "other": (
+            {"class_path": "lightning_cifar.models.MLPRegressor"},
+            "contains MLPRegressor, which does not classify",
+        ),
         "lost": ({"class_path": "nowhere.Net"}, "names 'nowhere.Net', which is not a class of this package"),
         "misfit": ({"hyper_parameters": {"hidden": [7]}}, "does not fit LeNet"),
         "unknown": ({"hyper_parameters": {"width": 7}}, "its setting model.width does not exist in LeNet"),

@@ -449,9 +449,9 @@ def test_checkpoints_of_other_models(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     torch.save(content, tmp_path / "several.ckpt")
     said = error_of(capsys, tmp_path / "several.ckpt", "--format", "pt2")
-    assert "contains 2 networks (plain, other), and a file can contain one: train only this network" in said
+    assert "contains 2 networks (plain, other), but a file can contain one: train only this network" in said
     torch.save({**content, "class_path": "lightning_cifar.models.MLPRegressor"}, tmp_path / "numbers.ckpt")
-    assert "holds MLPRegressor, which does not classify" in error_of(
+    assert "contains MLPRegressor, which does not classify" in error_of(
         capsys, tmp_path / "numbers.ckpt", "--format", "pt2"
     )
 

@@ -143,11 +143,11 @@ def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "2 of 2 epochs: to train on, add --trainer.max_epochs 4."),
-        (["--trainer.max_epochs", "1"], "2 of 1 epochs: to train on, add --trainer.max_epochs 4."),
+        ([], "2 of 2 epochs: to continue the training, add --trainer.max_epochs 4."),
+        (["--trainer.max_epochs", "1"], "2 of 1 epochs: to continue the training, add --trainer.max_epochs 4."),
         (
             ["--trainer.max_epochs", "9", "--trainer.max_steps", "4"],
-            "4 of 4 steps: to train on, add --trainer.max_steps 8.",
+            "4 of 4 steps: to continue the training, add --trainer.max_steps 8.",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -156,7 +156,7 @@ def test_a_checkpoint_that_leaves_nothing_to_train_is_refused(
     run: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(run / "checkpoints/last.ckpt")
-    assert error_of(capsys, ["fit", "--ckpt_path", path, *args]) == f"the checkpoint has done {said}"
+    assert error_of(capsys, ["fit", "--ckpt_path", path, *args]) == f"the checkpoint has completed {said}"
 
 
 def test_the_advice_continues_the_training(run: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_given_prediction_table_replaces_the_default_one(root: Path) -> None:
         (["--data.max_memory", "1e-9"], "9 images of 32 x 32 pixels need 1 MB, more than max_memory"),
         (["--data.damaged", "repair"], "damaged (=repair) must be one of refuse, skip"),
         (["--data.val_share", "2"], "val_share (=2.0) must be between 0 and 1."),
-        (["--data.num_val", "5"], "no option num_val here: it is one of CIFAR10DataModule, FashionMNIST"),
+        (["--data.num_val", "5"], "no option num_val here: it is an option of CIFAR10DataModule, FashionMNIST"),
         (["--data.class_names", "null"], "class_names (=None) is for predictions only"),
     ],
 )
@@ -262,4 +262,4 @@ def test_a_checkpoint_of_another_number_of_classes_names_the_numbers(
     args = ["fit", "--ckpt_path", str(trained), *FOLDER, "--data.root", "photographs", "--data.image_size", "32"]
     args += ["--data.val_share", "0", "--data.test_share", "0", "--trainer.max_epochs", "2"]
     message = error_of(capsys, args)
-    assert "was trained with 10 classes, and ImageFolderDataModule has 3: pass data of the same classes" in message
+    assert "was trained with 10 classes, but ImageFolderDataModule has 3: pass data of the same classes" in message

@@ -175,10 +175,10 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
     refuse_links(folder)
     assert inside(folder, "stays/new") == folder / "stays/new"
     (folder / "sub/link").symlink_to(outside)
-    with pytest.raises(UsageError, match="sub/link is a symbolic link that leads out of"):
+    with pytest.raises(UsageError, match="sub/link is a symbolic link that points outside"):
         refuse_links(folder)
     for relative in ("sub/link", "sub/link/new", "../outside", str(outside)):
-        with pytest.raises(UsageError, match="leads out of"):
+        with pytest.raises(UsageError, match="points outside"):
             inside(folder, relative)
     for path in (folder / "stays", folder / "sub/link", folder / "sub/.."):
         with pytest.raises(UsageError, match="is not removed"):

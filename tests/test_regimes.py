@@ -134,7 +134,7 @@ def test_settings_without_a_schedule_are_those_of_a_constant(tmp_path: Path, dra
         ("--cycles 99 --cycle_mult 1e-9", r"^cycle_mult \(=1e-09\) \*\* cycles \(=99\)"),
         ("--lr 0", r"^lr \(=0\.0\) must be a positive number\.$"),
         ("--lr inf", r"^lr \(=inf\) must be a positive number\.$"),
-        ("--name cosine --warmup 0.1", r"^--name and --warmup exclude each other"),
+        ("--name cosine --warmup 0.1", r"^--name and --warmup are mutually exclusive"),
         ("--warmup much", r"^argument --warmup: invalid float value: 'much'$"),
         ("--cycle_mul 2", r"^there is no option --cycle_mul\. Did you mean --cycle_mult\?"),
         ("--out {file}", r"must end in \.png, or be a folder\.$"),

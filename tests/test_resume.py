@@ -106,7 +106,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.delenv("LIGHTNING_CIFAR_TRACEBACK")
     assert "is not the folder of a run" in error("fit", "--resume", str(folder))
     run("--run_dir", str(folder), "--trainer.max_epochs", "1")
-    assert "to train on, add --trainer.max_epochs" in error("fit", "--resume", str(folder))
+    assert "to continue the training, add --trainer.max_epochs" in error("fit", "--resume", str(folder))
     assert "leave --run_dir out" in error("fit", "--resume", str(folder), "--run_dir", "x")
     assert "--resume is an option of fit" in error("test", "--resume", str(folder))
     assert "--resume needs the folder" in error("fit", "--resume")

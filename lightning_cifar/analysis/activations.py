@@ -150,7 +150,7 @@ class _Moments(NamedTuple):
     low: float
     high: float
     zeros: float
-    """How many."""
+    """Number of zeros."""
     silent: float
 
 

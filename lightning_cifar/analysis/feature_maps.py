@@ -42,7 +42,7 @@ def feature_maps(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dic
     for name in layers:
         if name not in values:
             raise ValueError(
-                f"layer {name!r} gave no tensor in the forward pass of {type(model).__name__}: name another layer"
+                f"layer {name!r} returned no tensor in the forward pass of {type(model).__name__}: name another layer"
             )
         output = values[name][1]
         if output.ndim != 4:

@@ -52,7 +52,7 @@ def choose_color(layer: nn.Module, mode: Literal["auto", "rgb", "channels"]) -> 
     """
     channels = filters_shape(layer)[1]
     if mode == "rgb" and channels != 3:
-        raise ValueError(f"mode rgb needs filters of 3 input channels, these have {channels}: choose channels or auto")
+        raise ValueError(f"mode rgb needs filters of 3 input channels, not {channels}: choose channels or auto")
     return channels == 3 and mode != "channels"
 
 

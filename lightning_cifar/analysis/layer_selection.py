@@ -28,7 +28,7 @@ class SelectedLayers(NamedTuple):
     title: str
     taps: list[Tap]
     labels: list[str]
-    """One for each tap."""
+    """One label for each tap."""
 
 
 def select_layers(
@@ -56,7 +56,7 @@ def select_layers(
     counts = {name: len(found) for name, found in names.items()}
     if len(set(counts.values())) > 1:
         numbers = ", ".join(f"{count} in {name}" for name, count in counts.items())
-        raise ValueError(f"each network must have the same number of layers to compare, and there are {numbers}")
+        raise ValueError(f"each network must have the same number of layers to compare, but there are {numbers}")
     indices = list(range(next(iter(counts.values()))))
     selected = []
     for index in indices if layers is not None else _evenly(indices, most):

@@ -112,8 +112,8 @@ def recorded(
 ) -> Iterator[dict[str, tuple[Value, Value]]]:
     """Record ``name -> (read(input), read(output))`` of the named layers in each forward pass in the context.
 
-    ``read`` is called at once, since a later layer may work in place, as ReLU does. A layer that is called twice keeps
-    its last call. The hooks are removed afterwards, also after an exception.
+    ``read`` is called at once, since a later layer may work in place, as ReLU does. For a layer that is called
+    twice, the last call is kept. The hooks are removed afterwards, also after an exception.
 
     Raises:
         ValueError: A layer does not exist.

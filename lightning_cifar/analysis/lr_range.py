@@ -262,8 +262,8 @@ def _check(lrs: ArrayLike, losses: ArrayLike) -> tuple[Array, Array]:
     finite = np.isfinite(losses)
     if finite.sum() < MIN_STEPS:
         raise ValueError(
-            f"A sweep with {finite.sum()} finite losses is too short, {MIN_STEPS} are needed: lower `min_lr` if it "
-            "diverged at once."
+            f"A sweep with {finite.sum()} finite losses is too short: at least {MIN_STEPS} are needed. If it "
+            "diverged immediately, lower `min_lr`."
         )
     return lrs[finite], losses[finite]
 

@@ -32,7 +32,7 @@ class Fit(NamedTuple):
     """Outputs of one network after a training step."""
 
     values: Array
-    """(G,) on the grid, in evaluation mode."""
+    """(G,): outputs on the grid, in evaluation mode."""
     error: float
     """Mean squared error over the validation points, in evaluation mode."""
     band: Array | None
@@ -110,7 +110,7 @@ class FitCurves(SnapshotCallback):
         if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period, self._grid = [], self.every_n_steps, None
         if self.mc_samples and not any(_dropouts(network) for network in networks_of(pl_module).values()):
-            raise ValueError(f"mc_samples (={self.mc_samples}) needs dropout, and no network has it: set it to 0")
+            raise ValueError(f"mc_samples (={self.mc_samples}) needs dropout, but no network has dropout: set it to 0")
         self._validation = _check_points(*read_samples(trainer, MOST_POINTS, owner="FitCurves"))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -231,7 +231,7 @@ def _check_points(x: object, y: object) -> tuple[Tensor, Tensor]:
     shapes = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in (x, y)]
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == 2 and x.shape[1] == 1 and x.shape == y.shape:
         return x, y
-    raise ValueError(f"FitCurves needs batches of x (N, 1) and y (N, 1), these are {shapes[0]} and {shapes[1]}")
+    raise ValueError(f"FitCurves needs batches of x (N, 1) and y (N, 1), not {shapes[0]} and {shapes[1]}")
 
 
 def _dropouts(network: nn.Module) -> list[nn.Module]:

@@ -111,7 +111,7 @@ class LRRangeFinder(Callback):
         low, value, high = self.suggestion.low, self.suggestion.value, self.suggestion.high
         num_diverged = sum(not np.isfinite(sweep.losses).all() for sweep in self.sweeps)
         if num_diverged:
-            rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which end early.")
+            rank_zero_warn(f"the loss was not finite in {num_diverged} of {self.num_sweeps} sweeps, which ended early.")
         where = suffix.replace("_", " ")
         rank_zero_info(f"found lr{where}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
         if self.doubt:

@@ -50,7 +50,7 @@ def sweep(
             copied, or there are several training loaders or no batches.
     """
     if not pl_module.automatic_optimization:
-        raise ValueError("the learning-rate range finder needs automatic optimization: this module optimizes manually.")
+        raise ValueError("the learning-rate range finder needs automatic optimization, but this module uses manual.")
     if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
         raise ValueError("the learning-rate range finder needs a training_step that takes a batch, not an iterator.")
     losses: list[float] = []
@@ -58,7 +58,7 @@ def sweep(
     trainer.fit_loop.setup_data()
     if isinstance(trainer.train_dataloader, list | tuple | Mapping):
         count = len(trainer.train_dataloader)
-        raise ValueError(f"the learning-rate range finder needs one training loader, this run has a group of {count}.")
+        raise ValueError(f"the learning-rate range finder needs one training loader, but this run has {count}.")
     with random_state_restored(), _shared_state(trainer), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         model = _detached_copy(pl_module)
@@ -100,10 +100,10 @@ def find_optimizer(configured: Any) -> Optimizer:
     if isinstance(configured, list | tuple):
         first = configured[0] if len(configured) == 2 and isinstance(configured[0], list | tuple) else configured
         if len(first) != 1:
-            raise ValueError(f"the learning-rate range finder needs one optimizer, this module has {len(first)}.")
+            raise ValueError(f"the learning-rate range finder needs one optimizer, but this module has {len(first)}.")
         return find_optimizer(first[0])
     if not isinstance(configured, Optimizer) or not configured.param_groups:
-        raise ValueError("the learning-rate range finder needs an optimizer with parameters, this module has none.")
+        raise ValueError("the learning-rate range finder needs an optimizer with parameters, but this module has none.")
     return configured
 
 

@@ -114,7 +114,7 @@ class OcclusionMaps(Callback):
     def _check(self, module: LightningModule, images: Tensor, labels: Tensor | None) -> None:
         """Raise the errors of the first sheet before the first epoch, by means of a single window."""
         if images.shape[1] not in (1, 3):
-            raise ValueError(f"OcclusionMaps needs images with 1 or 3 channels, these have {images.shape[1]}")
+            raise ValueError(f"OcclusionMaps needs images with 1 or 3 channels, not {images.shape[1]}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the stride is larger than the window
             window, _ = self._sizes(images)

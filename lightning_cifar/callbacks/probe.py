@@ -38,7 +38,9 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
         for batch in _batches(trainer, f"{owner} needs validation images"):
             images = batch[0] if isinstance(batch, tuple | list) and batch else batch
             if not isinstance(images, Tensor) or images.ndim != 4:
-                raise ValueError(f"{owner} needs batches that start with images (N, C, H, W), these {describe(batch)}")
+                raise ValueError(
+                    f"{owner} needs batches that start with images (N, C, H, W), but they {describe(batch)}"
+                )
             labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
             if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
                 labels = None
@@ -51,7 +53,7 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
                 break
     if len(found) < len(wanted):
         raise ValueError(
-            f"{owner}: image {wanted[-1]} does not exist, the validation set has {seen}: choose lower indices"
+            f"{owner}: image {wanted[-1]} does not exist, since the validation set has {seen}: choose lower indices"
         )
     chosen = [found[index] for index in indices]
     names = [label for _, label in chosen if label is not None]
@@ -81,7 +83,7 @@ def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Ten
         for batch in _batches(trainer, f"{owner} needs validation samples"):
             items = batch if isinstance(batch, tuple | list) else [batch]
             if not items or not isinstance(items[0], Tensor) or not items[0].ndim:
-                raise ValueError(f"{owner} needs batches that start with a tensor (N, ...), these {describe(batch)}")
+                raise ValueError(f"{owner} needs batches that start with a tensor (N, ...), but they {describe(batch)}")
             wanted = len(items[0]) if most is None else most - seen
             inputs.append(items[0][:wanted].detach().clone())
             if len(items) > 1 and isinstance(items[1], Tensor) and items[1].shape[:1] == items[0].shape[:1]:
@@ -90,7 +92,7 @@ def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Ten
             if seen == most:
                 break
     if not seen:
-        raise ValueError(f"{owner} needs validation samples, and the validation set is empty: add some")
+        raise ValueError(f"{owner} needs validation samples, but the validation set is empty: add some")
     _check_alike([part.shape[1:] for part in inputs], f"{owner}: use {len(inputs[0])} samples, the first batch")
     alike = len(targets) == len(inputs) and len({part.shape[1:] for part in targets}) == 1
     return torch.cat(inputs), torch.cat(targets) if alike else None

@@ -73,7 +73,7 @@ class SampleGrid(BatchCallback):
         images = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
             wanted = "(images, labels) with images (N, C, H, W), C 1 or 3"
-            self._disable(f"a batch must be {wanted}, these {describe(batch)}")
+            self._disable(f"batches must be {wanted}, but they {describe(batch)}")
             return
         from lightning_cifar.plots import draw_image_grid
 

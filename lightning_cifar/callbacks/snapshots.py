@@ -33,7 +33,7 @@ class Snapshot(NamedTuple):
     losses: dict[str, float]
     """Loss of each network on the probe; NaN if it cannot be computed."""
     layers: dict[tuple[Mode, str, str], LayerSummary]
-    """By mode, network and layer."""
+    """Input and output of each layer, by mode, network and layer."""
 
     def at(self, mode: Mode, tap: Tap) -> Summary:
         layer = self.layers[mode, tap.network, tap.layer]

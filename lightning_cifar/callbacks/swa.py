@@ -75,7 +75,7 @@ class SWAWeightAveraging(WeightAveraging):
         if self.averages:
             super().on_train_end(trainer, pl_module)
         else:
-            rank_zero_warn("SWAWeightAveraging averaged nothing: the training ended before the averaging started.")
+            rank_zero_warn("SWAWeightAveraging had no effect: the training ended before the averaging started.")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averages and trainer.state.fn == TrainerFn.FITTING:

@@ -77,7 +77,7 @@ class WeightGIF(Callback):
     ) -> None:
         if every_n_epochs is not None and every_n_steps is not None:
             raise ValueError(
-                f"every_n_epochs (={every_n_epochs}) and every_n_steps (={every_n_steps}) exclude each other: "
+                f"every_n_epochs (={every_n_epochs}) and every_n_steps (={every_n_steps}) are mutually exclusive: "
                 "give one of them"
             )
         if every_n_epochs is None and every_n_steps is None:

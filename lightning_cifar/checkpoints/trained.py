@@ -19,7 +19,7 @@ class Trained(NamedTuple):
     """A trained classifier with the facts that predictions and explanations need."""
 
     model: models.Classifier
-    """In evaluation mode, on the GPU if there is one."""
+    """The network in evaluation mode, on the GPU if there is one."""
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -56,17 +56,17 @@ def load_trained(checkpoint: Path | Checkpoint, *, allowed: Collection[str] = ()
     model = _load_model(checkpoint, allowed)
     broken = next((name for name, value in model.state_dict().items() if not torch.isfinite(value).all()), None)
     if broken:
-        raise UsageError(f"{path} has weights that are not finite ({broken}): its training diverged, use another.")
+        raise UsageError(f"{path} has weights that are not finite ({broken}): use another, the training diverged.")
     notes: list[str] = []
     source = training_data(checkpoint, notes, allowed)
     names: tuple[str, ...] = tuple(getattr(source, "class_names", ()))
     if len(names) != model.num_classes:
-        notes.append(f"the data have {len(names)} class names and the network {model.num_classes} outputs: numbered")
+        notes.append(f"the data have {len(names)} class names, but the network has {model.num_classes}: numbered")
         names = tuple(f"class {k}" for k in range(model.num_classes))
     if len(source.mean) != model.in_channels:
         raise UsageError(
-            f"{path}: the data have {len(source.mean)} channels and the network {model.in_channels}: the normalisation "
-            "of its images is not known."
+            f"{path}: the data have {len(source.mean)} channels, but the network has {model.in_channels}: the "
+            "normalisation of its images is not known."
         )
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     done = epochs + 1 if isinstance(epochs, int) else 0
@@ -79,7 +79,7 @@ def _load_model(checkpoint: Checkpoint, allowed: Collection[str]) -> models.Clas
         raise UsageError(f"{path} does not name the class of its network: it was not written by this package.")
     kind, _ = find_class(checkpoint, str(content["class_path"]), "model", allowed)
     if not issubclass(kind, models.Classifier):
-        raise UsageError(f"{path} holds {kind.__name__}, which does not classify images.")
+        raise UsageError(f"{path} contains {kind.__name__}, which does not classify images.")
     section = read_section(checkpoint, "model", allowed)
     assert section is not None  # its class is named
     try:

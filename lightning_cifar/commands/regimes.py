@@ -49,7 +49,7 @@ def main(args: Sequence[str]) -> None:
         raise UsageError(f"lr (={options.lr}) must be a positive number.")
     if options.name and settings:
         given = list(settings)[-1]
-        raise UsageError(f"--name and --{given} exclude each other: name a preset, or give settings.")
+        raise UsageError(f"--name and --{given} are mutually exclusive: name a preset, or give settings.")
 
     if settings:
         file, regimes = "regime.png", {_in_yaml(settings)[1:-1]: settings}

@@ -57,7 +57,7 @@ def main(args: Sequence[str]) -> int:
             _run(options, todo, board)
         except KeyboardInterrupt:
             done = sum(state_of(job) in ENDED for job in jobs)
-            print(f"\nstopped, {done} of {len(jobs)} runs are done; the same command continues", file=sys.stderr)
+            print(f"\nstopped, {done} of {len(jobs)} runs are done; to continue, repeat the command", file=sys.stderr)
             raise
         finally:
             board.close()
@@ -79,7 +79,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         return options
     for name in ("address", "resources"):
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name} is for Ray: add --executor ray.")
+            raise UsageError(f"--{name} needs Ray: add --executor ray.")
     options.jobs = options.jobs or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options.threads = options.threads or max(1, cores // options.jobs)
@@ -173,7 +173,7 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     if len(failed) < len(runs):
         print(f"\n{study.question or study.name}\n\n{text}")
     else:
-        print("\nno run ended: nothing to compare\n")
+        print("\nno run has ended: there is nothing to compare\n")
     by_error: dict[str, list[results.RunResult]] = {}
     for run in failed:
         by_error.setdefault(run.error or "the process ended without an error message", []).append(run)

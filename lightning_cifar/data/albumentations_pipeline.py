@@ -178,7 +178,7 @@ def _check_the_end(pipeline: albumentations.Compose) -> None:
         if name in AT_THE_END and min(step.p, pipeline.p) < 1:
             raise ValueError(f"{name}: p (={min(step.p, pipeline.p)}) must be 1: every image needs it")
     if "ToTensorV2" in names[:-1]:
-        raise ValueError("ToTensorV2 must come last: transforms work on arrays")
+        raise ValueError("ToTensorV2 must come last: the other transforms work on arrays")
 
 
 def _reason(error: Exception) -> str:

@@ -217,7 +217,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Return batches of all images in ``root``, whatever their class, with the indices of the files."""
         if self._own_statistics:
             raise ValueError(
-                "statistics (=own) need training images, and a prediction has none: pass the --ckpt_path of a trained "
+                "statistics (=own) need training images, but a prediction has none: pass the --ckpt_path of a trained "
                 "network, or --data.mean and --data.std."
             )
         device, rank, world_size = self.placement()

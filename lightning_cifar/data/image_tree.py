@@ -146,7 +146,7 @@ def _by_class(folder: Path) -> dict[str, Path]:
     for path in inner_folders(folder):
         name = plain_text(path.name)
         if found.setdefault(name, path) != path:
-            raise ValueError(f"{plain_text(folder)} has two folders whose names read {name}: rename one of them.")
+            raise ValueError(f"{plain_text(folder)} has two folders displayed as {name}: rename one of them.")
     return dict(sorted(found.items()))
 
 

@@ -84,7 +84,7 @@ def find_parts(root: Path) -> Parts:
     if unused and (len(parts) == 1 or inside & {path.name for path in unused}):
         raise ValueError(
             f"{plain_text(root)} contains folders of splits ({_names(parts.values())}) and of classes "
-            f"({_names(unused)}): move one kind away."
+            f"({_names(unused)}): move one of the two kinds to another folder."
         )
     return Parts(parts, unused)
 

@@ -49,7 +49,7 @@ def fc_forward(x: Array, w_DM: Array, b_M: Array) -> tuple[Array, FCCache]:
         raise ValueError(f"fc needs x (N, D), w (D, M), b (M,), not {x.shape}, {w_DM.shape}, {b_M.shape}")
     size = int(np.prod(x.shape[1:]))
     if size != len(w_DM):
-        raise ValueError(f"x {x.shape} has {size} values a sample, but w {w_DM.shape} needs {len(w_DM)}")
+        raise ValueError(f"x {x.shape} has {size} values per sample, but w {w_DM.shape} needs {len(w_DM)}")
     return x.reshape(len(x), size) @ w_DM + b_M, FCCache(x, w_DM)
 
 

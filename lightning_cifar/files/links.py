@@ -12,7 +12,7 @@ from lightning_cifar.errors import UsageError
 
 
 def inside(folder: Path, relative: str | Path) -> Path:
-    """Return a path in a folder if neither a symbolic link nor ``..`` leads out of the folder.
+    """Return a path in a folder if neither a symbolic link nor ``..`` points outside the folder.
 
     Args:
         folder: Folder that the user named; it may be a link.
@@ -23,7 +23,7 @@ def inside(folder: Path, relative: str | Path) -> Path:
     """
     path = folder / relative
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise UsageError(f"{path} leads out of {folder}: remove the symbolic link, or correct the name.")
+        raise UsageError(f"{path} points outside {folder}: remove the symbolic link, or correct the name.")
     return path
 
 
@@ -33,8 +33,8 @@ def refuse_links(folder: Path) -> None:
     Symbolic links that stay in the folder are allowed, such as Lightning's ``last.ckpt``.
 
     Raises:
-        UsageError: The folder contains a symbolic link that leads out of it, a file with several hard links, a FIFO, a
-            socket or a device. The message names the first one.
+        UsageError: The folder contains a symbolic link that points outside it, a file with several hard links, a FIFO,
+            a socket or a device. The message names the first one.
     """
     root = os.path.realpath(folder)
 
@@ -47,7 +47,7 @@ def refuse_links(folder: Path) -> None:
             found = path.lstat()
             if stat.S_ISLNK(found.st_mode):
                 if not Path(os.path.realpath(path)).is_relative_to(root):
-                    raise UsageError(f"{path} is a symbolic link that leads out of {folder}: remove it.")
+                    raise UsageError(f"{path} is a symbolic link that points outside {folder}: remove it.")
             elif stat.S_ISREG(found.st_mode):
                 if found.st_nlink > 1:
                     raise UsageError(
@@ -66,12 +66,12 @@ def remove_tree(folder: Path, *, inside: Path) -> None:
         inside: Folder that must contain it, without symbolic links between the two.
 
     Raises:
-        UsageError: A link leads elsewhere; nothing is removed.
+        UsageError: The path contains a symbolic link; nothing is removed.
     """
     relative = folder.relative_to(inside)
     expected = os.path.join(os.path.realpath(inside), relative)
     if not relative.parts or ".." in relative.parts or os.path.realpath(folder) != expected:
-        raise UsageError(f"{folder} is not removed: it leads elsewhere by a symbolic link; remove the link.")
+        raise UsageError(f"{folder} is not removed: its path contains a symbolic link; remove the link.")
     shutil.rmtree(folder)
 
 

@@ -22,7 +22,7 @@ def draw_conv_bench(rows: Sequence[tuple[str, str, str, float]]) -> Figure:
         ValueError: ``rows`` is empty.
     """
     if not rows:
-        raise ValueError("there is nothing to draw: no rows")
+        raise ValueError("there is nothing to draw: rows is empty")
     shapes = list(dict.fromkeys(shape for shape, *_ in rows))
     # The order of the shape with the most names.
     by_shape = [list(dict.fromkeys(name for each, _, name, _ in rows if each == shape)) for shape in shapes]

@@ -63,7 +63,7 @@ def draw_members_curves(members: Mapping[str, Mapping[str, Curve]], title: str =
         ValueError: ``members`` is empty.
     """
     if not members:
-        raise ValueError("there is nothing to draw: no members")
+        raise ValueError("there is nothing to draw: members is empty")
     shows_accuracy = any(each.get("train_accuracy") or each.get("val_accuracy") for each in members.values())
     panels = 1 + shows_accuracy
     figure = PlainFigure(figsize=(4.8 * panels + 0.4, 4.2), layout="constrained")

@@ -54,7 +54,7 @@ def draw_feature_maps(
     """
     values = np.asarray(maps, np.float32)
     if values.ndim != 3 or not values.size:
-        raise ValueError(f"maps must be (K, P, Q), these are {values.shape}")
+        raise ValueError(f"maps must be (K, P, Q), not {values.shape}")
     for name, number in (("columns", columns), ("max_maps", max_maps)):
         if number < 1:
             raise ValueError(f"{name} (={number}) must be at least 1")
@@ -91,7 +91,7 @@ def draw_maps_over_training(
     """
     values = np.asarray(maps, np.float32)
     if values.ndim != 4 or not values.size or len(values) != len(epochs):
-        raise ValueError(f"maps must be (T, K, P, Q) for {len(epochs)} epochs, these are {values.shape}")
+        raise ValueError(f"maps must be (T, K, P, Q) for {len(epochs)} epochs, not {values.shape}")
     rows, columns = values.shape[:2]
     tiles = values.reshape(-1, *values.shape[2:])
     dead = _is_dead(tiles)
@@ -236,7 +236,7 @@ def _describe_faults(tiles: Array, dead: NDArray[np.bool_]) -> list[str]:
 def _to_pixels(image: ArrayLike) -> NDArray[np.generic]:
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
-        raise ValueError(f"image must be (H, W, C) with 1 or 3 channels, this is {pixels.shape}")
+        raise ValueError(f"image must be (H, W, C) with 1 or 3 channels, not {pixels.shape}")
     if pixels.dtype == np.uint8:
         pixels = pixels / np.float32(255)
     return pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels

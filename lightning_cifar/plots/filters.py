@@ -153,9 +153,9 @@ def _sheets(values: ArrayLike, *, color: bool, limit: float | None) -> Pixels:
     """Pictures (sheets, K, R, S, 3): one sheet in colour, otherwise one for each input channel."""
     array = np.asarray(values, dtype=np.float32)
     if array.ndim != 4 or not array.size:
-        raise ValueError(f"filters must be (K, C, R, S), these are {array.shape}")
+        raise ValueError(f"filters must be (K, C, R, S), not {array.shape}")
     if color and array.shape[1] != 3:
-        raise ValueError(f"filters in colour need 3 input channels, these have {array.shape[1]}")
+        raise ValueError(f"filters in colour need 3 input channels, not {array.shape[1]}")
     broken: NDArray[np.bool_] = ~np.isfinite(array)
     array = np.where(broken, 0, array)
     if color:

@@ -42,7 +42,7 @@ def draw_graph(nodes: Sequence[GraphNode], title: str = "") -> Figure:
         ValueError: ``nodes`` is empty, or a node comes before its inputs.
     """
     if not nodes:
-        raise ValueError("there is nothing to draw: no nodes")
+        raise ValueError("there is nothing to draw: nodes is empty")
     if any(given >= i for i, node in enumerate(nodes) for given in node.inputs):
         raise ValueError("each node must come after its inputs")
     x, y = _positions(nodes)

@@ -49,7 +49,7 @@ def to_sweeps(curves: Sequence[LRCurve], seeds: Sequence[int]) -> list[tuple[int
     for seed, curve in zip(seeds or range(len(curves)), curves, strict=True):
         lengths = [np.shape(part) for part in curve]
         if len(lengths) != 3 or len(set(lengths)) != 1 or len(lengths[0]) != 1 or not lengths[0][0]:
-            raise ValueError(f"a curve must be three arrays (N,) with N > 0, the one of seed {seed} is {lengths}.")
+            raise ValueError(f"a curve must be three arrays (N,) with N > 0, but that of seed {seed} is {lengths}.")
         points = np.array([np.asarray(part, dtype=float) for part in curve])
         points[~np.isfinite(points)] = np.nan
         points[0, ~(points[0] > 0)] = np.nan  # not on a logarithmic axis

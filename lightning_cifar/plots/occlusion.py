@@ -57,7 +57,7 @@ class Occlusion(NamedTuple):
     drops: ArrayLike
     """(H, W): drop of the target's probability, -1 to 1; NaN for pixels that were never covered."""
     title: str
-    """For example the true and the predicted class."""
+    """Title, for example the true and the predicted class."""
     note: str = ""
     """Text in smaller letters below the title."""
     mistake: bool = False
@@ -270,7 +270,7 @@ def _check_image(image: ArrayLike) -> Array:
     """Return an image as floats (H, W, 3) in [0, 1]."""
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
-        raise ValueError(f"an image must be (H, W, C) with 1 or 3 channels, this is {array.shape}")
+        raise ValueError(f"an image must be (H, W, C) with 1 or 3 channels, not {array.shape}")
     top = 255 if array.dtype == np.uint8 else 1
     return np.broadcast_to(array.astype(np.float32) / top, (*array.shape[:2], 3)).clip(0, 1)
 

@@ -44,9 +44,9 @@ class PredictedPhotograph(NamedTuple):
     probability: float
     """Probability of this class, in [0, 1]."""
     true: str | None
-    """None if it is unknown."""
+    """The true class; None if it is unknown."""
     caption: str
-    """For example the name of the file."""
+    """Text below the image, for example the name of the file."""
 
 
 def draw_photographs(

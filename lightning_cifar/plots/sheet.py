@@ -21,7 +21,7 @@ def check_images(images: ArrayLike, least: int = 1) -> Pixels:
     """Return images as an array (N, H, W, C); raise ValueError for another shape or fewer than ``least`` images."""
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or len(array) < least:
-        raise ValueError(f"images must be (N, H, W, C) with 1 or 3 channels and N >= {least}, these are {array.shape}")
+        raise ValueError(f"images must be (N, H, W, C) with 1 or 3 channels and N >= {least}, not {array.shape}")
     return array
 
 

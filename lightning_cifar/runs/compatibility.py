@@ -29,7 +29,7 @@ def check_settings(checkpoint: Checkpoint, model: Mapping[str, Any], *, of_fit: 
             )
     if isinstance(held, str) and held.rsplit(".", 1)[-1] != model["class_path"].rsplit(".", 1)[-1]:
         held, wanted = (name.rsplit(".", 1)[-1] for name in (held, model["class_path"]))
-        raise UsageError(f"{path} holds {held}, not {wanted}: leave --model out, or choose another checkpoint.")
+        raise UsageError(f"{path} contains {held}, not {wanted}: leave --model out, or choose another checkpoint.")
 
 
 def show_as_trained(checkpoint: Checkpoint, section: Namespace) -> None:
@@ -49,9 +49,9 @@ def check_kinds(model: pl.LightningModule, datamodule: pl.LightningDataModule) -
     """Refuse numbers for a classifier, and images for a regressor."""
     network, source = type(model).__name__, type(datamodule).__name__
     if isinstance(model, models.Classifier) and isinstance(datamodule, data.NoisyLineDataModule):
-        raise UsageError(f"{network} classifies images, and {source} has none: choose MLPRegressor or other data.")
+        raise UsageError(f"{network} classifies images, but {source} has none: choose MLPRegressor or other data.")
     if isinstance(model, models.Regressor) and isinstance(datamodule, data.ImageDataModule):
-        raise UsageError(f"{network} fits numbers, and {source} has images: choose a classifier or other data.")
+        raise UsageError(f"{network} fits numbers, but {source} has images: choose a classifier or other data.")
 
 
 def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
@@ -62,7 +62,7 @@ def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule:
     held, wanted = checkpoint.hyper_parameters.get("num_classes"), model.hparams.get("num_classes")
     if isinstance(held, int) and isinstance(wanted, int) and held != wanted:
         raise UsageError(
-            f"{checkpoint.path} was trained with {held} classes, and {type(datamodule).__name__} has {wanted}: pass "
+            f"{checkpoint.path} was trained with {held} classes, but {type(datamodule).__name__} has {wanted}: pass "
             "data of the same classes, or start without --ckpt_path."
         )
     try:

@@ -86,14 +86,14 @@ class RunFolder:
 
     def _make(self, path: Path) -> None:
         if path.exists() or path.is_symlink():
-            raise UsageError(f"{path} exists: a run never overwrites; pass another {self.option}.")
+            raise UsageError(f"{path} exists, and a run does not overwrite files: pass another {self.option}.")
         missing = [folder for folder in reversed(path.parents) if not folder.exists()]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # fails for the second of two runs that start at once
         except OSError as error:
             reason = f"{os.strerror(error.errno or 0)}; pass another {self.option}."
-            raise UsageError(f"cannot make the run folder {path}: {reason}") from error
+            raise UsageError(f"cannot create the run folder {path}: {reason}") from error
         self._made = [*missing, path]
 
     def leave_nothing(self) -> None:

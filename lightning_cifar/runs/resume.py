@@ -57,14 +57,14 @@ def find_resumed(arguments: Arguments) -> tuple[Arguments, Resumed | None]:
     folder = expand_user(given)
     for option in ("--ckpt_path", "--run_dir"):
         if arguments.has(option):
-            raise UsageError(f"--resume {folder} and {option} exclude each other: leave {option} out.")
+            raise UsageError(f"--resume {folder} and {option} are mutually exclusive: leave {option} out.")
     if arguments.command != "fit":
         raise UsageError(f"--resume is an option of fit: lightning-cifar fit --resume {folder}.")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not the folder of a run: it has no config.yaml.")
     refuse_links(folder)
     if (folder / "result.json").is_file() and not any(name.startswith("--trainer.max_") for name, _ in arguments.pairs):
-        raise UsageError(f"the run in {folder} ended: to train on, add --trainer.max_epochs.")
+        raise UsageError(f"the run in {folder} has ended: to continue the training, add --trainer.max_epochs.")
     config = read_configuration(folder / "config.yaml")
     run_id = _run_id((folder / "config.yaml").read_text(encoding="utf-8"))
     checkpoint = _last_good(folder, run_id)

@@ -66,6 +66,6 @@ def check_goes_on(settings: Mapping[str, object], done: Mapping[str, int]) -> No
         limit = settings.get(_LIMITS[unit])
         if isinstance(limit, int) and 0 < limit <= number:
             raise UsageError(
-                f"the checkpoint has done {number} of {limit} {unit}: "
-                f"to train on, add --trainer.{_LIMITS[unit]} {2 * number}."
+                f"the checkpoint has completed {number} of {limit} {unit}: "
+                f"to continue the training, add --trainer.{_LIMITS[unit]} {2 * number}."
             )

@@ -76,7 +76,7 @@ def changes(before: str, now: str, most: int = 3) -> str:
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as text by dotted key, without ``init_args``, with the names of classes."""
+    """Flatten nested settings to dotted keys and text values, without ``init_args`` and with the names of classes."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)

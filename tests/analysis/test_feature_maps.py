@@ -87,7 +87,7 @@ def test_layers_without_maps_raise(network: nn.Sequential) -> None:
         feature_maps(network, images, ["8"])
     network.add_module("idle", nn.Sequential(nn.Conv2d(3, 1, 1)))
     network.idle.forward = lambda x: x
-    with pytest.raises(ValueError, match=r"layer 'idle.0' gave no tensor in the forward pass of Sequential"):
+    with pytest.raises(ValueError, match=r"layer 'idle.0' returned no tensor in the forward pass of Sequential"):
         feature_maps(network, images, ["idle.0"])
     with pytest.raises(ValueError, match=r"Module cannot be called as model\(images\)"):
         feature_maps(nn.Module(), images, [])

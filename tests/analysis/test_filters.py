@@ -64,7 +64,7 @@ def test_mode() -> None:
     three, five = nn.Conv2d(3, 2, 3), nn.Conv2d(5, 2, 3)
     assert [choose_color(three, mode) for mode in ("auto", "rgb", "channels")] == [True, True, False]
     assert [choose_color(five, mode) for mode in ("auto", "channels")] == [False, False]
-    with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, these have 5: choose"):
+    with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, not 5: choose"):
         choose_color(five, "rgb")
 
 

@@ -195,7 +195,7 @@ def test_a_falling_curve_has_minimum_and_upturn_at_its_end() -> None:
 
 @by_rule
 def test_invalid_arrays_raise(rule: Callable[[Array, Array], float]) -> None:
-    with pytest.raises(ValueError, match=r"9 finite losses is too short, 10 are needed"):
+    with pytest.raises(ValueError, match=r"9 finite losses is too short: at least 10 are needed"):
         rule(LRS[:9], np.ones(9))
     with pytest.raises(ValueError, match=r"8 finite losses is too short"):
         rule(LRS[:12], np.r_[np.arange(8.0), [np.nan] * 4])

@@ -128,6 +128,6 @@ def test_mistakes(make_trainer: MakeTrainer, tmp_path: Path) -> None:
         FilterImages(max_kernels=0)
     with pytest.raises(ValueError, match="Net has no layer 'frist': did you mean first"):
         make_trainer(FilterImages("frist")).fit(Net(), Batches())
-    with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, these have 4"):
+    with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, not 4"):
         make_trainer(FilterImages("second", mode="rgb")).fit(Net(), Batches())
     assert not files(tmp_path)

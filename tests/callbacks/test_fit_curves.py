@@ -300,11 +300,11 @@ def test_data_other_than_a_curve_is_rejected(make_trainer: MakeTrainer) -> None:
     def attempt(module: LightningModule, train: Points, val: Points, **arguments: Any) -> None:
         make_trainer(FitCurves(**arguments)).fit(module, train, val)
 
-    with pytest.raises(ValueError, match=r"x \(N, 1\) and y \(N, 1\), these are \(12, 2\) and \(12, 2\)"):
+    with pytest.raises(ValueError, match=r"x \(N, 1\) and y \(N, 1\), not \(12, 2\) and \(12, 2\)"):
         attempt(ExternalModule(), Points(), Points(width=2, batches=1))
-    with pytest.raises(ValueError, match=r"these are \(4, 2\) and \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"not \(4, 2\) and \(4, 2\)"):
         attempt(ExternalModule(), Points(width=2), Points())
     with pytest.raises(ValueError, match=r"ExternalModule maps \(212, 1\) to \(212, 3\)"):
         attempt(ExternalModule(nn.Linear(1, 3)), Points(), Points())
-    with pytest.raises(ValueError, match=r"mc_samples \(=9\) needs dropout, and no network has it"):
+    with pytest.raises(ValueError, match=r"mc_samples \(=9\) needs dropout, but no network has dropout"):
         attempt(ExternalModule(nn.Linear(1, 1)), Points(), Points(), mc_samples=9)

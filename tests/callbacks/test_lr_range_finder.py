@@ -302,7 +302,7 @@ class Manual(ExternalModule):
 
 
 def test_manual_optimization_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="this module optimizes manually"):
+    with pytest.raises(ValueError, match="this module uses manual"):
         make_trainer(tmp_path, LRRangeFinder()).fit(Manual(), loader())
 
 

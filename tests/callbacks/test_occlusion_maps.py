@@ -314,7 +314,7 @@ def test_unusable_inputs_are_rejected_before_the_first_step(
         make_trainer(OcclusionMaps((99,))).fit(module, large)
     assert not any(module.calls), "no training step"
     large.images = large.images[:, :2]
-    with pytest.raises(ValueError, match="1 or 3 channels, these have 2"):
+    with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
         make_trainer(OcclusionMaps((0,))).fit(module, large)
     large.images = torch.zeros(11, 3, 8, 8)
     large.labels = large.labels + 1

@@ -514,7 +514,10 @@ def test_pyplot_is_never_needed(make_trainer: MakeTrainer, tmp_path: Path, monke
     [
         ({"every_n_epochs": 0}, r"every_n_epochs \(=0\) must be at least 1"),
         ({"every_n_steps": -1}, r"every_n_steps \(=-1\) must be at least 1"),
-        ({"every_n_epochs": 1, "every_n_steps": 5}, r"every_n_epochs \(=1\) and every_n_steps \(=5\) exclude each"),
+        (
+            {"every_n_epochs": 1, "every_n_steps": 5},
+            r"every_n_epochs \(=1\) and every_n_steps \(=5\) are mutually exclusive",
+        ),
         ({"columns": 0}, r"columns \(=0\) must be at least 1"),
         ({"max_kernels": 1000}, r"max_kernels \(=1000\) must be 1 to 256"),
         ({"seconds_per_frame": 0.001}, r"seconds_per_frame \(=0\.001\) must be 0\.02 to 60"),
@@ -530,7 +533,7 @@ def test_numbers_out_of_range(options: Any, message: str) -> None:
     [
         (WeightGIF("net.3"), r"Net has no layer 'net\.3': did you mean net"),
         (WeightGIF("net.1"), r"layer net\.1 \(ReLU\) has no weights: choose a convolution, such as net\.0"),
-        (WeightGIF("net.2", mode="rgb"), "mode rgb needs filters of 3 input channels, these have 4"),
+        (WeightGIF("net.2", mode="rgb"), "mode rgb needs filters of 3 input channels, not 4"),
     ],
 )
 def test_a_layer_without_filters_stops_before_training(

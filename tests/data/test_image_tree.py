@@ -94,7 +94,7 @@ def test_classes_may_be_named_like_splits(tmp_path: Path, names: tuple[str, ...]
         ),
         (("Train/cat/a.jpg", "train/cat/a.jpg"), "Train, train in .* are both train images"),
         (("training/", "train/cat/a.jpg"), "train, training in .* are both train images"),
-        (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) and of classes \(plane\): move one kind"),
+        (("train/steam/a.jpg", "plane/a.jpg"), r"splits \(train\) and of classes \(plane\): move one of the two kinds"),
         (("test/cat/a.jpg", "cat/a.jpg", "dog/a.jpg"), r"splits \(test\) and of classes \(cat, dog\)"),
         (("train/cat/a.jpg", "test/cat/a.jpg", "cat/a.jpg"), r"splits \(train, test\) and of classes \(cat\)"),
         (("cat/train/a.jpg", "cat/test/a.jpg", "dog/train/a.jpg"), r"cat contains folders of splits \(train, test\)"),
@@ -122,7 +122,7 @@ def test_names_of_classes_are_composed_and_printable(tmp_path: Path) -> None:
     assert found == ("Café", r"a\u2028b", r"a\x0ab", r"a\x1b[1m", r"a\x85b", r"caf\xe9", "犬")
     assert list_labelled(tmp_path, found).labels == list(range(len(names)))
     touch(tmp_path / "Café", "a.jpg")
-    with pytest.raises(ValueError, match="has two folders whose names read Café: rename one"):
+    with pytest.raises(ValueError, match="has two folders displayed as Café: rename one"):
         find_class_names(tmp_path)
 
 

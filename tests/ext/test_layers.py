@@ -137,7 +137,7 @@ def test_numeric_gradient_does_not_change_its_input() -> None:
         (
             lambda: layers.fc_forward(draw(2, 3), draw(4, 5), draw(5)),
             ValueError,
-            "has 3 values a sample, but w .* needs 4",
+            "has 3 values per sample, but w .* needs 4",
         ),
         (lambda: layers.fc_forward(draw(2, 3), draw(3, 5), draw(4)), ValueError, r"b \(M,\)"),
         (lambda: layers.fc_forward(np.ones((2, 3), int), draw(3, 5), draw(5)), TypeError, "not int64"),

@@ -238,7 +238,7 @@ def test_resuming_with_another_optimizer_raises(tmp_path: Path, change: dict[str
     _, trainer = fit_together({"a": regressor(), "b": regressor()}, line)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     changed = SideBySide({"a": regressor(), "b": regressor(**change)})
-    with pytest.raises(ValueError, match=r"holds another optimizer of members.b than .*: keep optimizer"):
+    with pytest.raises(ValueError, match=r"contains another optimizer of members.b than .*: keep optimizer"):
         make_trainer(max_epochs=3).fit(changed, line(), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
 
 
@@ -361,10 +361,10 @@ def test_predict_and_test_return_results_by_member() -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({}, r"members \(=\{\}\) must hold at least one: \{plain:"),
-        ({"a.b": regressor()}, r"the name 'a.b' must be of letters, digits and underscores"),
-        ({"a/b": regressor()}, r"the name 'a/b' must be of letters"),
-        ({1: regressor()}, r"the name 1 must be of letters"),
+        ({}, r"members \(=\{\}\) must contain at least one: \{plain:"),
+        ({"a.b": regressor()}, r"the name 'a.b' must consist of letters, digits and _"),
+        ({"a/b": regressor()}, r"the name 'a/b' must consist of letters"),
+        ({1: regressor()}, r"the name 1 must consist of letters"),
         ({"items": regressor()}, r"the name 'items' is an attribute of torch's ModuleDict: choose another"),
         ({"a": "MLP"}, r"members.a \(='MLP'\) must be a class with its arguments"),
         ({"a": {"init_args": {}}}, r"members.a.class_path \(=None\) must be the name of a class"),
@@ -405,7 +405,7 @@ def test_predict_and_test_return_results_by_member() -> None:
         ({"a": classifier(), "b": classifier(num_classes=3)}, r"but a needs num_classes 10 and b num_classes 3"),
         (
             {"a": {"class_path": "SideBySide", "init_args": {"members": {}}}},
-            r"SideBySide cannot be a member of another",
+            r"SideBySide cannot be a member of SideBySide",
         ),
     ],
 )
@@ -481,8 +481,8 @@ class Stubborn(models.MLPRegressor):
     [
         ("none", "members.b has no optimizer"),
         ("two", "members.b has 2 optimizers: a member of SideBySide needs one"),
-        ("lbfgs", "members.b: LBFGS evaluates the loss several times a step"),
-        ("plateau", "members.b: ReduceLROnPlateau cannot step with other schedules"),
+        ("lbfgs", "members.b: LBFGS evaluates the loss repeatedly in a step"),
+        ("plateau", "members.b: ReduceLROnPlateau cannot be combined with other schedules"),
         ("epochs", "members' schedules step at different times"),
     ],
 )

@@ -105,5 +105,5 @@ def test_members_have_a_colour_each_and_splits_a_style() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["plain", "norm", "validation", "training"]
     assert figure.get_suptitle() == "both"
     assert len(draw_members_curves({"plain": {"train_loss": [(1, 1.0)]}}).axes) == 1
-    with pytest.raises(ValueError, match="no members"):
+    with pytest.raises(ValueError, match="members is empty"):
         draw_members_curves({})

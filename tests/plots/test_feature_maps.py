@@ -158,13 +158,13 @@ def test_nothing_overlaps_or_is_cut_off(
 
 
 def test_other_shapes_raise(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), these are \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), not \(3, 3\)"):
         draw_feature_maps(image, np.zeros((3, 3)), layer="a")
-    with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), these are \(0, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"maps must be \(K, P, Q\), not \(0, 3, 3\)"):
         draw_feature_maps(image, np.zeros((0, 3, 3)), layer="a")
-    with pytest.raises(ValueError, match=r"image must be \(H, W, C\) with 1 or 3 channels, this is \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"image must be \(H, W, C\) with 1 or 3 channels, not \(3, 8, 8\)"):
         draw_feature_maps(np.moveaxis(image, -1, 0), np.zeros((1, 3, 3)), layer="a")
     with pytest.raises(ValueError, match=r"columns \(=0\) must be at least 1"):
         draw_feature_maps(image, np.zeros((1, 3, 3)), layer="a", columns=0)
-    with pytest.raises(ValueError, match=r"\(T, K, P, Q\) for 3 epochs, these are \(2, 1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(T, K, P, Q\) for 3 epochs, not \(2, 1, 3, 3\)"):
         draw_maps_over_training(image, np.zeros((2, 1, 3, 3)), [0, 1, 2], layer="a")

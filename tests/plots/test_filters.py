@@ -178,9 +178,9 @@ def test_many_or_large_kernels_stay_within_the_limits_of_webp() -> None:
 @pytest.mark.parametrize("draw", [frame, draw_filters])
 def test_other_shapes_raise(draw: object) -> None:
     for values, color, message in (
-        (np.zeros((2, 3, 4)), False, r"filters must be \(K, C, R, S\), these are \(2, 3, 4\)"),
-        (np.zeros((0, 3, 4, 4)), False, r"these are \(0, 3, 4, 4\)"),
-        (np.zeros((2, 4, 3, 3)), True, "filters in colour need 3 input channels, these have 4"),
+        (np.zeros((2, 3, 4)), False, r"filters must be \(K, C, R, S\), not \(2, 3, 4\)"),
+        (np.zeros((0, 3, 4, 4)), False, r"not \(0, 3, 4, 4\)"),
+        (np.zeros((2, 4, 3, 3)), True, "filters in colour need 3 input channels, not 4"),
     ):
         with pytest.raises(ValueError, match=message):
             draw(values, color=color)  # type: ignore[operator]

@@ -23,7 +23,7 @@ def test_texts_and_positions() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="no nodes"):
+    with pytest.raises(ValueError, match="nodes is empty"):
         draw_graph([])
     with pytest.raises(ValueError, match="after its inputs"):
         draw_graph([GraphNode("a", "variable", "", "", (1,)), GraphNode("b", "variable", "", "", ())])

@@ -78,7 +78,7 @@ def test_titles_do_not_touch_and_small_images_are_enlarged() -> None:
 
 
 def test_invalid_images_and_titles_raise() -> None:
-    with pytest.raises(ValueError, match=r"these are \(2, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"not \(2, 3, 4, 4\)"):
         draw_image_grid(np.zeros((2, 3, 4, 4)))
     with pytest.raises(ValueError, match="1 titles do not match 2 images"):
         draw_image_grid(np.zeros((2, 4, 4, 3)), ["a"])

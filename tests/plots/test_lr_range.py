@@ -264,7 +264,7 @@ def test_invalid_sweeps_raise(function) -> None:  # type: ignore[no-untyped-def]
         function([])
     with pytest.raises(ValueError, match="2 seeds do not match 3 curves"):
         function(curves(), seeds=[1, 2])
-    with pytest.raises(ValueError, match=r"three arrays \(N,\) with N > 0, the one of seed 7"):
+    with pytest.raises(ValueError, match=r"three arrays \(N,\) with N > 0, but that of seed 7"):
         function([(LRS, LOSSES[:-1], SMOOTHED)], seeds=[7])
     with pytest.raises(ValueError, match="with N > 0"):
         function([([], [], [])])

@@ -144,7 +144,7 @@ def test_invalid_arguments_raise(image: np.ndarray, drops: np.ndarray) -> None:
         draw_occlusion_maps([])
     with pytest.raises(ValueError, match=r"drops \(5, 6\) do not match an image \(6, 6, 3\)"):
         draw_occlusion_maps([Occlusion(image, drops[1:], "")])
-    with pytest.raises(ValueError, match=r"1 or 3 channels, this is \(6, 6, 2\)"):
+    with pytest.raises(ValueError, match=r"1 or 3 channels, not \(6, 6, 2\)"):
         draw_occlusion_maps([Occlusion(image[..., :2], drops, "")])
     with pytest.raises(ValueError, match=r"limit \(=0\)"):
         draw_occlusion_maps([Occlusion(image, drops, "")], limit=0)

@@ -93,5 +93,5 @@ def test_invalid_arguments_raise(images: np.ndarray) -> None:
         draw_predictions(images, ["a"] * 3, ["a"] * 2, [1, 1, 1])
     with pytest.raises(ValueError, match="1 numbers do not match 3 images"):
         draw_predictions(images, ["a"] * 3, ["a"] * 3, [1, 1, 1], numbers=[1])
-    with pytest.raises(ValueError, match=r"these are \(3, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"not \(3, 4, 6\)"):
         draw_predictions(images[..., 0], ["a"] * 3, ["a"] * 3, [1, 1, 1])

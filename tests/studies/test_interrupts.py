@@ -66,7 +66,7 @@ def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "stopped, 1 of 2 runs are done; the same command continues" in errors
+    assert "stopped, 1 of 2 runs are done; to continue, repeat the command" in errors
     assert "Traceback" not in errors
     while any(Path(f"/proc/{child}").exists() for child in children):  # for ever, if one stays
         time.sleep(0.05)

@@ -134,7 +134,7 @@ def test_a_signal_ends_all_and_keeps_what_is_done(number: int, code: int, tmp_pa
         process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code
-    assert "stopped, 1 of 2 runs are done; the same command continues" in errors
+    assert "stopped, 1 of 2 runs are done; to continue, repeat the command" in errors
     assert "Traceback" not in errors
     assert "***" not in errors, "a stack of C++"
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
@@ -276,8 +276,8 @@ def test_mistakes_are_one_line_before_anything_runs(
         assert text.count("\n") == 1
         return text
 
-    assert "--resources is for Ray: add --executor ray." in error("--resources", "{}")
-    assert "--address is for Ray: add --executor ray." in error("--address", "auto")
+    assert "--resources needs Ray: add --executor ray." in error("--resources", "{}")
+    assert "--address needs Ray: add --executor ray." in error("--address", "auto")
     assert "cpu (=-1) must be 0" in error("--executor", "ray", "--resources", '{"cpu": -1}')
     assert "invalid choice: 'rai'" in error("--executor", "rai")
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed

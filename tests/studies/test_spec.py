@@ -124,7 +124,7 @@ def test_refused_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the tag .* is refused"):
         read_study(path)
     path.write_text("- 1")
-    with pytest.raises(UsageError, match="must hold settings by name"):
+    with pytest.raises(UsageError, match="must contain settings by name"):
         read_study(path)
 
 

@@ -86,7 +86,7 @@ def occlusion_map(
         (torch.Size([1, 5, 5]), torch.Size([1, 8, 8]))
     """
     if images.ndim != 4 or not images.numel() or not images.is_floating_point():
-        raise ValueError(f"`images` must be floats (N, C, H, W), these are {images.dtype} {tuple(images.shape)}.")
+        raise ValueError(f"`images` must be floats (N, C, H, W), not {images.dtype} {tuple(images.shape)}.")
     if targets is not None and targets.shape != images.shape[:1]:
         raise ValueError(f"`targets` {tuple(targets.shape)} must be one class for each of the {len(images)} images.")
     if output not in ("probability", "logit"):
@@ -120,7 +120,7 @@ class _Network(NamedTuple):
     """One implementation of the model."""
 
     traced: fx.GraphModule | None
-    """None is the model itself."""
+    """The traced network; None for the model itself."""
     dtype: torch.dtype
     tolerance: float
     """Largest accepted difference from the model: of a probability, or relative to the largest logit."""
@@ -250,7 +250,7 @@ class _Task:
         logits = self.model(x)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"The model must map {tuple(x.shape)} to logits ({len(x)}, K), it returned {found}.")
+            raise ValueError(f"The model must map {tuple(x.shape)} to logits ({len(x)}, K), but it returned {found}.")
         return logits
 
 

@@ -69,7 +69,7 @@ class Step(NamedTuple):
     apply: Callable[..., Tensor]
     """Computes the output from the inputs; a sliding operation takes one input that includes the padding."""
     axes: tuple[Slide, Slide] | None = None
-    """Down and across, for a sliding operation."""
+    """Kernels down and across; None if the operation does not slide."""
     border: float = 0.0
     """Value of the padding."""
     convolution: Convolution | None = None

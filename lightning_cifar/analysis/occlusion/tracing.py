@@ -54,7 +54,7 @@ def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     if id(module) in copies:
         return copies[id(module)]
     if "forward" in vars(module):
-        raise ValueError("This forward is bound to the model.")
+        raise ValueError("forward is bound to the model, so that a copy would call the model.")
     copy: nn.Module = object.__new__(type(module))
     copies[id(module)] = copy
     for name, value in vars(module).items():

@@ -159,7 +159,7 @@ def _check(name: str, root: Path, base: Path, files: dict[Path, str]) -> Iterato
             text = f"not in {root}: the provided configurations download it (170 MB); SyntheticDataModule needs no data"
             yield Check(name, "note", text, download)
     elif outside := [path for path in found if not path.resolve().is_relative_to(base.resolve())]:
-        text = f"{outside[0]} is not read: a link leads out of {base}"
+        text = f"{outside[0]} is not read: a link points outside {base}"
         yield Check(name, "note", text, shlex.join(["lightning-cifar", "doctor", "--root", str(root.resolve())]))
     elif missing := [path.name for path in files if path not in found]:
         text = f"{', '.join(missing)} missing in {root}: --data.download true downloads it"

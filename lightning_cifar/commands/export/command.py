@@ -230,7 +230,7 @@ def _reject_several(path: Path, content: Mapping[str, Any]) -> None:
     members = settings.get("members") if isinstance(settings, dict) else None
     if str(content.get("class_path")).endswith(".SideBySide") and isinstance(members, dict):
         raise UsageError(
-            f"{path} contains {len(members)} networks ({_list(list(members))}), and a file can contain one: train only "
+            f"{path} contains {len(members)} networks ({_list(list(members))}), but a file can contain one: train only "
             "this network, which gives the same weights with the same seed."
         )
 

@@ -121,14 +121,14 @@ def read_configured(name: str, configured: object) -> Configured:
     if not isinstance(configured, Optimizer):
         raise ValueError(f"members.{name} has no optimizer: a member of SideBySide needs one.")
     if isinstance(configured, torch.optim.LBFGS):
-        raise ValueError(f"members.{name}: LBFGS evaluates the loss several times a step: train it in a separate run.")
+        raise ValueError(f"members.{name}: LBFGS evaluates the loss repeatedly in a step: train it in a separate run.")
     interval, frequency = "epoch", 1
     if isinstance(scheduler, Mapping):
         settings: dict[str, Any] = {"interval": interval, "frequency": frequency, **scheduler}
         interval, frequency, scheduler = settings["interval"], settings["frequency"], settings["scheduler"]
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError(
-            f"members.{name}: ReduceLROnPlateau cannot step with other schedules: train it in a separate run."
+            f"members.{name}: ReduceLROnPlateau cannot be combined with other schedules: train it in a separate run."
         )
     return Configured(configured, scheduler, interval, frequency)
 
@@ -176,7 +176,7 @@ class Lockstep(Optimizer):
             saved = state_dict["members"][name]
             if [group.keys() for group in saved["param_groups"]] != [group.keys() for group in optimizer.param_groups]:
                 raise ValueError(
-                    f"the checkpoint holds another optimizer of members.{name} than {type(optimizer).__name__}: "
+                    f"the checkpoint contains another optimizer of members.{name} than {type(optimizer).__name__}: "
                     "keep optimizer and decay_norm_and_bias, or start without the checkpoint."
                 )
             optimizer.load_state_dict(saved)

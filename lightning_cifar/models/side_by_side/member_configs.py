@@ -37,7 +37,7 @@ def check_members(members: object, shared: Mapping[str, object] | None = None) -
     """
     if not isinstance(members, Mapping) or not members:
         raise ValueError(
-            f"members (={members!r}) must hold at least one: {{plain: {{class_path: MLP}}, "
+            f"members (={members!r}) must contain at least one: {{plain: {{class_path: MLP}}, "
             "norm: {class_path: MLP, init_args: {batch_norm: true}}}."
         )
     checked = {}
@@ -104,7 +104,7 @@ def find_class(class_path: str, where: str) -> type[pl.LightningModule]:
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"members: the name {name!r} must be of letters, digits and underscores, such as batch_norm.")
+        raise ValueError(f"members: the name {name!r} must consist of letters, digits and _, such as batch_norm.")
     if hasattr(nn.ModuleDict(), name):
         raise ValueError(f"members: the name {name!r} is an attribute of torch's ModuleDict: choose another.")
 
@@ -135,7 +135,7 @@ def _check_settings(where: str, settings: object, shared: Mapping[str, object]) 
         raise ValueError(f"{where}.init_args (={init_args!r}) must be arguments by name.")
     kind = find_class(class_path, f"{where}.class_path")
     if issubclass(kind, importlib.import_module("lightning_cifar.models").SideBySide):
-        raise ValueError(f"{where}: {kind.__name__} cannot be a member of another: list its members instead.")
+        raise ValueError(f"{where}: {kind.__name__} cannot be a member of SideBySide: list its members instead.")
     for method in UNCALLED:
         if getattr(kind, method) is not getattr(pl.LightningModule, method):
             raise ValueError(

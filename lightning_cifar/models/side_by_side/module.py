@@ -123,7 +123,7 @@ class SideBySide(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.trainer.lightning_module is not self:
             raise ValueError(
-                "SideBySide has a learning rate for each member: find the learning rate of one member in a run of it."
+                "SideBySide has a learning rate for each member: find the learning rate of a member in a separate run."
             )
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError("precision=16-mixed cannot scale the loss of each member: choose bf16-mixed or 32-true.")

@@ -32,7 +32,7 @@ class Explained(NamedTuple):
     summary: Sequence[str]
     """One text for each column of the page."""
     explanation: PagePicture
-    """Its caption describes the picture."""
+    """Picture with the explanation, which its caption describes."""
     more: Sequence[PagePicture] = ()
     """Pictures that open with a click."""
 

@@ -14,7 +14,7 @@ class PagePicture(NamedTuple):
     caption: str
     content: bytes
     kind: str = "png"
-    """As in ``image/png``."""
+    """Subtype of the media type, such as ``png`` in ``image/png``."""
 
 
 def document(title: str, policy: str, style: str, parts: Iterable[str]) -> str:

@@ -43,16 +43,16 @@ TABLES = {
     "PredictionGrid": "mistakes_val.csv",
     "PredictionTable": "predictions.csv",
 }
-DICTS = r"these are dicts of pixels, kind: collate them to \(inputs, targets\)"
+DICTS = r"but they are dicts of pixels, kind: collate them to \(inputs, targets\)"
 NO_FORWARD = r"cannot call Forger with the first part of a validation batch, .*: mat1 and mat2 .* or remove \w+"
 NO_FILTERS = r"has no convolution"
 NO_LOGITS = r"ClassAccuracy is disabled: validation_step must return the logits \(N, K\)"
-NO_LABELS = r"PredictionGrid is disabled: a batch must be \(images, labels\) with"
-NO_IMAGES = r"is disabled: a batch must be \(images, labels\) with images \(N, C, H, W\), C 1 or 3"
+NO_LABELS = r"PredictionGrid is disabled: batches must be \(images, labels\) with"
+NO_IMAGES = r"is disabled: batches must be \(images, labels\) with images \(N, C, H, W\), C 1 or 3"
 NO_PROBABILITIES = r"PredictionTable is disabled: predict_step must return probabilities \(N, K\)"
-NO_POINTS = r"FitCurves needs batches of x \(N, 1\) and y \(N, 1\), these are"
+NO_POINTS = r"FitCurves needs batches of x \(N, 1\) and y \(N, 1\), not"
 NO_CURVES = r"LossCurves found none of .*; the module logged nothing\. Pass the names"
-NOT_IMAGES = r"needs batches that start with images \(N, C, H, W\), these start with \(8, \d\)"
+NOT_IMAGES = r"needs batches that start with images \(N, C, H, W\), but they start with \(8, \d\)"
 
 # What each says where it cannot work. All else works.
 RAISED = {
@@ -61,10 +61,10 @@ RAISED = {
     "FilterImages": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "WeightGIF": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "FitCurves": {"dicts": DICTS} | dict.fromkeys(("sorter", "segmenter", "forger", "reader"), NO_POINTS),
-    "LRRangeFinder": {"forger": "needs automatic optimization: this module optimizes manually"},
+    "LRRangeFinder": {"forger": "needs automatic optimization, but this module uses manual"},
     "OcclusionMaps": {
         "dicts": DICTS,
-        "segmenter": r"OcclusionMaps: The model must map \(2, 3, 8, 8\) to logits \(2, K\), it returned \(2, 5, 8, 8\)",
+        "segmenter": r"The model must map \(2, 3, 8, 8\) to logits \(2, K\), but it returned \(2, 5, 8, 8\)",
         "line": NOT_IMAGES,
         "forger": NO_FORWARD,
         "reader": NOT_IMAGES,

@@ -286,7 +286,7 @@ def test_a_found_rate_is_set_in_hyperparameters_or_reported(uses: bool, run: Any
 def test_several_training_loaders_are_reported(run: Any, kinds: Any) -> None:
     module = kinds["sorter"]()
     trainer = run.make_trainer(run.make("LRRangeFinder"))
-    with pytest.raises(ValueError, match="needs one training loader, this run has a group of 2"):
+    with pytest.raises(ValueError, match="needs one training loader, but this run has 2"):
         trainer.fit(module, {"a": run.loader(module), "b": run.loader(module)}, run.loader(module))
 
 
