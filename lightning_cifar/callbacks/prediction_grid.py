@@ -157,9 +157,9 @@ def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str
     """Return images (N, C, H, W), logits (N, K) and labels (N,), or a message about what is missing."""
     images, labels = batch[:2] if isinstance(batch, tuple | list) and len(batch) > 1 else (None, None)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
-        return "a batch must be (images, labels) with images (N, C, H, W), C 1 or 3"
+        return "batches must be (images, labels) with images (N, C, H, W), C 1 or 3"
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.is_floating_point():
-        return "a batch must be (images, labels) with integer labels (N,)"
+        return "batches must be (images, labels) with integer labels (N,)"
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
         return '{step} must return the logits (N, K), or {{"logits": logits}}, of 2 or more classes'
