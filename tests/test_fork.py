@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory.*"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory.*"),
 ]
 
 ARGS = """fit --model LeNet --data SyntheticDataModule --data.num_train 96 --data.num_val 32 --data.batch_size 16
@@ -171,7 +172,7 @@ def test_refused(
     assert "leave --model.optimizer out, or start a new run with fit" in error("--model.optimizer", "adam")
     assert "holds LeNet, not MLP" in error("--model", "MLP")
     assert "does not fit LeNet as configured" in error("--model.hidden", "[60, 84]")
-    assert "was trained on" in error("--data", "NoisyLineDataModule")
+    assert "was trained on" in error("--data", "MNISTDataModule")
     assert "the images differ" in error("--data.num_train", "80")
     assert "leave --seed_everything out" in error("--seed_everything", "3")
     with FolderLock(parent):

@@ -199,6 +199,8 @@ class RunCLI(LightningCLI):
         if self.checkpoint is None:
             return
         of_fit = self.subcommand == "fit"
+        if self.parent is not None:
+            self.parent.check_class(self._get(self.config, "data")["class_path"])
         new = {} if self.parent is None else {"new": "start a new run with fit"}
         check_settings(self.checkpoint, self._get(self.config, "model"), of_fit=of_fit, **new)
         if of_fit:
@@ -253,10 +255,9 @@ class RunCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
         if self.parent is not None:
-            config = yaml.safe_load(self._config_text())
-            self.parent.check_data(self.datamodule, config["data"]["class_path"])
+            self.parent.check_data(self.datamodule)
             if self.trainer.is_global_zero:
-                print(self.parent.describe(config))
+                print(self.parent.describe(yaml.safe_load(self._config_text())))
         if not self._is_trial:
             self.folder.claim(self._config_text(), self._write_state if self.parent is not None else None)
         super()._run_subcommand(subcommand)

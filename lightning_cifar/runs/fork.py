@@ -24,6 +24,7 @@ from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.metrics import FORK, read_run_id
 from lightning_cifar.runs.resume import CHECKPOINTS, Resumed, check_complete
 
@@ -101,12 +102,18 @@ class ForkPoint:
     checkpoint: Checkpoint
     config: Mapping[str, Any]
 
-    def check_data(self, datamodule: object, class_path: str) -> None:
-        """Refuse other data than those of the parent, whose batches a fork repeats; ``setup`` was called."""
-        before = str(self.config.get("data", {}).get("class_path"))
-        fix = "leave --data out, restore the files, or start a new run with fit"
-        if before.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
-            raise UsageError(f"{self.checkpoint.path} was trained on {before}, not on {class_path}: {fix}.")
+    def check_class(self, class_path: str) -> None:
+        """Refuse another class of data than that of the parent."""
+        before, now = (
+            str(name).rsplit(".", 1)[-1] for name in (self.config.get("data", {}).get("class_path"), class_path)
+        )
+        if before != now:
+            fix = "leave --data out, or start a new run with fit"
+            raise UsageError(f"{self.checkpoint.path} was trained on {before}, not on {now}: {fix}.")
+
+    def check_data(self, datamodule: object) -> None:
+        """Refuse other images than those of the parent, whose batches a fork repeats; ``setup`` was called."""
+        fix = "restore them, leave settings such as --data.num_train out, or start a new run with fit"
         _check_fingerprint(self.checkpoint, datamodule, fix)
 
     def describe(self, config: Mapping[str, Any]) -> str:
@@ -187,7 +194,8 @@ def fork(
         callbacks.insert(0, ExactResume())
     callbacks.append(_Start(point, checkpoint))
     trainer.strategy.checkpoint_io = VerifiedCheckpointIO(checkpoint)
-    trainer.fit(model, **fit, ckpt_path=checkpoint.path, weights_only=True)
+    with expected_warnings_ignored():  # such as that of another folder for checkpoints
+        trainer.fit(model, **fit, ckpt_path=checkpoint.path, weights_only=True)
 
 
 def _check_module(checkpoint: Checkpoint, model: pl.LightningModule) -> None:
