@@ -167,10 +167,10 @@ def test_refused(
         return next(line for line in said if "error: " in line)
 
     assert "has no state of the end of epoch 3: it kept 2, 4" in error(epoch=3)
-    assert "the checkpoint has done 4 of 4 epochs" in error(epoch=4)
+    assert "the checkpoint has completed 4 of 4 epochs" in error(epoch=4)
     assert "is not the folder of a run" in error(run=tmp_path / "none")
     assert "leave --model.optimizer out, or start a new run with fit" in error("--model.optimizer", "adam")
-    assert "holds LeNet, not MLP" in error("--model", "MLP")
+    assert "contains LeNet, not MLP" in error("--model", "MLP")
     assert "does not fit LeNet as configured" in error("--model.hidden", "[60, 84]")
     assert "was trained on" in error("--data", "MNISTDataModule")
     assert "the images differ" in error("--data.num_train", "80")

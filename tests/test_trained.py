@@ -71,4 +71,4 @@ def test_outputs_without_names_are_numbered(content: Content, path: Path) -> Non
     torch.save(content | {"state_dict": model.state_dict(), "hyper_parameters": {"num_classes": 4}}, path)
     trained = load_trained(path)
     assert trained.class_names == ("class 0", "class 1", "class 2", "class 3")
-    assert "and the network 4 outputs" in trained.notes[0]
+    assert "but the network has 4" in trained.notes[0]

@@ -84,7 +84,7 @@ class TestProbe:
         assert read([3], loader=loaders).images[0, 0, 0, 0] == 3
 
     def test_mistakes(self) -> None:
-        with pytest.raises(ValueError, match="image 10 does not exist, the validation set has 10"):
+        with pytest.raises(ValueError, match="image 10 does not exist, since the validation set has 10"):
             read([3, 10])
         with pytest.raises(ValueError, match="index -1 must be 0 or more"):
             read([-1])

@@ -445,7 +445,7 @@ def test_stack_of_earlier_versions_has_no_effect() -> None:
 
 def test_settings_that_members_cannot_share_raise() -> None:
     members = {"a": regressor(), "b": regressor(batch_norm=True)}
-    with pytest.raises(ValueError, match="a learning rate for each member: find the learning rate of one member"):
+    with pytest.raises(ValueError, match="a learning rate for each member: find the learning rate of a member"):
         train(SideBySide(members), line(), callbacks=[LRRangeFinder(num_steps=10)])
     trainer = make_trainer()
     trainer.precision_plugin.scaler = object()  # type: ignore[attr-defined]  # as 16-mixed has on a GPU

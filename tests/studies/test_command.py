@@ -180,6 +180,7 @@ def test_states_of_a_job(tmp_path: Path) -> None:
     assert state_of(job) == "failed"
     (job.path / "checkpoints").mkdir()
     (job.path / "checkpoints/resume.ckpt").touch()
+    (job.path / "config.yaml").touch()
     assert arguments_of(job).args == ("--resume", job.folder)
     assert state_of(job) == "broken"
 

@@ -41,7 +41,7 @@ STUDY: dict[str, Any] = {
 
 def read(folder: Path, **changed: Any) -> Study:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({**STUDY, **changed}))
+    path.write_text(yaml.safe_dump({**STUDY, **changed}, sort_keys=False))
     return read_study(path)
 
 
