@@ -224,3 +224,28 @@ def test_lightning_without_this_package(server: Any, tmp_path: Path, faults: Cal
         same += ended and killed
     print(f"Lightning alone: {same} of {kills} killed runs end bit-identical")  # noqa: T201
     assert same <= kills
+
+
+@pytest.mark.slow
+def test_a_killed_fork_ends_like_an_uninterrupted_one(
+    server: Any, tmp_path: Path, faults: Callable[[int], int]
+) -> None:
+    """From the moment in which its folder is a run, before its first step too."""
+    first = Experiment(server, tmp_path, "seldom")
+    parent = tmp_path / "parent"
+    assert server.run(parent, [*first.args(parent), "--keep_every_n_epochs", "2"])["codes"] == [0]
+    start = ["fork", str(parent), "--epoch", "2", "--model.lr", "0.001", "--restart_schedule", "true"]
+    whole, trace = tmp_path / "fork", tmp_path / "trace.json"
+    assert server.run(whole, [*start, "--run_dir", str(whole)], trace=str(trace))["codes"] == [0]
+    files, broken = json.loads(trace.read_text())["files"], 0
+    for number in (1, *range(4, files, max(1, files // faults(5)))):
+        target = tmp_path / f"fork-{number}"
+        killed = server.run(target, [*start, "--run_dir", str(target)], aim={"file": number, "delay": 0})
+        assert killed["codes"] == [-9]
+        if not (target / "config.yaml").is_file():
+            broken += 1
+            continue  # it is not a run yet
+        answer = server.run(target, ["fit", "--resume", str(target)])
+        assert answer["codes"] == [0], answer["said"]
+        assert differences(outcome(whole), outcome(target)) == []
+    assert broken <= 2
