@@ -46,7 +46,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(os|torch|lightning|numpy|npt|matplotlib|pathlib|collections|typing|argparse|jsonargparse|PIL|np|pl)\..*",
+        r"(os|torch|nn|lightning|numpy|npt|matplotlib|pathlib|collections|typing|argparse|jsonargparse|PIL|np|pl)\..*",
     ),
     ("py:class", r"(Trainer|Path|Figure|Tensor|ArrayLike|NDArray|Any|Callable|Iterator|Iterable|Sequence|Mapping)"),
     # Internal types in signatures of the public API; the text of the docstring describes them.

@@ -39,7 +39,9 @@ lr_range
 transfer
 inside
 batchnorm_dropout
+forks
 studies
+tensorboard
 hand_made
 export
 callbacks
@@ -72,7 +74,7 @@ API = {
     "data": ("Data modules", ("data",)),
     "callbacks": ("Callbacks", ("callbacks",)),
     "functions": ("Functions", ("analysis", "schedules", "notebook", "ext")),
-    "checkpoints": ("Checkpoints", ("checkpoints", "commands")),
+    "checkpoints": ("Checkpoints and runs", ("checkpoints", "commands", "runs")),
     "artifacts": ("artifacts: write pictures and tables", ()),
     "plots": ("plots: draw figures", ()),
 }

@@ -195,7 +195,7 @@ def log_pr_curves(trainer: Trainer, curves: Mapping[str, NDArray[np.float64]]) -
 
     Args:
         trainer: Trainer with the loggers.
-        curves: (6, T) by tag, see :func:`lightning_cifar.analysis.classification.pr_curves`.
+        curves: (6, T) by tag, see ``lightning_cifar.analysis.classification.pr_curves``.
     """
     for writer in _writers(trainer, "add_pr_curve_raw"):
         for tag, curve in curves.items():

@@ -40,6 +40,15 @@ def test_every_name_of_a_stub_can_be_imported(package: str) -> None:
     assert all(hasattr(module, name) for name in module.__all__)
 
 
+def test_the_documentation_site_shows_every_page_and_public_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    monkeypatch.syspath_prepend(docs)
+    reference = importlib.import_module("reference")
+    assert dict(reference.api_pages())  # it checks the names
+    pages = {path.stem for path in docs.glob("*.md")} - {"index"}
+    assert pages <= set(reference.NAVIGATION.split())
+
+
 @pytest.mark.parametrize("name", CALLABLE)
 def test_docstrings_describe_existing_arguments(name: str) -> None:
     value = getattr(lightning_cifar, name)
