@@ -15,6 +15,7 @@ from lightning_cifar.analysis.layers import list_layers as list_layers
 from lightning_cifar.analysis.occlusion.maps import occlusion_map as occlusion_map
 from lightning_cifar.analysis.statistics import mean_interval as mean_interval
 from lightning_cifar.analysis.statistics import paired_differences as paired_differences
+from lightning_cifar.callbacks import EMA as EMA
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
 from lightning_cifar.callbacks import EmbeddingProjector as EmbeddingProjector
@@ -63,6 +64,7 @@ from lightning_cifar.models import PretrainedVGG as PretrainedVGG
 from lightning_cifar.models import Regressor as Regressor
 from lightning_cifar.models import ResNetCIFAR as ResNetCIFAR
 from lightning_cifar.models import SideBySide as SideBySide
+from lightning_cifar.models import SpeedNet as SpeedNet
 from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
 from lightning_cifar.runs.fork import fork as fork
