@@ -62,8 +62,9 @@ def main(args: Sequence[str] | None = None) -> int:
             code: int | None = import_module(f"lightning_cifar.commands.{module}").main(arguments.args)
             return code or 0
         from lightning_cifar.runs.cli import RunCLI
+        from lightning_cifar.runs.start import start_run
 
-        RunCLI.start(arguments)
+        start_run(RunCLI, arguments)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
         what = "terminated" if terminated else "interrupted"
