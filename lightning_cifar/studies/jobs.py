@@ -1,7 +1,8 @@
 """The runs of a study, their folders and states.
 
 FOLDER/study.json                arms, metric, mode and baseline; a different study is rejected
-FOLDER/about.json                question, target, seeds, order of the arms, and the command: for the report
+FOLDER/about.json                question, target, seeds, order of the arms, the command, and the numbers of seeds
+                                 for which results were seen: for the report
 FOLDER/<arm>/config.yaml         complete configuration of the arm
 FOLDER/<arm>/seed-0/             run folder
 FOLDER/<arm>/seed-0/done.json    final state of the run, written last
@@ -13,9 +14,10 @@ FOLDER/<arm> (mean)/             means over the finished runs, for TensorBoard
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -48,6 +50,9 @@ class StudyRecord(TypedDict):
     metric: NotRequired[str]
     mode: NotRequired[Literal["max", "min"]]
     baseline: NotRequired[str]
+    margin: NotRequired[float]
+    compare: NotRequired[Literal["baseline", "all"]]
+    looks: NotRequired[int]
 
 
 class AboutRecord(TypedDict):
@@ -58,6 +63,7 @@ class AboutRecord(TypedDict):
     question: NotRequired[str]
     target: NotRequired[float | None]
     command: NotRequired[str]
+    seen: NotRequired[list[int]]
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,44 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
         path = folder / arm / "config.yaml"
         write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     return jobs
+
+
+def write_about(study: Study, folder: Path, command: str, *, seen: bool = False) -> None:
+    """Write about.json; ``seen`` adds this number of seeds to those for which results were seen."""
+    looks = read_seen(folder)
+    about = study.about() | {"command": command, "seen": [*looks, len(study.seeds)] if seen else looks}
+    about["seen"] = list(dict.fromkeys(about["seen"]))
+    write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
+
+
+def read_seen(folder: Path) -> list[int]:
+    """Return the numbers of seeds for which results of a study were seen, in their order."""
+    try:
+        return read_json(folder / ABOUT, AboutRecord).get("seen", [])
+    except (MissingFileError, BrokenFileError):
+        return []
+
+
+def notes_on_looks(seen: Sequence[int], declared: int) -> list[str]:
+    """Return a note if seeds were added after results had been seen.
+
+    Args:
+        seen: Numbers of seeds for which results were seen, in their order.
+        declared: Number of looks in the study file.
+    """
+    if len(seen) < 2:
+        return []
+    history = f"seeds were added after results were seen ({', then '.join(map(str, seen))} seeds): "
+    factor = max(declared, len(seen))
+    history += f"p-values are multiplied by {factor}, the number of looks, and intervals are as much more certain"
+    if len(seen) <= declared:
+        return [history]
+    # Bonferroni over the looks; each was tested with the number of looks known at that time.
+    total = sum(0.05 / max(declared, look) for look in range(1, len(seen) + 1))
+    return [
+        f"{history}. The study file declares looks: {declared}, so earlier looks used a larger part of the 5 %: the "
+        f"probability that any of the looks shows a difference that does not exist is at most {total:.1%}"
+    ]
 
 
 def state_of(job: Job) -> State:

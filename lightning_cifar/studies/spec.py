@@ -15,10 +15,14 @@ from typing import Any, Literal
 from lightning_cifar.configuration import find_config, flat_settings, list_configs, read_configuration
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.paths import expand_user
+from lightning_cifar.studies.units import read_difference
 
 Config = dict[str, Any]
 
-_KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline", "trunk")
+_KEYS = (
+    *("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline", "trunk"),
+    *("margin", "compare", "looks"),
+)
 TRUNK = "trunk"  # name of the arm that is trained before the fork
 _SAME = {
     "model": ("class_path", "optimizer", "decay_norm_and_bias"),
@@ -42,6 +46,9 @@ class Study:
         mode: whether a higher or a lower value is better.
         target: value for which the time until it is reached is measured; may be None.
         baseline: arm with which the others are compared.
+        margin: largest difference that does not matter, in the unit of the metric; may be None.
+        compare: whether the arms are compared with the baseline, or all with each other.
+        looks: number of times that results may be looked at while seeds are added.
         trunk_epochs: epochs that are trained once per seed, from which all arms fork; 0 for none.
         trunk: configuration of these epochs, which is the base.
     """
@@ -55,12 +62,18 @@ class Study:
     mode: Literal["max", "min"]
     target: float | None
     baseline: str
+    margin: float | None = None
+    compare: Literal["baseline", "all"] = "baseline"
+    looks: int = 1
     trunk_epochs: int = 0
     trunk: Config = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return a text that identifies the study; it does not contain the seeds, which may be extended."""
         held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
+        for key, default in (("margin", None), ("compare", "baseline"), ("looks", 1)):
+            if getattr(self, key) != default:
+                held[key] = getattr(self, key)
         if self.trunk_epochs:
             held[TRUNK] = {"epochs": self.trunk_epochs, "base": self.trunk}
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
@@ -121,6 +134,12 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     target = content.get("target")
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
         raise UsageError(f"{path}: target (={target}) must be a number, such as 0.6.")
+    compare, looks = content.get("compare", "baseline"), content.get("looks", 1)
+    if compare not in ("baseline", "all"):
+        raise UsageError(f"{path}: compare (={compare}) must be baseline or all.")
+    if isinstance(looks, bool) or not isinstance(looks, int) or not 1 <= looks <= 100:
+        raise UsageError(f"{path}: looks (={looks}) must be the number of looks at the results, from 1 to 100.")
+    margin = content.get("margin")
     return Study(
         name=_name(path, content.get("name", path.stem)),
         question=str(content.get("question", "")),
@@ -131,6 +150,9 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         mode="max" if mode == "max" else "min",
         target=None if target is None else float(target),
         baseline=baseline,
+        margin=None if margin is None else read_difference(margin, str(metric), f"{path}: margin"),
+        compare=compare,
+        looks=looks,
         trunk_epochs=trunk_epochs,
         trunk=base if trunk_epochs else {},
     )

@@ -66,9 +66,9 @@ def test_page_table_and_text_agree_with_the_table(
         assert line[-2:] == ["3 of 3", f"{row.seconds:.2f}"]
         assert line[6] == results.number_text(row.epochs_to_target)
     for difference, line in zip(found, cells(page, "differences"), strict=True):
-        assert line[:3] == [difference.arm, "3", results.number_text(100 * difference.mean, sign=True)]
-        assert line[4] == results.p_text(difference.p)
-        assert line[5] == {"better": "better", "the same": "not significant"}[difference.arm]
+        assert line[:4] == [difference.arm, "plain", "3", results.number_text(100 * difference.mean, sign=True)]
+        assert line[5] == results.p_text(difference.p)
+        assert line[6] == {"better": "better", "the same": "not shown"}[difference.arm]
     sentences = results.conclusions(found, "val/accuracy", "max")
     text = out.with_suffix(".md").read_text()
     for sentence in sentences:
@@ -130,7 +130,7 @@ def test_one_seed_has_no_interval(tmp_path: Path, write_study: Study) -> None:
     report = build(compare([write_study(tmp_path / "s", ARMS, seeds=1)]), "x")
     page = report_html(report.page)
     assert [row[3] for row in cells(page, "results")] == ["-"] * 3
-    assert [row[3:6] for row in cells(page, "differences")] == [["-", "-", "too few runs"]] * 2
+    assert [row[4:7] for row in cells(page, "differences")] == [["-", "-", "too few runs"]] * 2
     assert "Fewer than two finished runs, so no interval: plain, better, the same." in report.page.warnings
     assert sum("nothing can be concluded from n = 1" in line for line in report.page.findings) == 2
     curves = arm_curves(compare([tmp_path / "s"]), "val/accuracy")["plain"]
@@ -425,3 +425,38 @@ def test_a_run_that_is_being_written(tmp_path: Path, write_run: Run) -> None:
     assert math.isnan(results.read_curves(tmp_path / "r")["lr-SGD"].value[0])
     path.write_bytes(b"")
     assert results.read_curves(tmp_path / "r") == {}
+
+
+def test_verdicts_of_a_study(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", ARMS, seeds=6)
+    held = json.loads((folder / "study.json").read_text())
+    rules = {"margin": 0.02, "compare": "all", "looks": 1}
+    (folder / "study.json").write_text(json.dumps({**held, **rules}))
+    built = build(compare([folder]), "x")
+    page = report_html(built.page)
+    rows = {(row[0], row[1]): row[-2] for row in cells(page, "differences")}
+    assert rows == {("better", "plain"): "better", ("the same", "plain"): "equivalent", ("the same", "better"): "worse"}
+    assert "2 of 3 pairs of arms differ significantly in final val/accuracy" in built.text
+    assert "the same and plain are equivalent within the margin of 2 points: " in built.text
+    assert "smaller than the margin of 2 points" in page
+    assert len(cells(report_html(build(compare([folder], compare="baseline"), "x").page), "differences")) == 2
+    assert "margin" not in build(compare([folder], metric="val/loss"), "x").text, "declared for another metric"
+
+
+def test_looks(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", ARMS, seeds=6)
+    about = json.loads((folder / "about.json").read_text())
+    once = build(compare([folder]), "x")
+    assert "looks" not in once.text
+    (folder / "about.json").write_text(json.dumps({**about, "seen": [4]}))
+    twice = compare([folder])
+    assert twice.rules.looks == 2
+    text = build(twice, "x").text
+    assert "Seeds were added after results were seen (4, then 6 seeds): p-values are multiplied by 2" in text
+    assert "The study file declares looks: 1" in text
+    assert "at most 7.5%" in text
+    held = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**held, "looks": 3}))
+    declared = compare([folder])
+    assert declared.rules.looks == 3
+    assert "declares" not in build(declared, "x").text

@@ -26,6 +26,7 @@ from lightning_cifar.studies.report.tables import (
     settings_table,
     warnings_of,
 )
+from lightning_cifar.studies.units import is_share, scale_of, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def build(compared: Compared, command: str) -> StudyReport:
         command: command that creates the report.
     """
     rows = results.table(compared.runs, compared.arms, compared.metric, compared.mode, compared.target)
-    found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline)
+    found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline, compared.rules)
     colors = arm_colors(compared.arms, compared.baseline)
     curves = pack_curves(compared, colors)
     differences, intervals = differences_table(compared, found)
@@ -135,11 +136,19 @@ def _result_notes(compared: Compared, rows: Sequence[results.ArmRow]) -> list[st
 
 
 def _difference_notes(compared: Compared, count: int) -> list[str]:
-    return [
-        f"Final {compared.metric} of each arm minus that of {compared.baseline} with the same seed. Intervals (95 % "
-        f"simultaneous confidence) and p-values are corrected for the number of comparisons, {count} (Bonferroni): an "
-        "interval excludes zero exactly if p is below 0.05."
+    lines = [
+        f"Final {compared.metric} of an arm minus that of the other with the same seed. All {count} intervals hold "
+        "together with 95 % confidence (Bonferroni). The p-values are adjusted by Holm's method, which finds more: p "
+        "can be below 0.05 although the interval contains zero, but not the reverse. A p below 0.05 is a difference."
     ]
+    if compared.rules.margin is not None:
+        scale, unit = scale_of(compared.metric)[0], unit_of(compared.metric)
+        lines.append(
+            f"Equivalent: the difference is smaller than the margin of {scale * compared.rules.margin:g}{unit}, which "
+            "the study file declares, by two one-sided tests (TOST) with p below 0.05. This corresponds to a 90 % "
+            "interval within the margin; the 95 % interval shown here is wider."
+        )
+    return lines
 
 
 def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
@@ -168,7 +177,7 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
             band = curves.band()
             n = sum(curves.counts)
             bands.append(ArmBand(arm, *colors[arm], positions(curves, 1), *band[:3], curves.values, n))
-        share = results.is_share(metric)
+        share = is_share(metric)
         yield metric.replace("/", "-"), _png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
     for pictures in _family_picture(compared).values():
         yield "family", pictures[0].content

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_cifar.analysis.comparisons import Compare, Rules
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.links import inside
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
-from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord
+from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord, notes_on_looks
 from lightning_cifar.studies.report.results import RunResult, read_run
 
 Config = dict[str, Any]
@@ -38,6 +39,8 @@ class Compared:
         target: value for which the time until it is reached is measured.
         baseline: arm with which the others are compared.
         configs: arm -> configuration, complete if it is known.
+        rules: how the arms are compared.
+        seen: numbers of seeds for which results were seen, in their order; empty for single runs.
         command: command that started the runs; empty if unknown.
         notes: warnings for the reader.
     """
@@ -51,6 +54,8 @@ class Compared:
     target: float | None
     baseline: str
     configs: dict[str, Config] = field(repr=False)
+    rules: Rules = field(default_factory=Rules)
+    seen: list[int] = field(default_factory=list)
     command: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -67,6 +72,7 @@ def compare(
     mode: Mode | None = None,
     target: float | None = None,
     baseline: str | None = None,
+    compare: Compare | None = None,
 ) -> Compared:
     """Read the folder of one study, or run folders, finished or not.
 
@@ -76,6 +82,7 @@ def compare(
         mode: replaces that of the study.
         target: replaces that of the study.
         baseline: replaces that of the study.
+        compare: replaces that of the study.
 
     Raises:
         UsageError: If a folder is neither a study nor a run, or no run has the metric.
@@ -92,7 +99,9 @@ def compare(
     found = replace(found, runs=[_timed(run) for run in found.runs])
     if not found.metrics:
         raise UsageError(_why_nothing(found.runs, ", ".join(map(str, folders[:3]))))
-    return _choose(found, metric, mode, target, baseline)
+    chosen = _choose(found, metric, mode, target, baseline)
+    rules = chosen.rules._replace(compare=compare or chosen.rules.compare)
+    return replace(chosen, rules=rules if chosen.metric == found.metric else rules._replace(margin=None))
 
 
 def _timed(run: RunResult) -> RunResult:
@@ -160,7 +169,8 @@ def _read_study(folder: Path) -> Compared:
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
             runs.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
-    target = about.get("target")
+    target, seen = about.get("target"), list(dict.fromkeys([*about.get("seen", ()), len(about.get("seeds", ()))]))
+    looks = max(held.get("looks", 1), len(seen))
     return Compared(
         title=held.get("name", folder.name),
         question=about.get("question", ""),
@@ -171,7 +181,10 @@ def _read_study(folder: Path) -> Compared:
         target=None if target is None else float(target),
         baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
+        rules=Rules(held.get("compare", "baseline"), held.get("margin"), looks),
+        seen=seen,
         command=about.get("command", ""),
+        notes=notes_on_looks(seen, held.get("looks", 1)),
     )
 
 

@@ -11,7 +11,8 @@ from lightning_cifar.plots import arm_colors
 from lightning_cifar.runs.metrics import FORK, read_run_id
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.curves import arm_curves, positions, title_of
-from lightning_cifar.studies.report.results import RunResult, is_share
+from lightning_cifar.studies.report.results import RunResult
+from lightning_cifar.studies.units import is_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from lightning_cifar.analysis.statistics import Difference
+from lightning_cifar.analysis.comparisons import Difference
 from lightning_cifar.configuration import flat_settings
 from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
 from lightning_cifar.studies.report.comparison import Compared, Config
+from lightning_cifar.studies.report.planning import plan_lines, spread_of
 from lightning_cifar.studies.report.results import (
     ArmRow,
     RunResult,
     conclusions,
-    is_share,
+    finals,
     mean_of,
     number_text,
     p_text,
     range_text,
-    scale_of,
     statistics_texts,
     target_texts,
 )
+from lightning_cifar.studies.units import scale_of, unit_of
 
 _STATES = {
     "done": "done",
@@ -85,7 +87,7 @@ def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
 
 
 def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
-    """Return a summary, a conclusion for each arm, and the limits of these conclusions."""
+    """Return a summary, a conclusion for each comparison, and the limits of these conclusions."""
     if not found:
         return ["The report contains only one arm, so nothing is compared."]
     missing = _missing(compared)
@@ -94,20 +96,22 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
     known = [each for each in found if each.n >= 2]
     if len(found) > 1 and known:
         shown = sum(each.is_shown for each in known)
+        pairs = compared.rules.compare == "all"
+        what = "pairs of arms differ significantly" if pairs else f"arms differ significantly from {compared.baseline}"
         lines.insert(
             0,
-            f"{shown} of {len(found)} arms differ significantly from {compared.baseline} in final {compared.metric}, "
-            f"at a level of 5 % for all {len(found)} comparisons together.",
+            f"{shown} of {len(found)} {what} in final {compared.metric}, at a level of 5 % for all {len(found)} "
+            "comparisons together.",
         )
-    unclear = [each for each in known if not each.is_shown and math.isfinite(each.low)]
+    unclear = [each for each in known if each.verdict() == "not shown" and math.isfinite(each.low)]
     if unclear:
-        scale = scale_of(compared.metric)[0]
-        unit = " points" if is_share(compared.metric) else ""
+        scale, unit = scale_of(compared.metric)[0], unit_of(compared.metric)
         widest = max((each.high - each.low) / 2 for each in unclear)
         lines.append(
             "No significant difference does not mean that the arms are equal: with these runs, only differences above "
             f"up to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
         )
+        lines += advice(compared, found, widest)
     if any(each.n < _FEW for each in known):
         smallest = min(each.n for each in known)
         lines.append(
@@ -123,6 +127,17 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
         "not the images themselves."
     )
     return lines
+
+
+def advice(compared: Compared, found: Sequence[Difference], widest: float) -> list[str]:
+    """Return how many seeds another study would need: for the margin, or else for half of what is detected now."""
+    spread = spread_of(finals(compared.runs, compared.arms, compared.metric), found)
+    if spread is None:
+        return []
+    looks, margin = compared.rules.looks, compared.rules.margin
+    seconds = mean_of([run.seconds for run in compared.runs if run.state == "done"])
+    sizes: dict[str, Any] = {"comparisons": len(found), "looks": looks, "arms": len(compared.arms), "seconds": seconds}
+    return plan_lines(spread, widest / 2 if margin is None else margin, metric=compared.metric, **sizes)
 
 
 def _missing(compared: Compared) -> dict[str, str]:
@@ -171,20 +186,19 @@ def results_table(compared: Compared, rows: Sequence[ArmRow]) -> ReportTable:
 
 
 def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[ReportTable, list[Interval]]:
-    """Return a row for each arm except the baseline, and the intervals to draw."""
-    scale, unit = scale_of(compared.metric)
-    unit = " (points)" if unit else ""
+    """Return a row for each comparison, and the intervals to draw."""
+    scale = scale_of(compared.metric)[0]
+    has_margin = compared.rules.margin is not None
     cells, intervals = [], []
     for each in found:
         mean, low, high = (scale * value for value in (each.mean, each.low, each.high))
-        verdict = "too few runs" if each.n < 2 else "not significant"
-        if each.is_shown:
-            verdict = "better" if (each.mean > 0) == (compared.mode == "max") else "worse"
-        interval = range_text(low, high, sign=True)
-        cells.append([each.arm, f"{each.n}", number_text(mean, sign=True), interval, p_text(each.p), verdict])
+        row = [each.arm, each.baseline, f"{each.n}", number_text(mean, sign=True), range_text(low, high, sign=True)]
+        row += [p_text(each.p), *([p_text(each.p_equivalence)] if has_margin else [])]
+        cells.append([*row, each.verdict(higher_is_better=compared.mode == "max")])
         intervals.append(Interval(mean, low, high))
-    head = ["arm", "pairs*", f"difference to {compared.baseline}{unit}*", "corrected interval*", "corrected p*", ""]
-    return ReportTable(head, cells), intervals
+    unit = " (points)" if unit_of(compared.metric) else ""
+    head = ["arm", "compared with", "pairs*", f"difference{unit}*", "corrected interval*", "corrected p*"]
+    return ReportTable([*head, *(["p of equivalence*"] if has_margin else []), "verdict"], cells), intervals
 
 
 def runs_table(compared: Compared) -> ReportTable:
