@@ -67,5 +67,7 @@ from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
 from lightning_cifar.runs.fork import fork as fork
 from lightning_cifar.schedules import lr_factor as lr_factor
+from lightning_cifar.studies.tables import StudyTables as StudyTables
+from lightning_cifar.studies.tables import load_study as load_study
 
 __version__: str

@@ -244,8 +244,7 @@ def conclude(difference: Difference, *, unit: str = "", scale: float = 1.0, high
     verdict = difference.verdict(higher_is_better=higher_is_better)
     if difference.is_shown:
         wide = "; the interval, which holds for all comparisons together, is wider than the test" * (low <= 0 <= high)
-        size = "is smaller" if difference.is_equivalent else "is not shown to be smaller"
-        end = f". The difference {size} than {margin}" if margin else ""
+        end = f". {_size(difference)} than {margin}" if margin else ""
         return f"{arm} is {verdict} than {base}: {numbers}{wide}{end}."
     if difference.is_equivalent:
         p = f"equivalence {_p_text(difference.p_equivalence)}"
@@ -257,6 +256,17 @@ def conclude(difference: Difference, *, unit: str = "", scale: float = 1.0, high
             f"n = {difference.n})."
         )
     return f"No difference between {arm} and {base} is shown: {numbers}; either sign is compatible with these runs."
+
+
+def _size(difference: Difference) -> str:
+    """Compare a difference with its margin."""
+    if difference.is_equivalent:
+        return "The difference is smaller"
+    larger = (
+        min(abs(difference.low), abs(difference.high)) > (difference.margin or 0)
+        and difference.low * difference.high > 0
+    )
+    return "The difference is larger" if larger else "The difference can be smaller or larger"
 
 
 def _p_text(p: float) -> str:

@@ -27,7 +27,9 @@ from lightning_cifar.studies.jobs import (
     state_of,
     write_about,
 )
+from lightning_cifar.studies.overrides import merge
 from lightning_cifar.studies.spec import TRUNK, Study, read_study
+from lightning_cifar.studies.tuning import tune
 from lightning_cifar.studies.units import is_share, read_difference
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def main(args: Sequence[str]) -> int:
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
         + (f", after a trunk of {study.trunk_epochs} epochs per seed" if study.trunk_epochs else "")
+        + (f", after tuning with {len(study.tune.seeds)} other seeds" if study.tune else "")
     )
     modules = _check_arms(study)
     if options.plan:
@@ -61,18 +64,12 @@ def main(args: Sequence[str]) -> int:
     with FolderLock(folder, busy=f"a study is running in {folder}: wait until it ends, or pass another --out."):
         command = shlex.join(["lightning-cifar", "study", *args])
         write_about(study, folder, command)
-        board = Board(jobs, study)
-        todo = [job for job in jobs if state_of(job) not in ENDED]
-        if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done and kept")
-        try:
-            _run(options, todo, board)
-        except KeyboardInterrupt:
-            done = sum(state_of(job) in ENDED for job in jobs)
-            print(f"\nstopped, {done} of {len(jobs)} runs are done; to continue, repeat the command", file=sys.stderr)
-            raise
-        finally:
-            board.close()
+        if study.tune is not None:
+            chosen = tune(study, folder, threads, lambda todo: _run_all(options, todo, study))
+            jobs = prepare(study, folder, threads=threads, chosen=chosen)
+            for arm, settings in chosen.items():
+                print(f"tuned {arm}: {', '.join(f'{key} {value}' for key, value in settings.items())}")
+        _run_all(options, jobs, study)
     if all(state_of(job) in ENDED for job in jobs):
         write_about(study, folder, command, seen=True)
     return _write_results(study, jobs, folder)
@@ -119,6 +116,22 @@ def _parser() -> CommandParser:
     add("--address", help="Ray cluster, HOST:PORT or auto (default: start Ray on this machine)")
     add("--resources", help="""resources of each run on Ray, such as '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
     return parser
+
+
+def _run_all(options: argparse.Namespace, jobs: Sequence[Job], study: Study) -> None:
+    """Run the jobs that have not ended."""
+    board = Board(jobs, study)
+    todo = [job for job in jobs if state_of(job) not in ENDED]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done and kept")
+    try:
+        _run(options, todo, board)
+    except KeyboardInterrupt:
+        done = sum(state_of(job) in ENDED for job in jobs)
+        print(f"\nstopped, {done} of {len(jobs)} runs are done; to continue, repeat the command", file=sys.stderr)
+        raise
+    finally:
+        board.close()
 
 
 def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None:
@@ -183,7 +196,9 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
     from lightning_cifar.studies.run import check
 
     modules = {}
+    first = study.tune.combinations()[0] if study.tune else {}
     for name, config in study.arms.items():
+        config = merge(config, first, f"arm {name}")
         try:
             modules[name] = check(Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull)))
         except (UsageError, ValueError, TypeError) as error:

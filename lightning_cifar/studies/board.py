@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lightning_cifar.studies.jobs import ENDED, Job, Progress, State, error_of, state_of
-from lightning_cifar.studies.spec import TRUNK, Study
+from lightning_cifar.studies.spec import Study
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +40,7 @@ class Board:
         if not isinstance(news, str):
             return
         self.seconds[job] = now - self.began.get(job, self.start)
-        if news in ENDED and job.arm != TRUNK:
+        if news in ENDED and job.arm in self.study.arms:
             self._write_mean(job.arm)
         done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
         times = f"{self.seconds[job]:.0f} s, {now - self.start:.0f} s since the start"
@@ -68,7 +68,7 @@ class Board:
 
         table = Table(title=f"{self.study.name}   {time.monotonic() - self.start:.0f} s")
         table.add_column("arm")
-        for seed in self.study.seeds:
+        for seed in dict.fromkeys(job.seed for job in self.jobs):
             table.add_column(f"seed {seed}", justify="right")
         for arm in dict.fromkeys(job.arm for job in self.jobs):
             table.add_row(arm, *(_cell(self.state[job], self.seconds.get(job)) for job in self.jobs if job.arm == arm))

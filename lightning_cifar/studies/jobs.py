@@ -6,6 +6,7 @@ FOLDER/about.json                question, target, seeds, order of the arms, the
 FOLDER/<arm>/config.yaml         complete configuration of the arm
 FOLDER/<arm>/seed-0/             run folder
 FOLDER/<arm>/seed-0/done.json    final state of the run, written last
+FOLDER/<arm>/seed-0/correct.npz  which validation images are correct at the end, in packed bits
 FOLDER/<arm>/seed-0.log          output of the run
 FOLDER/trunk/seed-0/             the same for the epochs before the arms fork, in a study with a trunk
 FOLDER/<arm> (mean)/             means over the finished runs, for TensorBoard
@@ -17,7 +18,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -28,11 +29,12 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import open_own, refuse_links
 from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
+from lightning_cifar.studies.overrides import merge
 from lightning_cifar.studies.spec import TRUNK, Study, changes
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
-DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
+DONE, STUDY, ABOUT, CORRECT = "done.json", "study.json", "about.json", "correct.npz"
 
 
 class DoneRecord(TypedDict):
@@ -40,6 +42,7 @@ class DoneRecord(TypedDict):
 
     state: Literal["done", "diverged", "failed"]
     error: NotRequired[str]
+    paused_at: NotRequired[int]
 
 
 class StudyRecord(TypedDict):
@@ -64,6 +67,7 @@ class AboutRecord(TypedDict):
     target: NotRequired[float | None]
     command: NotRequired[str]
     seen: NotRequired[list[int]]
+    overrides: NotRequired[dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Job:
     """One run of a study, with all information that a worker on any machine needs.
 
     In a study with a trunk of ``epochs``, ``trunk`` is the folder of the run from which an arm forks; the run of the
-    trunk has none, and stops after ``epochs``.
+    trunk has none, and stops after ``epochs``. A run stops after ``pause`` epochs, from which it can continue.
     """
 
     arm: str
@@ -82,6 +86,7 @@ class Job:
     threads: int
     epochs: int = 0
     trunk: str = ""
+    pause: int = 0
 
     @property
     def is_trunk(self) -> bool:
@@ -149,8 +154,16 @@ def _configurations(study: Study) -> dict[str, dict[str, Any]]:
     return {TRUNK: study.trunk, **study.arms} if study.trunk_epochs else study.arms
 
 
-def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
+def prepare(
+    study: Study, folder: Path, *, threads: int, chosen: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Job]:
     """Create the folder of the study, or use that of the same study, and list its jobs.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        threads: threads of each run.
+        chosen: tuned settings of each arm.
 
     Raises:
         UsageError: See :func:`list_jobs`.
@@ -159,6 +172,7 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
     write_atomically(folder / STUDY, study.to_json().encode())
     for arm, config in _configurations(study).items():
         path = folder / arm / "config.yaml"
+        config = merge(config, (chosen or {}).get(arm, {}), f"arm {arm}")
         write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     return jobs
 
@@ -210,6 +224,9 @@ def state_of(job: Job) -> State:
     held = _read_done(job)
     if held is None:
         return "broken" if job.path.exists() else "waiting"
+    paused_at = held.get("paused_at", 0)
+    if held["state"] == "done" and paused_at and not 0 < job.pause <= paused_at:
+        return "broken"  # the run continues
     return held["state"]
 
 

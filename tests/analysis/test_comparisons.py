@@ -165,7 +165,7 @@ def test_verdicts() -> None:
     texts = {each.arm: conclude(each, unit=" points") for each in found}
     assert texts["equivalent"].startswith("equivalent and base are equivalent within the margin of 0.6 points: ")
     assert texts["not shown"].startswith("Neither a difference between not shown and base nor equivalence within the m")
-    assert texts["better"].endswith("The difference is not shown to be smaller than the margin of 0.6 points.")
+    assert texts["better"].endswith("The difference is larger than the margin of 0.6 points.")
     for text in texts.values():
         assert "interval" in text
         assert "n = 12" in text

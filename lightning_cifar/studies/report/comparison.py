@@ -14,10 +14,11 @@ from typing import Any, Literal
 from lightning_cifar.analysis.comparisons import Compare, Rules
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.links import inside
-from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
+from lightning_cifar.files.reading import BrokenFileError, MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
 from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord, notes_on_looks
 from lightning_cifar.studies.report.results import RunResult, read_run
+from lightning_cifar.studies.tuning import TUNING, TuningRecord
 
 Config = dict[str, Any]
 Mode = Literal["max", "min"]
@@ -41,6 +42,8 @@ class Compared:
         configs: arm -> configuration, complete if it is known.
         rules: how the arms are compared.
         seen: numbers of seeds for which results were seen, in their order; empty for single runs.
+        overrides: arm -> settings of the study file; empty for single runs.
+        tuning: content of tuning.json; None for a study without tuning.
         command: command that started the runs; empty if unknown.
         notes: warnings for the reader.
     """
@@ -56,6 +59,8 @@ class Compared:
     configs: dict[str, Config] = field(repr=False)
     rules: Rules = field(default_factory=Rules)
     seen: list[int] = field(default_factory=list)
+    overrides: Mapping[str, Config] = field(default_factory=dict, repr=False)
+    tuning: TuningRecord | None = None
     command: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -181,11 +186,20 @@ def _read_study(folder: Path) -> Compared:
         target=None if target is None else float(target),
         baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
+        overrides=about.get("overrides", {}),
+        tuning=_read_tuning(folder),
         rules=Rules(held.get("compare", "baseline"), held.get("margin"), looks),
         seen=seen,
         command=about.get("command", ""),
         notes=notes_on_looks(seen, held.get("looks", 1)),
     )
+
+
+def _read_tuning(folder: Path) -> TuningRecord | None:
+    try:
+        return read_json(folder / TUNING, TuningRecord)
+    except (MissingFileError, BrokenFileError):
+        return None
 
 
 def _read_runs(folders: Sequence[Path]) -> Compared:

@@ -74,7 +74,7 @@ def draw_family(compared: Compared) -> Figure | None:
         return None
     metric = compared.metric
     return draw_report_curves(
-        [*trunks.values(), *branches], ylabel=title_of(metric), share=is_share(metric), forks=points
+        [*trunks.values(), *branches], ylabel=title_of(metric), share=is_share(metric), points=points
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_cifar.analysis.comparisons import Difference
+from lightning_cifar.analysis.effects import bootstrap_interval, probability_of_improvement
 from lightning_cifar.configuration import flat_settings
 from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
@@ -37,6 +39,7 @@ _STATES = {
     "waiting": "not started",
 }
 _FEW = 5
+_ENOUGH, _MOST_RESAMPLED = 10, 50  # seeds for a bootstrap interval, and comparisons with one
 _DATA = (
     "data",
     *(f"data.{name}" for name in ("root", "num_train", "num_val", "val_share", "test_share", "split_seed")),
@@ -188,17 +191,45 @@ def results_table(compared: Compared, rows: Sequence[ArmRow]) -> ReportTable:
 def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[ReportTable, list[Interval]]:
     """Return a row for each comparison, and the intervals to draw."""
     scale = scale_of(compared.metric)[0]
-    has_margin = compared.rules.margin is not None
+    has_margin, resampled = compared.rules.margin is not None, has_bootstrap(found)
+    values = finals(compared.runs, compared.arms, compared.metric)
+    level = 1 - 0.05 / max(len(found), 1) / compared.rules.looks
     cells, intervals = [], []
     for each in found:
         mean, low, high = (scale * value for value in (each.mean, each.low, each.high))
         row = [each.arm, each.baseline, f"{each.n}", number_text(mean, sign=True), range_text(low, high, sign=True)]
+        row += [_bootstrap_text(values[each.arm], values[each.baseline], level, scale)] if resampled else []
         row += [p_text(each.p), *([p_text(each.p_equivalence)] if has_margin else [])]
+        first, second = (_finite(values[arm]) for arm in (each.arm, each.baseline))
+        share = (
+            probability_of_improvement(first, second, higher_is_better=compared.mode == "max") if each.n else math.nan
+        )
+        row.append(number_text(100 * share))
         cells.append([*row, each.verdict(higher_is_better=compared.mode == "max")])
         intervals.append(Interval(mean, low, high))
     unit = " (points)" if unit_of(compared.metric) else ""
-    head = ["arm", "compared with", "pairs*", f"difference{unit}*", "corrected interval*", "corrected p*"]
-    return ReportTable([*head, *(["p of equivalence*"] if has_margin else []), "verdict"], cells), intervals
+    head = ["arm", "compared with", "pairs*", f"difference{unit}*", "corrected interval*"]
+    head += [*(["bootstrap interval*"] if resampled else []), "corrected p*"]
+    head += [*(["p of equivalence*"] if has_margin else []), "better runs %*", "verdict"]
+    return ReportTable(head, cells), intervals
+
+
+def has_bootstrap(found: Sequence[Difference]) -> bool:
+    """Whether there are enough seeds for bootstrap intervals."""
+    return any(each.n >= _ENOUGH for each in found) and len(found) <= _MOST_RESAMPLED
+
+
+def _bootstrap_text(first: Mapping[int, float], second: Mapping[int, float], level: float, scale: float) -> str:
+    gaps = _finite({seed: value - second.get(seed, math.nan) for seed, value in first.items()})
+    if len(gaps) < _ENOUGH or np.ptp(gaps) <= 1e-9:
+        return "-"
+    low, high = bootstrap_interval(gaps.tolist(), level)
+    return range_text(scale * low, scale * high, sign=True)
+
+
+def _finite(values: Mapping[int, float]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.array([value for value in values.values() if math.isfinite(value)])
+    return found
 
 
 def runs_table(compared: Compared) -> ReportTable:
