@@ -231,6 +231,7 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     from lightning_cifar.analysis.comparisons import Rules
     from lightning_cifar.studies.report import results
     from lightning_cifar.studies.report.means import write_means
+    from lightning_cifar.studies.report.planning import advice
 
     every = [results.read_run(job) for job in jobs]
     runs, trunks = ([run for run in every if (run.arm == TRUNK) == is_trunk] for is_trunk in (False, True))
@@ -241,7 +242,9 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     rules = Rules(study.compare, study.margin, max(study.looks, len(seen)))
     found = results.differences(runs, arms, study.metric, study.baseline, rules)
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
-    text += "".join(f"- {line[0].upper()}{line[1:]}.\n" for line in notes_on_looks(seen, study.looks))
+    notes = [f"{line[0].upper()}{line[1:]}." for line in notes_on_looks(seen, study.looks)]
+    notes += advice(runs, arms, study.metric, rules, found)
+    text += "".join(f"- {line}\n" for line in notes)
     text += results.trunk_text(trunks, runs, study.trunk_epochs)
     write_atomically(folder / "results.md", text.encode())
     table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))

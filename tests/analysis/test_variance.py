@@ -32,7 +32,7 @@ def test_the_total_is_the_error_of_the_mean() -> None:
 
 def test_equals_the_paired_bootstrap_over_images() -> None:
     rng = np.random.default_rng(2)
-    values = rng.integers(-1, 2, (5, 200)) * (rng.uniform(size=200) < 0.5)
+    values = rng.integers(-1, 2, 200) * (rng.uniform(size=(5, 200)) < 0.7)
     chosen = rng.integers(0, 200, (4000, 200))
     bootstrap = values.mean(axis=0)[chosen].mean(axis=1).var()
     square_e = np.square(values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()).sum() / (4 * 199)

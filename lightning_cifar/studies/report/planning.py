@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_cifar.analysis.comparisons import Difference
+from lightning_cifar.analysis.comparisons import Difference, Rules
 from lightning_cifar.analysis.planning import pooled_std, power_of_difference, power_of_equivalence, seeds_needed
-from lightning_cifar.studies.report.results import number_text
+from lightning_cifar.studies.report.results import RunResult, finals, mean_of, number_text
 from lightning_cifar.studies.units import scale_of, unit_of
 
 _POWER = 0.8
@@ -45,6 +45,36 @@ def spread_of(values: Mapping[str, Mapping[int, float]], found: Sequence[Differe
     if not variances or not any(variances):
         return None
     return Spread(*pooled_std(variances, min(seeds) - 1), min(seeds))
+
+
+def advice(
+    runs: Sequence[RunResult], arms: Sequence[str], metric: str, rules: Rules, found: Sequence[Difference]
+) -> list[str]:
+    """Return what a study without a verdict can detect, and how many seeds it would need; empty with all verdicts.
+
+    The number of seeds is that for the margin, or else for half of what is detected now.
+    """
+    unclear = [each for each in found if each.verdict() == "not shown" and math.isfinite(each.low)]
+    if not unclear:
+        return []
+    scale, unit = scale_of(metric)[0], unit_of(metric)
+    widest = max((each.high - each.low) / 2 for each in unclear)
+    lines = [
+        "No significant difference does not mean that the arms are equal: with these runs, only differences above up "
+        f"to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
+    ]
+    spread = spread_of(finals(runs, arms, metric), found)
+    if spread is None:
+        return lines
+    return lines + plan_lines(
+        spread,
+        widest / 2 if rules.margin is None else rules.margin,
+        metric=metric,
+        comparisons=len(found),
+        looks=rules.looks,
+        arms=len(arms),
+        seconds=mean_of([run.seconds for run in runs if run.state == "done"]),
+    )
 
 
 def plan_lines(

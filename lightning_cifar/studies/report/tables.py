@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from lightning_cifar.configuration import flat_settings
 from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
 from lightning_cifar.studies.report.comparison import Compared, Config
-from lightning_cifar.studies.report.planning import plan_lines, spread_of
+from lightning_cifar.studies.report.planning import advice
 from lightning_cifar.studies.report.results import (
     ArmRow,
     RunResult,
@@ -106,15 +105,7 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
             f"{shown} of {len(found)} {what} in final {compared.metric}, at a level of 5 % for all {len(found)} "
             "comparisons together.",
         )
-    unclear = [each for each in known if each.verdict() == "not shown" and math.isfinite(each.low)]
-    if unclear:
-        scale, unit = scale_of(compared.metric)[0], unit_of(compared.metric)
-        widest = max((each.high - each.low) / 2 for each in unclear)
-        lines.append(
-            "No significant difference does not mean that the arms are equal: with these runs, only differences above "
-            f"up to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
-        )
-        lines += advice(compared, found, widest)
+    lines += advice(compared.runs, compared.arms, compared.metric, compared.rules, found)
     if any(each.n < _FEW for each in known):
         smallest = min(each.n for each in known)
         lines.append(
@@ -130,17 +121,6 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
         "not the images themselves."
     )
     return lines
-
-
-def advice(compared: Compared, found: Sequence[Difference], widest: float) -> list[str]:
-    """Return how many seeds another study would need: for the margin, or else for half of what is detected now."""
-    spread = spread_of(finals(compared.runs, compared.arms, compared.metric), found)
-    if spread is None:
-        return []
-    looks, margin = compared.rules.looks, compared.rules.margin
-    seconds = mean_of([run.seconds for run in compared.runs if run.state == "done"])
-    sizes: dict[str, Any] = {"comparisons": len(found), "looks": looks, "arms": len(compared.arms), "seconds": seconds}
-    return plan_lines(spread, widest / 2 if margin is None else margin, metric=compared.metric, **sizes)
 
 
 def _missing(compared: Compared) -> dict[str, str]:
