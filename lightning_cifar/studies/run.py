@@ -27,6 +27,7 @@ from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.fork import Fork
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
+from lightning_cifar.runs.start import start_run
 from lightning_cifar.studies.jobs import CORRECT, DONE, Job, Progress, State, state_of
 
 HEADER = "epoch,step,seconds"
@@ -144,7 +145,8 @@ def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     arguments = arguments_of(job)
     forks = job.trunk and not arguments.has("--resume")
     try:
-        StudyRunCLI.start(arguments, watch=watch, fork=Fork(Path(job.trunk), job.epochs) if forks else None)
+        fork = Fork(Path(job.trunk), job.epochs) if forks else None
+        start_run(StudyRunCLI, arguments, watch=watch, fork=fork)
     except Paused:
         return watch.metrics
     except NonFiniteError:  # a result, not a mistake
@@ -161,7 +163,7 @@ def check(arguments: Arguments) -> pl.LightningDataModule:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:
-        built: pl.LightningDataModule = CheckCLI.start(arguments).datamodule
+        built: pl.LightningDataModule = start_run(CheckCLI, arguments).datamodule
         return built
     finally:
         logging.disable(before)

@@ -224,6 +224,8 @@ def test_the_report_shows_the_metric_over_the_rate(tmp_path: Path, write_study: 
     assert section.table.rows[1] == ["better", "model.lr 1.0", "70.50 ± 0.71", "3", at_border[0]]
     assert "3 settings and 30 epochs in all, with the seeds 100000, 100001" in section.notes[0]
     assert "may not be the optimum" in section.notes[1]
+    warning = "The tuning of better chose model.lr = 1, the highest value of its range: a better one may lie outside."
+    assert warning in build(compare([folder]), "x").page.warnings
     assert section.pictures[0].content.startswith(b"\x89PNG")
     page = report_html(build(compare([folder]), "x").page)
     assert page.count("<h2>Tuning</h2>") == 1

@@ -175,7 +175,7 @@ def _read_study(folder: Path) -> Compared:
             runs.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
     target, seen = about.get("target"), list(dict.fromkeys([*about.get("seen", ()), len(about.get("seeds", ()))]))
-    looks = max(held.get("looks", 1), len(seen))
+    looks, tuning = max(held.get("looks", 1), len(seen)), _read_tuning(folder)
     return Compared(
         title=held.get("name", folder.name),
         question=about.get("question", ""),
@@ -187,11 +187,11 @@ def _read_study(folder: Path) -> Compared:
         baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
         overrides=about.get("overrides", {}),
-        tuning=_read_tuning(folder),
+        tuning=tuning,
         rules=Rules(held.get("compare", "baseline"), held.get("margin"), looks),
         seen=seen,
         command=about.get("command", ""),
-        notes=notes_on_looks(seen, held.get("looks", 1)),
+        notes=[*notes_on_looks(seen, held.get("looks", 1)), *_notes_on_borders(tuning)],
     )
 
 
@@ -200,6 +200,16 @@ def _read_tuning(folder: Path) -> TuningRecord | None:
         return read_json(folder / TUNING, TuningRecord)
     except (MissingFileError, BrokenFileError):
         return None
+
+
+def _notes_on_borders(tuning: TuningRecord | None) -> list[str]:
+    """Return a note for each arm whose best tuned value is at an end of its range."""
+    held = {} if tuning is None else {arm: each.get("at_border", []) for arm, each in tuning["arms"].items()}
+    return [
+        f"the tuning of {arm} chose {'; '.join(ends)} of its range: a better one may lie outside"
+        for arm, ends in held.items()
+        if ends
+    ]
 
 
 def _read_runs(folders: Sequence[Path]) -> Compared:
