@@ -88,7 +88,7 @@ ADDITIONAL = {
         "analysis.layers.LayerRow",
         "analysis.occlusion.maps.OcclusionMap",
         "analysis.statistics.Mean",
-        "analysis.statistics.Difference",
+        "analysis.comparisons.Difference",
     ],
     "checkpoints": ["errors.UsageError", "files.reading.UnreadableFileError"],
 }

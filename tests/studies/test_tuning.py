@@ -229,6 +229,12 @@ def test_the_report_shows_the_metric_over_the_rate(tmp_path: Path, write_study: 
     assert section.pictures[0].content.startswith(b"\x89PNG")
     page = report_html(build(compare([folder]), "x").page)
     assert page.count("<h2>Tuning</h2>") == 1
+    for rate, augment in zip(tried, ([], ["flip"], [{"crop": 4}]), strict=True):
+        rate["settings"] = {"data.augment": augment}
+    arms["plain"]["chosen"] = {"data.augment": ["flip"]}
+    (folder / TUNING).write_text(json.dumps({"seeds": [100_000], "epochs": 30, "arms": arms}))
+    (section,) = build(compare([folder]), "x").page.sections
+    assert [row[1] for row in section.table.rows] == ["data.augment ['flip']"], "the other choice was not tried"
     (folder / TUNING).write_text('{"seeds": [1], "epochs": 1, "arms": {"plain": {"tried": []}}}')
     assert build(compare([folder]), "x").page.sections == [], "not finished"
 

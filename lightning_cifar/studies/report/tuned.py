@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ def tuning_section(compared: Compared) -> ReportSection | None:
     record = compared.tuning
     if record is None:
         return None
-    arms = {arm: held for arm, held in record["arms"].items() if arm in compared.arms and "chosen" in held}
+    arms = {arm: held for arm, held in record["arms"].items() if arm in compared.arms and _is_complete(held)}
     if not arms:
         return None
     scale, unit = scale_of(compared.metric)
@@ -48,19 +50,28 @@ def tuning_section(compared: Compared) -> ReportSection | None:
     return ReportSection("tuning", "Tuning", ReportTable(head, rows), pictures, notes)
 
 
+def _is_complete(held: ArmRecord) -> bool:
+    """Whether the tuning of an arm has ended, and its record is consistent."""
+    keys = {tuple(each["settings"]) for each in held["tried"]}
+    chosen = [each for each in held["tried"] if each["settings"] == held.get("chosen") and _values(each)]
+    return bool(chosen) and len(keys) == 1 and len({len(each["values"]) for each in held["tried"]}) == 1
+
+
 def _picture(compared: Compared, arms: dict[str, ArmRecord], key: str) -> PagePicture:
     """Draw the metric over the values of a key, each with the best of the other keys."""
     from lightning_cifar.plots import ArmBand, draw_report_curves  # slow, since it imports matplotlib
 
     styles = dict(zip(compared.arms, arm_colors(compared.arms, compared.baseline), strict=True))
-    values = list(dict.fromkeys(each["settings"][key] for held in arms.values() for each in held["tried"]))
+    values: list[Any] = []  # also lists, which have no hash
+    for each in (each for held in arms.values() for each in held["tried"]):
+        values += [each["settings"][key]] if each["settings"][key] not in values else []
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if numeric else values
     bands, points = [], []
     for arm, held in arms.items():
-        best = {value: _best(held["tried"], key, value, compared.mode) for value in values}
-        shown = [value for value in values if best[value] is not None]
-        found = [each for value in shown if (each := best[value]) is not None]
+        best = [_best(held["tried"], key, value, compared.mode) for value in values]
+        found = [each for each in best if each is not None]
+        shown = [each["settings"][key] for each in found]
         x = shown if numeric else [values.index(value) for value in shown]
         mean, nothing = [_mean(each) for each in found], [math.nan] * len(found)
         runs = np.array([[math.nan if value is None else value for value in each["values"]] for each in found]).T
@@ -73,7 +84,7 @@ def _picture(compared: Compared, arms: dict[str, ArmRecord], key: str) -> PagePi
         xlabel=key,
         share=is_share(compared.metric),
         log_x=numeric and min(values) > 0,
-        ticks=() if numeric else [str(value) for value in values],
+        ticks=() if numeric else [json.dumps(value) for value in values],
         points=points,
         points_name="chosen",
     )
