@@ -46,7 +46,7 @@ def power_of_equivalence(n: int, margin: float, std: float, alpha: float = 0.05)
 
     Example:
         >>> round(power_of_equivalence(11, margin=1.0, std=1.0), 2)
-        0.84
+        0.85
     """
     room = margin / std * math.sqrt(n)
     return _average(n, alpha, lambda limit: np.maximum(2 * stats.norm.cdf(room - limit) - 1, 0))

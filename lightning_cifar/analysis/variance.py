@@ -47,7 +47,7 @@ def variance_sources(differences: ArrayLike) -> Sources:
     Example:
         >>> sources = variance_sources([[1, 0, 0, 1], [1, 0, 0, 0]])
         >>> round(sources.seeds, 3), round(sources.images, 3)
-        (0.125, 0.217)
+        (0.125, 0.204)
     """
     values = np.asarray(differences, dtype=float)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
