@@ -265,6 +265,11 @@ def test_a_study_is_tuned_then_compared(tmp_path: Path, monkeypatch: pytest.Monk
     started.clear()
     assert main(args) == 0
     assert started == []
+    assert json.loads(Path("s/about.json").read_text())["seen"] == [1]
+    assert main([*args, "--seeds", "2"]) == 0
+    assert started == ["relu 1"]
+    assert json.loads(Path("s/about.json").read_text())["seen"] == [1, 2]
+    assert "Seeds were added after results were seen (1, then 2 seeds)" in Path("s/results.md").read_text()
     read(tmp_path, seeds=[0], arms={"relu": {"model.activation": "relu"}}, tune={"model.lr": [0.001, 0.06], "seeds": 1})
     assert main(args) == 2
     assert "s contains another study (tune.model.lr was [0.001, 0.05] and is [0.001, 0.06])" in capsys.readouterr().err
