@@ -20,6 +20,7 @@ from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.files.text import plain_text
 from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.early_options import check_options
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
 
@@ -99,6 +100,8 @@ def _checked(arguments: Arguments) -> Arguments:
         return arguments  # the command has another parser
     arguments = arguments.map(("-c", "--config"), _find_configuration)
     _ = arguments.configurations  # raises if a file does not contain settings
+    if not COMMANDS[arguments.command].module:
+        check_options(arguments)
     path = arguments.get("--ckpt_path")
     if path is None or path == "null":
         return arguments

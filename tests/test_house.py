@@ -36,7 +36,7 @@ ALLOWED = {
         "studies",
     },
     "studies": {"analysis", "callbacks", "configuration", "errors", "files", "plots", "runs"},
-    "runs": {"artifacts", "callbacks", "checkpoints", "configuration", "data", "errors", "files", "models"},
+    "runs": {"analysis", "artifacts", "callbacks", "checkpoints", "configuration", "data", "errors", "files", "models"},
     "checkpoints": {"configuration", "data", "errors", "files", "models"},
     "callbacks": {"analysis", "artifacts", "files", "plots"},  # neither models nor data: they serve any LightningModule
     "models": {"artifacts", "errors", "ext", "schedules"},

@@ -13,8 +13,10 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import callbacks
+from lightning_cifar.analysis.layers import compile_networks
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID, Checkpoint
 from lightning_cifar.errors import UsageError
@@ -32,10 +34,16 @@ from lightning_cifar.runs.final_test import evaluate_best
 from lightning_cifar.runs.folder import RunFolder
 from lightning_cifar.runs.fork import ForkPoint
 from lightning_cifar.runs.loggers import run_loggers
-from lightning_cifar.runs.parser import Parser, check_nulls
+from lightning_cifar.runs.parser import Parser, allow_value, check_nulls
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
-from lightning_cifar.runs.trainer_settings import TRAINER_DEFAULTS, check_goes_on, check_trainer
+from lightning_cifar.runs.trainer_settings import (
+    TRAINER_DEFAULTS,
+    check_goes_on,
+    check_trainer,
+    fastest_precision,
+    precision_hint,
+)
 
 
 class RunCLI(LightningCLI):
@@ -79,6 +87,7 @@ class RunCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        allow_value(parser, "trainer.precision", "auto")
         if subcommand == "fit":
             # For --help only: find_resumed removes the option from the command line before it is parsed.
             refused = ActionFail(message="%(option)s is an option of the command line only: fit --resume runs/...")
@@ -112,6 +121,12 @@ class RunCLI(LightningCLI):
             default=None,
             help="Keep the exact state every n epochs, for lightning-cifar fork. Default: only the latest.",
         )
+        parser.add_argument(
+            "--compile",
+            type=bool,
+            default=False,
+            help="Compile the network with torch.compile: the first steps take about a minute, the others less time.",
+        )
         # A link is ignored if the data have no such attribute, or the model no such argument.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -135,6 +150,9 @@ class RunCLI(LightningCLI):
         self.config[self.subcommand] = expand_users(self.config[self.subcommand])
         trainer = vars(self._get(self.config, "trainer"))
         check_trainer(trainer)
+        if trainer["precision"] == "auto":
+            trainer["precision"], reason = fastest_precision(trainer["accelerator"])
+            rank_zero_only(print)(f"precision: {trainer['precision']}, because {reason}")
         for section in ("model", "data"):
             check_nulls(section, self._get(self.config, section))
         if self._get(self.config, "resume") is not None:
@@ -156,6 +174,11 @@ class RunCLI(LightningCLI):
         check_kinds(self.model, self.datamodule)
         if self.checkpoint is not None:
             check_weights(self.checkpoint, self.model, self.datamodule)
+        if self._get(self.config, "compile"):
+            compile_networks(self.model)
+        hint = precision_hint(self._get(self.config, "trainer"), self.model)
+        if self.subcommand == "fit" and hint:
+            rank_zero_only(print)(hint)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         assert self.subcommand is not None
