@@ -112,11 +112,6 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib() -> None:
     assert not loaded_by("import lightning_cifar, lightning_cifar.cli") & {"torch", "lightning", "matplotlib", "numpy"}
 
 
-def test_importing_models_data_and_callbacks_loads_no_albumentations() -> None:
-    loaded = loaded_by("import lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks")
-    assert not loaded & {"albumentations", "pytorch_lightning"}
-
-
 @pytest.mark.parametrize("words", [["--help"], ["--no_such_option"]], ids=" ".join)
 @pytest.mark.parametrize("command", sorted(name for name, command in COMMANDS.items() if command.module))
 def test_help_and_mistakes_of_our_commands_load_neither_torch_nor_matplotlib(command: str, words: list[str]) -> None:
