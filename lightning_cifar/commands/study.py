@@ -171,7 +171,8 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     rows = results.table(runs, arms, study.metric, study.mode, study.target)
     found = results.differences(runs, arms, study.metric, study.baseline)
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
-    text += results.trunk_text(trunks, runs, study.trunk_epochs)
+    saved = results.trunk_text(trunks, runs, study.trunk_epochs)
+    text += f"\n- {saved}\n" if saved else ""
     write_atomically(folder / "results.md", text.encode())
     table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))
     write_atomically(folder / "results.csv", table)

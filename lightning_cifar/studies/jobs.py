@@ -40,6 +40,12 @@ class DoneRecord(TypedDict):
     error: NotRequired[str]
 
 
+class TrunkRecord(TypedDict):
+    """Keys of the trunk in study.json that are read."""
+
+    epochs: int
+
+
 class StudyRecord(TypedDict):
     """Keys of study.json that are read."""
 
@@ -48,6 +54,7 @@ class StudyRecord(TypedDict):
     metric: NotRequired[str]
     mode: NotRequired[Literal["max", "min"]]
     baseline: NotRequired[str]
+    trunk: NotRequired[TrunkRecord]
 
 
 class AboutRecord(TypedDict):

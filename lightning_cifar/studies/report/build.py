@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -65,7 +64,7 @@ def build(compared: Compared, command: str) -> StudyReport:
         title=compared.title,
         summary=[line for line in (compared.question, _size(compared)) if line],
         warnings=warnings_of(compared, rows),
-        findings=findings_of(compared, found),
+        findings=[*findings_of(compared, found), *filter(None, [compared.saved])],
         curves=curves,
         curve_notes=_curve_notes(curves["decimated"]),
         results=results_table(compared, rows),
@@ -175,6 +174,6 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    from lightning_cifar.plots.rendering import to_png  # slow, since it imports matplotlib
+
+    return to_png(figure, _DPI)

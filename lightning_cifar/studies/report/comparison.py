@@ -16,7 +16,8 @@ from lightning_cifar.files.links import inside
 from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
 from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord
-from lightning_cifar.studies.report.results import RunResult, read_run
+from lightning_cifar.studies.report.results import RunResult, read_run, trunk_text
+from lightning_cifar.studies.spec import TRUNK
 
 Config = dict[str, Any]
 Mode = Literal["max", "min"]
@@ -40,6 +41,7 @@ class Compared:
         configs: arm -> configuration, complete if it is known.
         command: command that started the runs; empty if unknown.
         notes: warnings for the reader.
+        saved: sentence about the time that the trunk of a study saved; empty without a trunk.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Compared:
     configs: dict[str, Config] = field(repr=False)
     command: str = ""
     notes: list[str] = field(default_factory=list)
+    saved: str = ""
 
     @property
     def metrics(self) -> list[str]:
@@ -148,17 +151,19 @@ def _read_study(folder: Path) -> Compared:
     except MissingFileError:  # the study has not started
         about = AboutRecord()
     arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
-    metric, runs = held.get("metric", _METRICS[0]), []
-    for arm in arms:
+    metric = held.get("metric", _METRICS[0])
+    runs: list[RunResult] = []
+    trunks: list[RunResult] = []
+    for arm, found in [*((arm, runs) for arm in arms), (TRUNK, trunks)]:
         inside(folder, arm)
-        seeds = set(about.get("seeds", ()))
+        seeds = set(about.get("seeds", ()) if found is runs else ())
         seeds |= {
             int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-[0-9]{1,10}", path.name)
         }
         for seed in sorted(seeds):
             inside(folder, Path(arm, f"seed-{seed}"))
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
-            runs.append(read_run(job))
+            found.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
     target = about.get("target")
     return Compared(
@@ -172,6 +177,7 @@ def _read_study(folder: Path) -> Compared:
         baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
         command=about.get("command", ""),
+        saved=trunk_text(trunks, runs, held["trunk"]["epochs"]) if "trunk" in held else "",
     )
 
 
