@@ -131,7 +131,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
     pages["artifacts"] += first_paragraph("lightning_cifar.artifacts") + entries(
         f"lightning_cifar.artifacts.{name}"
         for name, value in functions
-        if value.__module__ == "lightning_cifar.artifacts" and not name.startswith("_")
+        if value.__module__.startswith("lightning_cifar.artifacts.") and not name.startswith("_")
     )
     drawn = [f"lightning_cifar.plots.{name}" for _, name in public_names(package / "plots" / "__init__.pyi")]
     pages["plots"] += first_paragraph("lightning_cifar.plots") + entries(drawn)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import multiprocessing as mp
 import os
 import random
+import runpy
 import shutil
 import socket
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +22,7 @@ from PIL import Image
 from tensorboard.summary.writer import event_file_writer
 
 from lightning_cifar.plots import rendering
+from lightning_cifar.studies.local import PRELOADED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +109,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def start_command(tmp_path: Path) -> Iterator[Callable[..., BaseProcess]]:
+    """Return a function that starts ``lightning-cifar ARGS`` in a process of its own, which need not import torch.
+
+    It is forked by the server that also forks the runs of studies. Both outputs are in the file ``log``.
+    """
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    script = str(Path(__file__).with_name("command_process.py"))
+    started: list[BaseProcess] = []
+
+    def start(*args: str, log: Path = tmp_path / "command.log", **environment: str) -> BaseProcess:
+        command = {"args": args, "log": str(log), "environment": environment}
+        process = context.Process(target=runpy.run_path, args=(script, {"COMMAND": command}, "command"))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:  # where a test failed
+        process.terminate()
+        process.join()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,8 +24,9 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor, nn
 
-from lightning_cifar import EmbeddingProjector, LayerTable, WeightHistograms, artifacts, cli
+from lightning_cifar import EmbeddingProjector, LayerTable, WeightHistograms, cli
 from lightning_cifar.analysis.embedding import features_and_outputs
+from lightning_cifar.artifacts import tensorboard
 from lightning_cifar.runs.board_record import plain_settings
 
 FIT = [
@@ -322,10 +323,10 @@ def test_features_are_the_input_of_the_last_layer() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(10, 400), (9, 10), (2, 900)])
 def test_a_sprite_has_at_most_8192_pixels(count: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert artifacts.LARGEST_SPRITE == 8192
-    monkeypatch.setattr(artifacts, "LARGEST_SPRITE", 819)  # the same law with a tenth of the pixels
+    assert tensorboard.LARGEST_SPRITE == 8192
+    monkeypatch.setattr(tensorboard, "LARGEST_SPRITE", 819)  # the same law with a tenth of the pixels
     pixels = np.broadcast_to(np.linspace(0, 1, count, dtype=np.float32)[:, None, None, None], (count, size, size, 1))
-    content, (height, width) = artifacts._sprite(pixels)
+    content, (height, width) = tensorboard._sprite(pixels)
     with Image.open(io.BytesIO(content)) as sprite:
         columns = sprite.width // width
         assert max(sprite.size) <= 819

@@ -25,6 +25,7 @@ from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.fork import Fork
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
+from lightning_cifar.runs.start import start_run
 from lightning_cifar.studies.jobs import DONE, Job, Progress, State, state_of
 
 HEADER = "epoch,step,seconds"
@@ -107,7 +108,8 @@ def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     arguments = arguments_of(job)
     forks = job.trunk and not arguments.has("--resume")
     try:
-        StudyRunCLI.start(arguments, watch=watch, fork=Fork(Path(job.trunk), job.epochs) if forks else None)
+        fork = Fork(Path(job.trunk), job.epochs) if forks else None
+        start_run(StudyRunCLI, arguments, watch=watch, fork=fork)
     except NonFiniteError:  # a result, not a mistake
         return {**watch.metrics, job.metric: math.nan, "train/loss": math.nan}
     return watch.metrics
@@ -122,7 +124,7 @@ def check(arguments: Arguments) -> pl.LightningDataModule:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:
-        built: pl.LightningDataModule = CheckCLI.start(arguments).datamodule
+        built: pl.LightningDataModule = start_run(CheckCLI, arguments).datamodule
         return built
     finally:
         logging.disable(before)

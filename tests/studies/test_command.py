@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +48,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_resumes_and_equals_single_runs(
+    tmp_path: Path, start_command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(tmp_path, ARMS)
     assert main(["study", study, "--jobs", "2", "--out", "out"]) == 0
     text = capsys.readouterr().out
@@ -72,25 +72,28 @@ def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.Capt
 
     args = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
     args += ["--trainer.enable_progress_bar", "false"]
-    alone = [sys.executable, "-m", "lightning_cifar", *args]  # a process with as many threads
-    subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    alone = start_command(*args, OMP_NUM_THREADS="1")
+    alone.join()
+    assert alone.exitcode == 0
     result = json.loads(Path("hand/result.json").read_text())
     assert float(found[2]["final"]) == result["metrics"]["val/accuracy"]
 
 
-def test_killed_and_run_again_gives_the_same_table(tmp_path: Path) -> None:
+def test_killed_and_run_again_gives_the_same_table(
+    tmp_path: Path, start_command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(tmp_path, {"slow": {"model.lr": 0.01}, "mixup": {"model.mixup": 0.5}}, seeds=1)
-    command = [sys.executable, "-m", "lightning_cifar", "study", study, "--jobs", "2", "--threads", "1", "--out"]
-    subprocess.run([*command, "whole"], check=True, capture_output=True)
-    process = subprocess.Popen([*command, "broken"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    args = ["study", study, "--jobs", "2", "--threads", "1", "--out"]
+    assert main([*args, "whole"]) == 0
+    process = start_command(*args, "broken")
     while not list(Path("broken").rglob("times.csv")):  # one epoch of one run is over
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not Path("broken/results.csv").exists()
-    again = subprocess.run([*command, "broken"], check=True, capture_output=True, text=True)
-    assert rows(Path("whole")) == rows(Path("broken")), again.stdout
+    assert main([*args, "broken"]) == 0
+    assert rows(Path("whole")) == rows(Path("broken")), capsys.readouterr().out
     assert len(rows(Path("whole"))) == 2
 
 
