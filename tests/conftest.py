@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # length keep the order in which the files were written, however many of them this process wrote before.
 event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as in main: they concern calls in Lightning
+
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname()}
 
 
