@@ -92,6 +92,8 @@ ARMS = {"a": {"model.lr": 0.01}, "b": {"model.lr": 0.02}}
         ({"arms": {**ARMS, "c": {}}}, "arm c is empty"),
         ({"arms": {**ARMS, "c": {"model": {"init_args": {"lr": 0.01}}}}}, "the arms a and c are equal"),
         ({"arms": ARMS, "seeds": 0}, r"seeds \(=0\) must be at least 1"),
+        ({"arms": ARMS, "seeds": 10_001}, r"seeds \(=10001\) must be at most 10,000"),
+        ({"grid": {"model.lr": [*range(101)], "data.batch_size": [*range(100)]}}, "grid has more than 10,000 arms"),
         ({"arms": ARMS, "seeds": [1, 1]}, "contains a seed twice"),
         ({"arms": ARMS, "seeds": "five"}, r"seeds \(=five\) must be a number"),
         ({"arms": ARMS, "sedes": 2}, "'sedes' is not a key of a study. Did you mean seeds?"),
