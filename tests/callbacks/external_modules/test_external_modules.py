@@ -75,6 +75,13 @@ RAISED = {
     "WeightGIF": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "FitCurves": {"dicts": DICTS} | dict.fromkeys(("sorter", "segmenter", "forger", "reader"), NO_POINTS),
     "LRRangeFinder": {"forger": "needs automatic optimization, but this module uses manual"},
+    "Microscope": {
+        "dicts": DICTS,
+        "segmenter": r"must return logits \(N, K\), not \(1, 5, 8, 8\)",
+        "line": NOT_IMAGES,
+        "forger": NO_FORWARD,
+        "reader": NOT_IMAGES,
+    },
     "OcclusionMaps": {
         "dicts": DICTS,
         "segmenter": r"The model must map \(2, 3, 8, 8\) to logits \(2, K\), but it returned \(2, 5, 8, 8\)",
