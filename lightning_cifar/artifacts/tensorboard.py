@@ -69,7 +69,8 @@ def log_graph(trainer: Trainer, network: nn.Module, example: Tensor | tuple[Any,
         # torch prints the error of a failed trace, and warns of values that depend on the input.
         with suppress(Exception), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            writer.add_graph(trace(network, example, check_trace=False))  # the check takes most of the time
+            # The check of the trace takes most of the time.
+            writer.add_graph(trace(network, example, check_trace=False))  # type: ignore[no-untyped-call]
 
 
 def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> None:
