@@ -100,7 +100,7 @@ def training(folders: list[Path]) -> float:
     """Seconds of training images at the rate of the last epoch, summed over the runs."""
     total = 0.0
     for folder in folders:
-        rate = json.loads((folder / "result.json").read_text())["metrics"]["train/images_per_s"]
+        rate = json.loads((folder / "result.json").read_text())["metrics"]["throughput"]
         total += 1e4 / rate
     return total
 
@@ -157,7 +157,7 @@ def _write_run(job: Job, quality: int, points: int, epochs: int = 50) -> None:
     loss = 0.6 + 1.7 * np.exp(-(4 + 0.5 * quality) * part) + luck + draw.gamma(2, 0.08, points)
     accuracy = np.clip(0.75 - 0.65 * np.exp(-(3 + 0.4 * quality) * part) + draw.normal(luck, 0.04, points), 0, 1)
     classes = ("bird", "cat", "dog", "ship")
-    names = ["epoch", "lr-SGD", "step", "train/accuracy", "train/accuracy_step", "train/loss", "train/loss_step"]
+    names = ["epoch", "lr", "step", "train/accuracy", "train/accuracy_step", "train/loss", "train/loss_step"]
     names += ["val/accuracy", *(f"val/accuracy/{name}" for name in classes), "val/loss"]
     every = max(1, points // epochs)
     lines = [",".join(names)]

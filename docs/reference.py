@@ -38,6 +38,7 @@ regimes
 lr_range
 transfer
 inside
+microscope
 batchnorm_dropout
 forks
 studies

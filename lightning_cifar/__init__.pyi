@@ -25,6 +25,7 @@ from lightning_cifar.callbacks import FitCurves as FitCurves
 from lightning_cifar.callbacks import LayerTable as LayerTable
 from lightning_cifar.callbacks import LossCurves as LossCurves
 from lightning_cifar.callbacks import LRRangeFinder as LRRangeFinder
+from lightning_cifar.callbacks import Microscope as Microscope
 from lightning_cifar.callbacks import NonFiniteGuard as NonFiniteGuard
 from lightning_cifar.callbacks import OcclusionMaps as OcclusionMaps
 from lightning_cifar.callbacks import PredictionGrid as PredictionGrid

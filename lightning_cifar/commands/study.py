@@ -244,8 +244,8 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
     notes = [f"{line[0].upper()}{line[1:]}." for line in notes_on_looks(seen, study.looks)]
     notes += advice(runs, arms, study.metric, rules, found)
+    notes += filter(None, [results.trunk_text(trunks, runs, study.trunk_epochs)])
     text += "".join(f"- {line}\n" for line in notes)
-    text += results.trunk_text(trunks, runs, study.trunk_epochs)
     write_atomically(folder / "results.md", text.encode())
     table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))
     write_atomically(folder / "results.csv", table)

@@ -45,6 +45,12 @@ class DoneRecord(TypedDict):
     paused_at: NotRequired[int]
 
 
+class TrunkRecord(TypedDict):
+    """Keys of the trunk in study.json that are read."""
+
+    epochs: int
+
+
 class StudyRecord(TypedDict):
     """Keys of study.json that are read."""
 
@@ -53,6 +59,7 @@ class StudyRecord(TypedDict):
     metric: NotRequired[str]
     mode: NotRequired[Literal["max", "min"]]
     baseline: NotRequired[str]
+    trunk: NotRequired[TrunkRecord]
     margin: NotRequired[float]
     compare: NotRequired[Literal["baseline", "all"]]
     looks: NotRequired[int]

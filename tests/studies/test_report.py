@@ -424,7 +424,7 @@ def test_a_run_that_is_being_written(tmp_path: Path, write_run: Run) -> None:
     path.write_bytes(text + b"5,,119,,,,,,,0.4")  # in its last number, of which there may be more
     assert results.read_curves(tmp_path / "r")["val/loss"].value.tolist() == whole["val/loss"].value.tolist()
     path.write_bytes(text.replace(b"0.1,", b"none,", 1))
-    assert math.isnan(results.read_curves(tmp_path / "r")["lr-SGD"].value[0])
+    assert math.isnan(results.read_curves(tmp_path / "r")["lr"].value[0])
     path.write_bytes(b"")
     assert results.read_curves(tmp_path / "r") == {}
 

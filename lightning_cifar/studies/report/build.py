@@ -69,7 +69,7 @@ def build(compared: Compared, command: str) -> StudyReport:
         title=compared.title,
         summary=[line for line in (compared.question, _size(compared)) if line],
         warnings=warnings_of(compared, rows),
-        findings=findings_of(compared, found),
+        findings=[*findings_of(compared, found), *filter(None, [compared.saved])],
         curves=curves,
         curve_notes=_curve_notes(curves["decimated"]),
         results=results_table(compared, rows),

@@ -17,7 +17,8 @@ from lightning_cifar.files.links import inside
 from lightning_cifar.files.reading import BrokenFileError, MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
 from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord, notes_on_looks
-from lightning_cifar.studies.report.results import RunResult, read_run
+from lightning_cifar.studies.report.results import RunResult, read_run, trunk_text
+from lightning_cifar.studies.spec import TRUNK
 from lightning_cifar.studies.tuning import TUNING, TuningRecord
 
 Config = dict[str, Any]
@@ -46,6 +47,7 @@ class Compared:
         tuning: content of tuning.json; None for a study without tuning.
         command: command that started the runs; empty if unknown.
         notes: warnings for the reader.
+        saved: sentence about the time that the trunk of a study saved; empty without a trunk.
     """
 
     title: str
@@ -63,6 +65,7 @@ class Compared:
     tuning: TuningRecord | None = None
     command: str = ""
     notes: list[str] = field(default_factory=list)
+    saved: str = ""
 
     @property
     def metrics(self) -> list[str]:
@@ -162,17 +165,19 @@ def _read_study(folder: Path) -> Compared:
     except MissingFileError:  # the study has not started
         about = AboutRecord()
     arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
-    metric, runs = held.get("metric", _METRICS[0]), []
-    for arm in arms:
+    metric = held.get("metric", _METRICS[0])
+    runs: list[RunResult] = []
+    trunks: list[RunResult] = []
+    for arm, found in [*((arm, runs) for arm in arms), (TRUNK, trunks)]:
         inside(folder, arm)
-        seeds = set(about.get("seeds", ()))
+        seeds = set(about.get("seeds", ()) if found is runs else ())
         seeds |= {
             int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-[0-9]{1,10}", path.name)
         }
         for seed in sorted(seeds):
             inside(folder, Path(arm, f"seed-{seed}"))
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
-            runs.append(read_run(job))
+            found.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
     target, seen = about.get("target"), list(dict.fromkeys([*about.get("seen", ()), len(about.get("seeds", ()))]))
     looks, tuning = max(held.get("looks", 1), len(seen)), _read_tuning(folder)
@@ -191,6 +196,7 @@ def _read_study(folder: Path) -> Compared:
         rules=Rules(held.get("compare", "baseline"), held.get("margin"), looks),
         seen=seen,
         command=about.get("command", ""),
+        saved=trunk_text(trunks, runs, held["trunk"]["epochs"]) if "trunk" in held else "",
         notes=[*notes_on_looks(seen, held.get("looks", 1)), *_notes_on_borders(tuning)],
     )
 

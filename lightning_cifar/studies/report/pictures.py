@@ -72,9 +72,9 @@ def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]
 
 def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    from lightning_cifar.plots.rendering import to_png  # slow, since it imports matplotlib
+
+    return to_png(figure, _DPI)
 
 
 def shrink(path: Path, room: int) -> tuple[bytes, str]:

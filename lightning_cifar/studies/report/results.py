@@ -188,7 +188,7 @@ def markdown_text(text: str) -> str:
 
 
 def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: int) -> str:
-    """Return a line of Markdown about the training time that the trunk of a study saved; empty without a trunk.
+    """Return a sentence about the training time that the trunk of a study saved; empty without a trunk.
 
     Args:
         trunks: Runs of the trunk; their seconds are part of those of each run that forks from them.
@@ -202,8 +202,8 @@ def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: i
     whole = sum(run.seconds for run in forked)
     saved = sum(seconds[run.seed] for run in forked) - sum(seconds[seed] for seed in {run.seed for run in forked})
     return (
-        f"\n- The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of "
-        f"training ({saved / whole:.0%}).\n"
+        f"The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of training "
+        f"({saved / whole:.0%})."
     )
 
 
