@@ -41,6 +41,7 @@ from lightning_cifar.plots.pages.page import PagePicture as PagePicture
 from lightning_cifar.plots.pages.report_page import HeatMap as HeatMap
 from lightning_cifar.plots.pages.report_page import Interval as Interval
 from lightning_cifar.plots.pages.report_page import ReportPage as ReportPage
+from lightning_cifar.plots.pages.report_page import ReportSection as ReportSection
 from lightning_cifar.plots.pages.report_page import ReportTable as ReportTable
 from lightning_cifar.plots.pages.report_page import arm_colors as arm_colors
 from lightning_cifar.plots.pages.report_page import report_html as report_html
