@@ -176,7 +176,7 @@ def paired_differences(
         looks: Number of times that results are looked at while seeds are added.
 
     Returns:
-        Differences in the order of the arms, those to the baseline first; see :func:`paired_tests`.
+        Differences in the order of the arms, those to the baseline first; see ``paired_tests``.
 
     Raises:
         ValueError: The baseline is not one of the arms, or the margin is not positive.
