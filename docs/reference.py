@@ -38,6 +38,7 @@ regimes
 lr_range
 transfer
 inside
+microscope
 batchnorm_dropout
 forks
 studies
@@ -74,7 +75,7 @@ API = {
     "data": ("Data modules", ("data",)),
     "callbacks": ("Callbacks", ("callbacks",)),
     "functions": ("Functions", ("analysis", "schedules", "notebook", "ext")),
-    "checkpoints": ("Checkpoints and runs", ("checkpoints", "commands", "runs")),
+    "checkpoints": ("Checkpoints, runs and studies", ("checkpoints", "commands", "runs", "studies")),
     "artifacts": ("artifacts: write pictures and tables", ()),
     "plots": ("plots: draw figures", ()),
 }
@@ -88,7 +89,7 @@ ADDITIONAL = {
         "analysis.layers.LayerRow",
         "analysis.occlusion.maps.OcclusionMap",
         "analysis.statistics.Mean",
-        "analysis.statistics.Difference",
+        "analysis.comparisons.Difference",
     ],
     "checkpoints": ["errors.UsageError", "files.reading.UnreadableFileError"],
 }

@@ -18,18 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.summary.writer import event_file_writer
 
+from lightning_cifar.plots import rendering
 from lightning_cifar.studies.local import PRELOADED
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from selenium.webdriver import Chrome
 
 # Event files of one second are read in the order of their names, where the counter 10 comes before 9. Counters of equal
 # length keep the order in which the files were written, however many of them this process wrote before.
 event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as in main: they concern calls in Lightning
 
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname()}
 
@@ -72,10 +75,12 @@ def _lightnings_log_goes_where_stderr_is() -> None:
                 handler.stream = CurrentStderr()
 
 
-def save_blank(figure: Figure, target: str | Path | io.BytesIO, *, dpi: float, **options: Any) -> None:
-    """Save an empty picture of the right size in place of the figure."""
+def to_blank_png(figure: Figure, dpi: float = 120) -> bytes:
+    """Return an empty picture of the right size in place of the figure."""
     width, height = (round(inches * dpi) for inches in figure.get_size_inches())
-    Image.new("RGB", (width, height), "white").save(target, "png", compress_level=1)
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "white").save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,7 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("drawn") and "plots" not in item.path.parts:
-            patch.setattr(Figure, "savefig", save_blank)
+            patch.setattr(rendering, "to_png", to_blank_png)
         return (yield)
 
 
@@ -151,7 +156,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A real browser, with a window of the module's ``WINDOW`` (width, height) in pixels."""
+    """A real browser, with a window of the module's ``WINDOW`` (width, height) in pixels, and its ``FLAGS`` if any."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("there is no chromium with its chromedriver (Debian: apt-get install chromium chromium-driver)")
@@ -159,7 +164,8 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS.split(), f"--window-size={width},{height}", f"--user-data-dir={profile}"):
+    more = (f"--window-size={width},{height}", f"--user-data-dir={profile}", *getattr(request.module, "FLAGS", ()))
+    for flag in (*FLAGS.split(), *more):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with pytest.MonkeyPatch.context() as patch:

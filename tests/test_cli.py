@@ -69,7 +69,7 @@ def test_a_run_is_a_folder(run: Path) -> None:
     assert list(run.glob("events.out.tfevents.*"))
     result = json.loads((run / "result.json").read_text())
     assert result["epochs"] == 2
-    assert {"val/accuracy", "test/accuracy", "train/loss", "train/images_per_s"} <= result["metrics"].keys()
+    assert {"val/accuracy", "test/accuracy", "train/loss", "throughput"} <= result["metrics"].keys()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["lr"] == 0.07
     with (run / "metrics.csv").open() as file:

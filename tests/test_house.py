@@ -41,7 +41,7 @@ ALLOWED = {
     "callbacks": {"analysis", "artifacts", "files", "plots"},  # neither models nor data: they serve any LightningModule
     "models": {"artifacts", "errors", "ext", "schedules"},
     "data": {"errors", "files"},
-    "artifacts": {"files"},
+    "artifacts": {"files", "plots"},
     "configuration": {"errors", "files"},
     "files": {"errors"},
     "notebook": {"artifacts", "files"},

@@ -19,6 +19,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as ServerAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor, nn
@@ -192,6 +193,37 @@ def test_interrupted_and_failed_runs_have_a_row(
     events = read(tmp_path / "a")
     assert settings(events)["model.lr"] == pytest.approx(0.1)
     assert status(events) == (None if error is KeyboardInterrupt else "failure")
+
+
+def test_a_diverged_run_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*FIT, "--model.lr", "1e30", "--trainer.max_epochs", "3", "--run_dir", "a"]) == 2
+    events = read(tmp_path / "a")
+    assert settings(events)["model.lr"] == pytest.approx(1e30)
+    assert status(events) == "failure"
+    assert [value for _, value in scalars(events, "run/epochs")] == [0]
+
+
+def test_a_repeated_epoch_has_no_duplicate_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's server purges what the interrupted run wrote after its last checkpoint."""
+    from lightning_cifar import LeNet
+
+    def stop(self: LeNet) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LeNet, "on_train_epoch_end", stop)
+        with suppress(BaseException):
+            cli.main([*FIT, "--trainer.max_epochs", "3", "--run_dir", "a"])
+    assert cli.main(["fit", "--resume", "a"]) == 0
+    events = ServerAccumulator(str(tmp_path / "a"), {"tensors": 0}).Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith(("pr/", "val/", "best/"))]
+    assert {"pr/val/disc", "val/loss", "best/val/loss", "val/accuracy/disc"} <= set(tags)
+    for tag in tags:
+        assert [event.step for event in events.Tensors(tag)] == [2, 5, 8], tag
+    assert [event.step for event in events.Tensors("network/layers/text_summary")] == [0]
 
 
 def test_only_settings_that_differ_from_their_defaults_and_the_main_ones_are_columns() -> None:

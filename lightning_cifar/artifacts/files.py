@@ -55,26 +55,32 @@ def save_figure(
         return None
     path = run_folder(trainer) / "pictures" / f"{name}.png"
     content = write_picture(path, figure)
-
     step, tag = last_step(trainer) if step is None else step, tag or name
-    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) if trainer.loggers else None
-    for logger in trainer.loggers:
-        log_image = getattr(logger, "log_image", None)
-        add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-        if log_image is not None:
-            log_image(key=tag, images=[pixels], step=step)
-        elif add_image is not None:
-            # Not add_figure: it imports pyplot and closes the figure.
-            add_image(tag, pixels, step, dataformats="HWC")
+    _log_encoded(trainer, tag, content, step)
+    for log_image in filter(None, (getattr(logger, "log_image", None) for logger in trainer.loggers)):
+        log_image(key=tag, images=[np.asarray(Image.open(io.BytesIO(content)))], step=step)
     return path
 
 
 def write_picture(path: Path, figure: Figure) -> bytes:
     """Write a figure as a PNG file, and return the content of the file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_atomically(path, buffer.getvalue())
-    return buffer.getvalue()
+    from lightning_cifar.plots.rendering import to_png  # imports matplotlib
+
+    content = to_png(figure, DPI)
+    write_atomically(path, content)
+    return content
+
+
+def _log_encoded(trainer: Trainer, tag: str, content: bytes, step: int) -> None:
+    """Log the content of a PNG or GIF file with TensorBoard, whose ``add_image`` would encode pixels again."""
+    writers = (getattr(getattr(logger, "experiment", None), "_get_file_writer", None) for logger in trainer.loggers)
+    for writer in filter(None, writers):
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(io.BytesIO(content)) as first:
+            width, height = first.size
+        image = Summary.Image(encoded_image_string=content, height=height, width=width, colorspace=3)
+        writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def save_animation(
@@ -97,15 +103,8 @@ def save_animation(
     paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in files}
     for suffix, path in paths.items():
         write_atomically(path, files[suffix])
-    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
-    for writer in filter(None, writers if "gif" in paths else ()):
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        with Image.open(paths["gif"]) as first:
-            width, height = first.size
-        image = Summary.Image(encoded_image_string=files["gif"], height=height, width=width, colorspace=3)
-        summary = Summary(value=[Summary.Value(tag=tag or name, image=image)])
-        writer.add_summary(summary, last_step(trainer) if step is None else step)
+    if "gif" in files:
+        _log_encoded(trainer, tag or name, files["gif"], last_step(trainer) if step is None else step)
     return list(paths.values())
 
 

@@ -62,12 +62,15 @@ def log_graph(trainer: Trainer, network: nn.Module, example: Tensor | tuple[Any,
         example: Input on the same device, or a tuple of inputs.
     """
     for writer in _writers(trainer, "add_graph"):
+        from torch.jit import trace
+
         if _continues(writer):
             continue
         # torch prints the error of a failed trace, and warns of values that depend on the input.
         with suppress(Exception), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            writer.add_graph(network, example)
+            # The check of the trace takes most of the time.
+            writer.add_graph(trace(network, example, check_trace=False))  # type: ignore[no-untyped-call]
 
 
 def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> None:

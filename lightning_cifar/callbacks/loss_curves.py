@@ -46,7 +46,7 @@ class LossCurves(Callback):
         train_accuracy: str = "train/accuracy",
         val_accuracy: str = "val/accuracy",
         every_n_epochs: int = 1,
-        max_time_share: float = 0.02,
+        max_time_share: float = 0.005,
         title: str | None = None,
         name: str = "loss_curves",
     ) -> None:

@@ -202,9 +202,10 @@ class RunCLI(LightningCLI):
         config["callbacks"] += [record, BoardRecord(record)]
         if type(self) is RunCLI and self.subcommand == "fit":  # not in a study
             config["callbacks"].append(FewSteps())
-        # TensorBoard hides values that an interrupted run logged after the checkpoint.
+        # TensorBoard hides values that an interrupted run logged after the checkpoint, if the first part of the run has
+        # a step too. What is logged before the first step, such as the layer table, is not logged again.
         resumed = self.folder.resumed
-        purge = None if resumed is None else resumed.checkpoint.progress.get("steps")
+        purge = 0 if resumed is None else max(1, resumed.checkpoint.progress.get("steps", 1))
         config["logger"] = run_loggers(self.run_dir, config["logger"], purge)
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # LayerTable replaces it

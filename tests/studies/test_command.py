@@ -15,10 +15,9 @@ import pytest
 import yaml
 
 from lightning_cifar.cli import main
-from lightning_cifar.commands import study as command
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
 from lightning_cifar.runs.signals import Terminated
-from lightning_cifar.studies import local
+from lightning_cifar.studies import board, local
 from lightning_cifar.studies.jobs import Job, prepare, state_of
 from lightning_cifar.studies.run import arguments_of
 from lightning_cifar.studies.spec import read_study
@@ -208,15 +207,15 @@ def test_each_line_states_the_time_of_the_run_and_of_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(board.time, "monotonic", lambda: next(clock))
     study = read_study(Path(write(tmp_path, ARMS)))
     jobs = prepare(study, tmp_path / "out", threads=1)
-    board = command.Board(jobs, study)
+    shown = board.Board(jobs, study)
     for job, state in zip(jobs[:2], ("done", "failed"), strict=True):
         job.path.mkdir()
         (job.path / "done.json").write_text(json.dumps({"state": state, "error": "no space is left"}))
-        board.hear(job, None)
-        board.hear(job, state)
+        shown.hear(job, None)
+        shown.hear(job, state)
     assert capsys.readouterr().out.splitlines() == [
         "[1/4] slow, seed 0: done   10 s, 20 s since the start",
         "[2/4] wild, seed 0: failed   10 s, 40 s since the start: no space is left",
