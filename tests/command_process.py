@@ -11,6 +11,8 @@ import sys
 
 
 def run(args: list[str], log: str, environment: dict[str, str]) -> None:
+    import torch
+
     from lightning_cifar import cli
 
     os.setsid()  # as the group of processes of a terminal
@@ -21,6 +23,7 @@ def run(args: list[str], log: str, environment: dict[str, str]) -> None:
     os.dup2(file, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.environ |= environment
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # it was imported with those of the server
     sys.argv = ["lightning-cifar", *args]
     cli.console()
 
