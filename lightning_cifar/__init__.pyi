@@ -10,11 +10,11 @@ from lightning_cifar import schedules as schedules
 from lightning_cifar import studies as studies
 from lightning_cifar.analysis.classification import class_table as class_table
 from lightning_cifar.analysis.classification import confusion_matrix as confusion_matrix
+from lightning_cifar.analysis.comparisons import paired_differences as paired_differences
 from lightning_cifar.analysis.feature_maps import feature_maps as feature_maps
 from lightning_cifar.analysis.layers import list_layers as list_layers
 from lightning_cifar.analysis.occlusion.maps import occlusion_map as occlusion_map
 from lightning_cifar.analysis.statistics import mean_interval as mean_interval
-from lightning_cifar.analysis.statistics import paired_differences as paired_differences
 from lightning_cifar.callbacks import EMA as EMA
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
@@ -26,6 +26,7 @@ from lightning_cifar.callbacks import FitCurves as FitCurves
 from lightning_cifar.callbacks import LayerTable as LayerTable
 from lightning_cifar.callbacks import LossCurves as LossCurves
 from lightning_cifar.callbacks import LRRangeFinder as LRRangeFinder
+from lightning_cifar.callbacks import Microscope as Microscope
 from lightning_cifar.callbacks import NonFiniteGuard as NonFiniteGuard
 from lightning_cifar.callbacks import OcclusionMaps as OcclusionMaps
 from lightning_cifar.callbacks import PredictionGrid as PredictionGrid
@@ -69,5 +70,7 @@ from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
 from lightning_cifar.runs.fork import fork as fork
 from lightning_cifar.schedules import lr_factor as lr_factor
+from lightning_cifar.studies.tables import StudyTables as StudyTables
+from lightning_cifar.studies.tables import load_study as load_study
 
 __version__: str

@@ -76,7 +76,7 @@ class SpeedNet(Classifier):
             layers += [nn.GELU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU()]
             num_in = width
         head = [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(num_in, self.num_classes, bias=False)]
-        self.network = nn.Sequential(*layers, *head).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = nn.Sequential(*layers, *head).to(memory_format=torch.channels_last)
         self.scale = scale
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,7 +86,8 @@ class SpeedNet(Classifier):
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.global_step == 0:
-            images, _ = next(iter(self.trainer.train_dataloader))  # type: ignore[attr-defined]  # set untyped
+            loader: Any = self.trainer.train_dataloader
+            images, _ = next(iter(loader))
             first = self.network.get_submodule("0")
             assert isinstance(first, nn.Conv2d)
             with torch.no_grad():
