@@ -91,6 +91,22 @@ def write_picture(path: Path, figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def log_picture(folder: Path, tag: str, content: bytes, step: int) -> None:
+    """Add a PNG picture to the TensorBoard events of a run that has ended.
+
+    Args:
+        folder: Folder of the run.
+        tag: Tag in TensorBoard.
+        content: The PNG file.
+        step: Number of completed steps.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        writer.add_image(tag, pixels, max(step - 1, 0), dataformats="HWC")  # type: ignore[no-untyped-call]
+
+
 def save_animation(
     trainer: Trainer, name: str, files: Mapping[str, bytes], *, tag: str | None = None, step: int | None = None
 ) -> list[Path]:
@@ -324,11 +340,19 @@ class FrameStore:
         except MissingFileError:
             return None
 
+    def indices(self) -> list[int]:
+        """Return the numbers of the frames in ascending order."""
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.npz") if path.stem.isdecimal())
+
+    def remove(self, index: int) -> None:
+        """Remove a frame, if it exists."""
+        self._path(index).unlink(missing_ok=True)
+
     def keep(self, count: int) -> None:
         """Remove all frames but the first ``count``."""
-        for path in self.folder.glob("[0-9]*.npz"):
-            if path.stem.isdecimal() and int(path.stem) >= count:
-                path.unlink(missing_ok=True)
+        for index in self.indices():
+            if index >= count:
+                self.remove(index)
 
     def copy_from(self, other: FrameStore, count: int) -> None:
         """Copy those of the first ``count`` frames of another store that can be read."""

@@ -18,7 +18,18 @@ from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.tables import to_csv
-from lightning_cifar.studies.jobs import ABOUT, ENDED, Job, Progress, State, error_of, list_jobs, prepare, state_of
+from lightning_cifar.studies.jobs import (
+    ABOUT,
+    BARRIER,
+    ENDED,
+    Job,
+    Progress,
+    State,
+    error_of,
+    list_jobs,
+    prepare,
+    state_of,
+)
 from lightning_cifar.studies.spec import TRUNK, Study, read_study
 
 if TYPE_CHECKING:
@@ -128,12 +139,13 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
     import yaml
 
     from lightning_cifar.runs.arguments import Arguments
-    from lightning_cifar.studies.run import check
+    from lightning_cifar.runs.build import build
 
     modules = {}
     for name, config in study.arms.items():
         try:
-            modules[name] = check(Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull)))
+            arguments = Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull))
+            modules[name] = build(arguments).datamodule
         except (UsageError, ValueError, TypeError) as error:
             raise UsageError(f"arm {name}: {innermost(error)}") from error
     return modules
@@ -164,6 +176,10 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     from lightning_cifar.studies.report import results
     from lightning_cifar.studies.report.means import write_means
 
+    if study.metric == BARRIER:
+        from lightning_cifar.commands.surface import write_barriers
+
+        write_barriers(jobs, study.baseline)
     every = [results.read_run(job) for job in jobs]
     runs, trunks = ([run for run in every if (run.arm == TRUNK) == is_trunk] for is_trunk in (False, True))
     write_means(folder, runs)

@@ -31,6 +31,8 @@ from lightning_cifar.studies.spec import TRUNK, Study, changes
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
 DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
+BARRIER = "barrier"
+"""Metric of a study that is computed after its runs: height of the loss between a run and that of the baseline."""
 
 
 class DoneRecord(TypedDict):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_cifar.analysis.statistics import Difference, conclude, first_reaching, mean_interval, paired_differences
 from lightning_cifar.runs.metrics import Curve, read_curves
-from lightning_cifar.studies.jobs import Job, State, error_of, state_of
+from lightning_cifar.studies.jobs import BARRIER, Job, State, error_of, state_of
 
 _ROUNDING = 1e-9  # percent; if all runs reach 100 %, the interval ends there up to rounding
 
@@ -45,7 +45,7 @@ class RunResult:
 
 def read_run(job: Job) -> RunResult:
     """Read the folder of a job."""
-    curves = read_curves(job.path)
+    curves = read_curves(job.path) | read_curves(job.path, f"{BARRIER}.csv")
     seconds = max((float(curve.seconds[-1]) for curve in curves.values() if len(curve.seconds)), default=math.nan)
     return RunResult(job.arm, job.seed, job.path, state_of(job), error_of(job), curves, seconds)
 
