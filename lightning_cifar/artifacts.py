@@ -102,9 +102,9 @@ def log_picture(folder: Path, tag: str, content: bytes, step: int) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-        writer.add_image(tag, pixels, max(step - 1, 0), dataformats="HWC")  # type: ignore[no-untyped-call]
+        writer.add_image(tag, pixels, max(step - 1, 0), dataformats="HWC")
 
 
 def save_animation(

@@ -131,12 +131,12 @@ def random_plane(model: nn.Module, seed: int = 0) -> Plane:
 
 def _norms(weight: Tensor) -> Tensor:
     """Return the norm of each filter, with the axes of the weight."""
-    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
+    return weight.square().sum(dim=tuple(range(1, weight.ndim)), keepdim=True).sqrt()
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """Return float64 ``left @ right.T`` on the CPU, with sums in float64."""
-    parts = zip(left.split(_CHUNK, dim=1), right.split(_CHUNK, dim=1), strict=True)
+    parts = zip(torch.split(left, _CHUNK, dim=1), torch.split(right, _CHUNK, dim=1), strict=True)
     return sum((a.double() @ b.double().T for a, b in parts), torch.zeros(())).cpu()
 
 

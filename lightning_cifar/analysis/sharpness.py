@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Split a vector (P,) into tensors of given shapes: the reverse of :func:`flatten`."""
-    parts = vector.split([tensor.numel() for tensor in like])
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
     return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
@@ -68,13 +68,15 @@ def hessian_product(loss: Tensor, parameters: Sequence[Tensor], scale: Tensor | 
         scale: (P,): diagonal of S; None is 1.
 
     Raises:
-        RuntimeError: If an operation has no second derivative.
+        RuntimeError: If an operation has no second derivative, or is a custom ``torch.autograd.Function``: torch would
+            silently leave out the derivative of a backward pass that it cannot differentiate.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> hessian_product((x**3).sum(), [x])(torch.ones(2))
         tensor([ 6., 12.])
     """
+    _refuse_custom_functions(loss)
     gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
     curved = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
 
@@ -93,6 +95,18 @@ def hessian_product(loss: Tensor, parameters: Sequence[Tensor], scale: Tensor | 
         return flatten(found) if scale is None else scale * flatten(found)
 
     return product
+
+
+def _refuse_custom_functions(loss: Tensor) -> None:
+    pending, seen = [loss.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if issubclass(type(node), torch.autograd.function.BackwardCFunction):
+                name = type(node).__name__.removesuffix("Backward")
+                raise RuntimeError(f"{name} is a custom function, which may have no second derivative")
+            pending += [each for each, _ in node.next_functions]
 
 
 @torch.no_grad()
@@ -174,8 +188,8 @@ def stability(optimizer: torch.optim.Optimizer) -> Stability:
 
     Example:
         >>> parameter = torch.nn.Parameter(torch.zeros(1))
-        >>> stability(torch.optim.SGD([parameter], lr=0.1, momentum=0.9)).limit
-        38.0
+        >>> stability(torch.optim.SGD([parameter], lr=0.5, momentum=0.5)).limit
+        6.0
     """
     groups = optimizer.param_groups
     parts, factors, formulas = [], [], []
@@ -198,11 +212,11 @@ def trained(group: dict[str, list[Tensor]]) -> list[Tensor]:
     return [parameter for parameter in group["params"] if parameter.requires_grad]
 
 
-def _factor(optimizer: torch.optim.Optimizer, group: dict[str, float]) -> tuple[float, str]:
+def _factor(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> tuple[float, str]:
     """Return the limit times the learning rate, and its formula."""
     kind, momentum = type(optimizer), group.get("momentum", 0.0)
     if kind in (torch.optim.Adam, torch.optim.AdamW):
-        beta = group["betas"][0]  # type: ignore[index]
+        beta = group["betas"][0]
         return 2 * (1 + beta) / (1 - beta), "2 (1 + β₁) / ((1 - β₁) lr)"
     if kind is torch.optim.RMSprop and not group["centered"]:
         return 2 * (1 + momentum), "2 (1 + momentum) / lr" if momentum else "2 / lr"
@@ -213,14 +227,14 @@ def _factor(optimizer: torch.optim.Optimizer, group: dict[str, float]) -> tuple[
     return 2 * (1 + momentum), "2 (1 + momentum) / lr" if momentum else "2 / lr"
 
 
-def _preconditioner(optimizer: torch.optim.Optimizer, group: dict[str, float], parameter: Tensor) -> Tensor | None:
+def _preconditioner(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
     """Return the divisor of the learning rate for each value of a parameter; None is 1."""
-    state = optimizer.state.get(parameter, {})
+    state: dict[str, Tensor] = optimizer.state.get(parameter, {})
+    eps: float = group.get("eps", 0.0)
     if type(optimizer) is torch.optim.RMSprop and "square_avg" in state:
-        return state["square_avg"].sqrt() + group["eps"]
+        return state["square_avg"].sqrt() + eps
     if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and "exp_avg_sq" in state:
-        (beta1, beta2), step = group["betas"], float(state["step"])  # type: ignore[misc]
-        square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-        root = (square / (1 - beta2**step)).sqrt() + group["eps"]
-        return (1 - beta1**step) * root
+        corrections: list[float] = [1 - beta ** float(state["step"]) for beta in group["betas"]]
+        root = (state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"] / corrections[1]).sqrt()
+        return torch.add(root, eps) * corrections[0]
     return None

@@ -183,7 +183,7 @@ class Sharpness(Callback):
         kind = type(trainer.optimizers[0]).__name__ if trainer.optimizers else "optimizer"
         title = f"{type(pl_module).__name__}, {kind}: sharpness on {self.num_samples} training samples"
         figure = draw_sharpness(steps, values, limits, lrs, formula=self._formula, title=title)
-        save_figure(trainer, "sharpness", figure)
+        save_figure(trainer, "sharpness", figure, tag="curves/sharpness")
 
 
 def _ends(trainer: Trainer) -> bool:

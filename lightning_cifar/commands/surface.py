@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from lightning_cifar.analysis.loss_surface import Batches, Plane
     from lightning_cifar.callbacks.weight_trajectory import Trajectory
+    from lightning_cifar.plots import SurfacePath
     from lightning_cifar.runs.build import TrainedRun
     from lightning_cifar.studies.jobs import Job
 
@@ -64,13 +66,8 @@ def main(args: Sequence[str]) -> None:
     statistics = None
     if options.batch_norm == "recompute":
         statistics = batches if options.split == "train" else loaded[0].batches(options.num_images)
-    try:
-        if options.between:
-            _draw_line(loaded, _Data(batches, statistics), options, out)
-        else:
-            _draw_plane(loaded, _Data(batches, statistics), options, out)
-    except ValueError as error:
-        raise UsageError(f"{error}.") from error
+    draw = _draw_line if options.between else _draw_plane
+    draw(loaded, _Data(batches, statistics), options, out)
 
 
 def _parser() -> CommandParser:
@@ -110,52 +107,82 @@ def _check_alike(runs: Sequence[TrainedRun]) -> None:
 
 
 def _draw_plane(runs: Sequence[TrainedRun], data: _Data, options: argparse.Namespace, out: Path) -> None:
-    import torch
+    from lightning_cifar.plots import Surface, draw_loss_surface, loss_surface_html
 
-    from lightning_cifar.analysis.loss_surface import random_plane, trajectory_plane
-    from lightning_cifar.callbacks.weight_trajectory import layout_of, read_trajectory
-    from lightning_cifar.plots import Surface, SurfacePath, draw_loss_surface, loss_surface_html
-
-    model, paths = runs[0].model, []
     histories: list[Trajectory] = []
-    if options.directions == "random":
-        plane = random_plane(model, options.seed)
-        x = y = np.linspace(-1, 1, options.points)
-        labels = ("first random direction (filter norms)", "second random direction")
-        note = f"two filter-normalised directions (1712.09913), seed {options.seed}; biases and norms unchanged"
-        note += f"; {plane.num_zero_filters} filters of norm zero are not changed" if plane.num_zero_filters else ""
-    else:
-        histories = [read_trajectory(run.folder, layout_of(run.model)) for run in runs]
-        center = histories[0].weights[-1]
-        plane = trajectory_plane(torch.cat([each.weights for each in histories]), center)
-        projected = [plane.project(each.weights) for each in histories]
-        x, y = _axes(np.concatenate([points for points, _ in projected]), options.points)
-        shares = [100 * share for share in plane.explained or ()]
-        labels = tuple(f"principal direction {i} ({share:.1f} %)" for i, share in enumerate(shares, 1))
-        note = f"plane of {sum(len(each.steps) for each in histories)} snapshots, which explains {sum(shares):.1f} % "
-        note += "of their squared distances from the last weights; the paths are projections"
-    plane = plane._replace(center=plane.center.to(model.device), directions=plane.directions.to(model.device))
-    found = list(_scan(runs[0], _grid(plane, x, y), data, len(x) * len(y), "points"))
+    try:
+        if options.directions == "random":
+            plane, note = _random(runs[0], options.seed)
+        else:
+            plane, note = _principal(runs, histories)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    points = [plane.project(each.weights) for each in histories]
+    x, y = _axes(np.concatenate([each for each, _ in points]) if points else None, options.points)
+    labels = [f"principal direction {i} ({100 * share:.1f} %)" for i, share in enumerate(plane.explained or (), 1)]
+    labels = labels or [f"{order} random direction, in filter norms" for order in ("first", "second")]
+    grid = (plane.at(float(first), float(second)) for second in y for first in x)
+    center, *found = _scan(runs[0], itertools.chain([plane.center], grid), data, 1 + len(x) * len(y), "points")
     loss, accuracy = np.array(found).reshape(len(y), len(x), 2).transpose(2, 0, 1)
-    rows = []
-    for run, history, (points, distances) in zip(runs, histories, projected if histories else [], strict=True):
-        own = np.array(list(_scan(run, history.weights, data, len(history.steps), "snapshots")))
-        label = f"{run.folder.name}: loss {own[-1, 0]:.3g} at the end"
-        paths.append(SurfacePath(label, points, history.steps, own[:, 0]))
-        columns = (history.steps, history.epochs, *points.T, distances, *own.T)
-        rows += [[run.folder.name, *row] for row in zip(*columns, strict=True)]
+    missing = int(np.isnan(loss).sum())
+    if missing == loss.size:
+        raise UsageError("no point of the plane has a finite loss: the training diverged, use --directions random.")
+    paths, rows = _follow(runs, histories, points, data)
     surface = Surface(x, y, loss, accuracy, paths, (labels[0], labels[1]))
-    title = f"{type(model).__name__}, {_describe(runs[0], data, options)}"
-    page = loss_surface_html(surface, title=title, note=note)
+    title = f"{type(runs[0].model).__name__}, {_describe(runs[0], data, options)}"
     tables = {"": to_csv(("x", "y", "loss", "accuracy"), _cells(x, y, loss, accuracy))}
     if rows:
         header = ("run", "step", "epoch", "x", "y", "distance", "loss", "accuracy")
         tables["_path"] = to_csv(header, rows)
-    center_loss, center_accuracy = next(_scan(runs[0], [plane.center], data, 1))
-    sys.stdout.write(f"center: loss {center_loss:.4g}, accuracy {100 * center_accuracy:.2f} %; {note}\n")
-    if missing := int((~np.isfinite(loss)).sum()):
+    sys.stdout.write(f"center: loss {center[0]:.4g}, accuracy {100 * center[1]:.2f} %; {note}\n")
+    if missing:
         sys.stdout.write(f"{missing} of {loss.size} points have no finite loss: drawn as missing\n")
+    page = loss_surface_html(surface, title=title, note=note)
     _write(out, page, draw_loss_surface(surface, title=title, note=note), tables, runs[0])
+
+
+def _random(run: TrainedRun, seed: int) -> tuple[Plane, str]:
+    from lightning_cifar.analysis.loss_surface import random_plane
+
+    plane = random_plane(run.model, seed)
+    note = f"two filter-normalised directions (1712.09913), seed {seed}; biases and norms are unchanged"
+    return plane, note + (f"; so are {count} filters of norm zero" if (count := plane.num_zero_filters) else "")
+
+
+def _principal(runs: Sequence[TrainedRun], histories: list[Trajectory]) -> tuple[Plane, str]:
+    """Read the snapshots of the runs into ``histories``, and return their plane."""
+    import torch
+
+    from lightning_cifar.analysis.loss_surface import trajectory_plane
+    from lightning_cifar.callbacks.weight_trajectory import layout_of, read_trajectory
+
+    histories += [read_trajectory(run.folder, layout_of(run.model)) for run in runs]
+    snapshots = torch.cat([each.weights for each in histories])
+    plane = trajectory_plane(snapshots, histories[0].weights[-1])
+    share = 100 * sum(plane.explained or ())
+    text = (
+        f"plane of {len(snapshots)} snapshots, which explains {share:.1f} % of their squared distances from the last "
+    )
+    return plane, f"{text}weights of {runs[0].folder.name}; the paths are projections"
+
+
+def _follow(
+    runs: Sequence[TrainedRun],
+    histories: Sequence[Trajectory],
+    points: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    data: _Data,
+) -> tuple[list[SurfacePath], list[list[object]]]:
+    """Return the paths of the runs with the losses at their own weights, and the rows of their table."""
+    from lightning_cifar.plots import SurfacePath
+
+    paths, rows = [], []
+    for run, history, (projected, distances) in zip(runs, histories, points, strict=False):  # no history: random
+        own = np.array(list(_scan(run, history.weights, data, len(history.steps), "snapshots")))
+        label = f"{run.folder.name}: loss {own[-1, 0]:.3g} at the end"
+        paths.append(SurfacePath(label, projected, history.steps, own[:, 0]))
+        columns = (history.steps, history.epochs, *projected.T, distances, *own.T)
+        rows += [[run.folder.name, *row] for row in zip(*columns, strict=True)]
+    return paths, rows
 
 
 def _draw_line(runs: Sequence[TrainedRun], data: _Data, options: argparse.Namespace, out: Path) -> None:
@@ -212,7 +239,7 @@ def _scan(
     run: TrainedRun, weights: Iterable[Tensor], data: _Data, count: int, unit: str = ""
 ) -> Iterator[tuple[float, float]]:
     """Yield loss and accuracy at each vector of weights, with a progress bar in a terminal."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     from lightning_cifar.analysis.loss_surface import scan
 
@@ -221,16 +248,12 @@ def _scan(
     yield from tqdm(found, total=count, unit=f" {unit}", disable=None if unit else True)
 
 
-def _grid(plane: Plane, x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[Tensor]:
-    return (plane.at(float(first), float(second)) for second in y for first in x)
-
-
-def _axes(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return positions along both axes that contain the paths, with a margin."""
+def _axes(points: NDArray[np.float64] | None, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return positions along both axes that contain the paths, with a margin; without paths, from -1 to 1."""
+    if points is None:
+        return np.linspace(-1, 1, count), np.linspace(-1, 1, count)
     low, high = points.min(0), points.max(0)
-    extent = np.maximum(high - low, 0.05 * (high - low).max())
-    middle = (low + high) / 2
-    half = extent * (0.5 + _MARGIN)
+    middle, half = (low + high) / 2, (0.5 + _MARGIN) * np.maximum(high - low, 0.05 * (high - low).max())
     x, y = (np.linspace(middle[i] - half[i], middle[i] + half[i], count) for i in (0, 1))
     return x, y
 

@@ -137,7 +137,7 @@ def test_groups_with_other_learning_rates_share_a_limit() -> None:
     [
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5),
         lambda p: torch.optim.RMSprop(p, centered=True),
-        lambda p: torch.optim.Adagrad(p),
+        torch.optim.Adagrad,
         lambda p: torch.optim.SGD(p, lr=0.0),
     ],
 )
