@@ -66,6 +66,7 @@ faults: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --deny-warnings --allow no-unused-vars lightning_cifar
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev

@@ -1,6 +1,7 @@
 """Images per second of training: this package relative to a common hand-written loop and to a bare loop.
 
     python benchmarks/training_throughput.py [--threads 2] [--rounds 5] [--models LeNet DilatedNet]
+                                             [--precision bf16-mixed] [--compile]
 
 Candidates, interleaved round by round in one process, with the same network, optimizer, batch size and random images:
 
@@ -8,7 +9,7 @@ Candidates, interleaved round by round in one process, with the same network, op
   a DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
 - ``bare loop``: the same network in the same memory format over prepared normalised batches;
 - ``ours``: a Lightning Trainer with a DataModule of this package (crop, flip, normalise) and ``Throughput``, without
-  logger.
+  logger; ``--precision bf16-mixed`` adds it and the bare loop in that precision, ``--compile`` the compiled network.
 
 Prints the median ratio over the rounds, with the smallest and the largest.
 """
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from lightning_cifar.analysis.layers import compile_networks
 from lightning_cifar.callbacks import Throughput
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import Classifier, DilatedNet, LeNet
@@ -81,13 +83,15 @@ def hand_written_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor
         total += len(labels)
 
 
-def bare_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def bare_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, is_mixed: bool = False) -> None:
     """An epoch of nothing but steps."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     network.train()
     for images, labels in batches:
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
         optimizer.step()
 
 
@@ -103,12 +107,13 @@ class EpochClock(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def time_ours(make: Callable[[], Classifier], num_images: int) -> float:
+def time_ours(make: Callable[[], Classifier], num_images: int, precision: str, *, compiles: bool = False) -> float:
     data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
     clock = EpochClock()
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -116,7 +121,10 @@ def time_ours(make: Callable[[], Classifier], num_images: int) -> float:
         limit_val_batches=0,
         callbacks=[clock, Throughput()],
     )
-    trainer.fit(make(), data)
+    model = make()
+    if compiles:
+        compile_networks(model)
+    trainer.fit(model, data)
     return clock.seconds
 
 
@@ -139,6 +147,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="a further precision")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, in the last precision")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -148,10 +158,10 @@ def main() -> None:
         f"{options.threads} thread(s), batch {BATCH_SIZE}, n = {options.rounds} rounds"
     )
     for name in options.models:
-        compare(name, options.rounds)
+        compare(name, options.rounds, options.precision, compiles=options.compile)
 
 
-def compare(name: str, rounds: int) -> None:
+def compare(name: str, rounds: int, precision: str, *, compiles: bool) -> None:
     """Run the peers in turn and print their medians."""
     make, num_images = MODELS[name], NUM_IMAGES[name]
     data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
@@ -165,11 +175,17 @@ def compare(name: str, rounds: int) -> None:
         return time_loop(hand_written_loop, make, loaders[num_workers], torch.contiguous_format, warm)
 
     peers: dict[str, Callable[[], float]] = {
-        "ours": partial(time_ours, make, num_images),
+        "ours": partial(time_ours, make, num_images, "32-true"),
         "per sample, 0 workers": partial(per_sample, 0),
         "per sample, 2 workers": partial(per_sample, 2),
         "bare loop": partial(time_loop, bare_loop, make, ready, torch.channels_last, ready[:2]),
     }
+    if precision != "32-true":
+        mixed = partial(bare_loop, is_mixed=True)
+        peers[f"ours, {precision}"] = partial(time_ours, make, num_images, precision)
+        peers["bare loop, bf16"] = partial(time_loop, mixed, make, ready, torch.channels_last, ready[:2])
+    if compiles:
+        peers[f"ours, {precision}, compiled"] = partial(time_ours, make, num_images, precision, compiles=True)
     seconds: dict[str, list[float]] = {peer: [] for peer in peers}
     for _ in range(rounds):
         for peer, run in peers.items():
@@ -178,7 +194,7 @@ def compare(name: str, rounds: int) -> None:
     for peer, times in seconds.items():
         ratios = sorted(theirs / ours for theirs, ours in zip(times, seconds["ours"], strict=True))
         print(
-            f"  {peer:<22} {num_images / statistics.median(times):8.0f} images/s   ours is "
+            f"  {peer:<27} {num_images / statistics.median(times):8.0f} images/s   ours is "
             f"{statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 

@@ -1,7 +1,7 @@
 """Regenerate all pictures of the documentation, or the named ones.
 
     make gallery                                                # all: hours, mostly for DilatedNet and the studies
-    python docs/gallery.py weights_lenet.gif regimes.png        # some
+    python docs/gallery.py weights_lenet.gif tensorboard        # some, by the start of their names
     python docs/gallery.py --list
 
 Trainings are stored in runs/gallery, and finished ones are not repeated. CIFAR-10 and MNIST are downloaded into data/
@@ -180,14 +180,14 @@ def tensorboard(gallery: Gallery, to: str) -> None:
         try:
             while not (found := re.search(r"http://\S+", (folder / "server.log").read_text())):
                 time.sleep(1)
-            time.sleep(20)  # the server reads the files
+            time.sleep(LOADING)
             for tab, (width, height, place) in TABS.items():
                 options = webdriver.ChromeOptions()
                 for flag in ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--window-size={width},{height}"):
                     options.add_argument(flag)
                 with webdriver.Chrome(options=options) as browser:
                     browser.get(found[0] + place)
-                    time.sleep(20)  # charts appear one after the other
+                    time.sleep(LOADING)  # charts appear one after the other
                     path = gallery.out / f"tensorboard_{tab}.png"
                     browser.save_screenshot(str(path))
                 shrunk(Image.open(path), 1000).quantize(96).save(path, optimize=True)
@@ -224,6 +224,7 @@ TABS = {
     "projector": (1300, 1003, "#projector"),
     "pr_curves": (1300, 943, "#pr_curves"),
 }
+LOADING = 45  # seconds until the server has read the files, or a tab shows its charts
 REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular", "warm-restarts")
 STUDIES = ("lr_regimes", "augmentation", "regularisation", "architectures")
 RECIPES: dict[str, Callable[[Gallery, str], None]] = {
@@ -263,7 +264,7 @@ def remake(names: Sequence[str], gallery: Gallery) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="PICTURE", help="such as regimes.png (default: all)")
+    parser.add_argument("names", nargs="*", metavar="PICTURE", help="start of names, such as regimes (default: all)")
     parser.add_argument("--list", action="store_true", help="print the names and exit")
     parser.add_argument("--root", default="data", help="folder of the data (default: data)")
     parser.add_argument("--unofficial", action="store_true", help="read a copy without the official checksums")
@@ -271,12 +272,13 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.list:
         print(*RECIPES, sep="\n")
         return
-    if unknown := [name for name in options.names if name not in RECIPES]:
-        parser.error(f"unknown picture {unknown[0]}: --list prints the names")
+    chosen = [[each for each in RECIPES if each.startswith(name)] for name in options.names or [""]]
+    if [] in chosen:
+        parser.error(f"unknown picture {options.names[chosen.index([])]}: --list prints the names")
     fit = ["--data.root", options.root] + (["--data.verify", "false"] if options.unofficial else [])
     study = ["--set", f"data.root={options.root}"] + (["--set", "data.verify=false"] if options.unofficial else [])
     data = ["--root", options.root] + (["--unofficial"] if options.unofficial else [])
-    remake(options.names or list(RECIPES), Gallery(fit=fit, study=study, data=data))
+    remake(list(dict.fromkeys(name for names in chosen for name in names)), Gallery(fit=fit, study=study, data=data))
 
 
 if __name__ == "__main__":

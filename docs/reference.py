@@ -39,6 +39,7 @@ lr_range
 loss_surface
 transfer
 inside
+microscope
 batchnorm_dropout
 forks
 studies
@@ -75,7 +76,7 @@ API = {
     "data": ("Data modules", ("data",)),
     "callbacks": ("Callbacks", ("callbacks",)),
     "functions": ("Functions", ("analysis", "schedules", "notebook", "ext")),
-    "checkpoints": ("Checkpoints and runs", ("checkpoints", "commands", "runs")),
+    "checkpoints": ("Checkpoints, runs and studies", ("checkpoints", "commands", "runs", "studies")),
     "artifacts": ("artifacts: write pictures and tables", ()),
     "plots": ("plots: draw figures", ()),
 }
@@ -89,7 +90,7 @@ ADDITIONAL = {
         "analysis.layers.LayerRow",
         "analysis.occlusion.maps.OcclusionMap",
         "analysis.statistics.Mean",
-        "analysis.statistics.Difference",
+        "analysis.comparisons.Difference",
     ],
     "checkpoints": ["errors.UsageError", "files.reading.UnreadableFileError"],
 }
@@ -132,7 +133,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
     pages["artifacts"] += first_paragraph("lightning_cifar.artifacts") + entries(
         f"lightning_cifar.artifacts.{name}"
         for name, value in functions
-        if value.__module__ == "lightning_cifar.artifacts" and not name.startswith("_")
+        if value.__module__.startswith("lightning_cifar.artifacts.") and not name.startswith("_")
     )
     drawn = [f"lightning_cifar.plots.{name}" for _, name in public_names(package / "plots" / "__init__.pyi")]
     pages["plots"] += first_paragraph("lightning_cifar.plots") + entries(drawn)

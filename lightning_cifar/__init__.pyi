@@ -10,6 +10,7 @@ from lightning_cifar import schedules as schedules
 from lightning_cifar import studies as studies
 from lightning_cifar.analysis.classification import class_table as class_table
 from lightning_cifar.analysis.classification import confusion_matrix as confusion_matrix
+from lightning_cifar.analysis.comparisons import paired_differences as paired_differences
 from lightning_cifar.analysis.feature_maps import feature_maps as feature_maps
 from lightning_cifar.analysis.layers import list_layers as list_layers
 from lightning_cifar.analysis.loss_surface import barrier as barrier
@@ -21,7 +22,6 @@ from lightning_cifar.analysis.sharpness import hessian_product as hessian_produc
 from lightning_cifar.analysis.sharpness import largest_eigenvalue as largest_eigenvalue
 from lightning_cifar.analysis.sharpness import stability as stability
 from lightning_cifar.analysis.statistics import mean_interval as mean_interval
-from lightning_cifar.analysis.statistics import paired_differences as paired_differences
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
 from lightning_cifar.callbacks import EmbeddingProjector as EmbeddingProjector
@@ -32,6 +32,7 @@ from lightning_cifar.callbacks import FitCurves as FitCurves
 from lightning_cifar.callbacks import LayerTable as LayerTable
 from lightning_cifar.callbacks import LossCurves as LossCurves
 from lightning_cifar.callbacks import LRRangeFinder as LRRangeFinder
+from lightning_cifar.callbacks import Microscope as Microscope
 from lightning_cifar.callbacks import NonFiniteGuard as NonFiniteGuard
 from lightning_cifar.callbacks import OcclusionMaps as OcclusionMaps
 from lightning_cifar.callbacks import PredictionGrid as PredictionGrid
@@ -76,5 +77,7 @@ from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
 from lightning_cifar.runs.fork import fork as fork
 from lightning_cifar.schedules import lr_factor as lr_factor
+from lightning_cifar.studies.tables import StudyTables as StudyTables
+from lightning_cifar.studies.tables import load_study as load_study
 
 __version__: str

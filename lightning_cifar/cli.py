@@ -20,6 +20,7 @@ from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.files.text import plain_text
 from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.early_options import check_options
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.runs.user_modules import forget_current_folder
 
@@ -62,8 +63,9 @@ def main(args: Sequence[str] | None = None) -> int:
             code: int | None = import_module(f"lightning_cifar.commands.{module}").main(arguments.args)
             return code or 0
         from lightning_cifar.runs.cli import RunCLI
+        from lightning_cifar.runs.start import start_run
 
-        RunCLI.start(arguments)
+        start_run(RunCLI, arguments)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
         what = "terminated" if terminated else "interrupted"
@@ -98,6 +100,8 @@ def _checked(arguments: Arguments) -> Arguments:
         return arguments  # the command has another parser
     arguments = arguments.map(("-c", "--config"), _find_configuration)
     _ = arguments.configurations  # raises if a file does not contain settings
+    if not COMMANDS[arguments.command].module:
+        check_options(arguments)
     path = arguments.get("--ckpt_path")
     if path is None or path == "null":
         return arguments

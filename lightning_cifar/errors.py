@@ -102,14 +102,16 @@ def explain_parser_error(
     by_name = {known.__name__: known for known in classes}
 
     if found := re.search(r"unrecognized arguments: (\S+)", message):
-        return _unknown("--" + found[1].lstrip("-").split("=")[0], list(options))
+        return explain_unknown("--" + found[1].lstrip("-").split("=")[0], list(options))
     if found := re.search(r"does not accept option '([^']+)'", message):
-        return _unknown(found[1], list(options))
+        return explain_unknown(found[1], list(options))
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         having = [known.__name__ for known in classes if found[1] in settings_of(known)]
         if having:
             return f"there is no option {found[1]} here: it is an option of {', '.join(having)}. (--help lists them)"
-        return _unknown(found[1], [*options, *_SYNONYMS], [name for known in classes for name in settings_of(known)])
+        return explain_unknown(
+            found[1], [*options, *_SYNONYMS], [name for known in classes for name in settings_of(known)]
+        )
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         name = found[1].rsplit(".", 1)[-1]
         return f"there is no class {found[1]!r}.{did_you_mean(name, by_name)} {_available(message, by_name)}"
@@ -138,7 +140,7 @@ def _missing(message: str) -> str:
     return f"{' and '.join(names)} missing: pass {given}, or a file with --config."
 
 
-def _unknown(given: str, options: Sequence[str], settings: Iterable[str] = ()) -> str:
+def explain_unknown(given: str, options: Sequence[str], settings: Iterable[str] = ()) -> str:
     """Explain an unknown option, with a similar option or one of the ``settings`` of a class."""
     name = given.lstrip("-").replace("-", "_")
     hint = _meant(name, options) or did_you_mean(name, settings) or _near(name, options)

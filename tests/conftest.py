@@ -5,26 +5,34 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import multiprocessing as mp
 import os
 import random
+import runpy
 import shutil
 import socket
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.summary.writer import event_file_writer
 
+from lightning_cifar.plots import rendering
+from lightning_cifar.studies.local import PRELOADED
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from selenium.webdriver import Chrome
 
 # Event files of one second are read in the order of their names, where the counter 10 comes before 9. Counters of equal
 # length keep the order in which the files were written, however many of them this process wrote before.
 event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as in main: they concern calls in Lightning
 
 LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname()}
 
@@ -67,10 +75,12 @@ def _lightnings_log_goes_where_stderr_is() -> None:
                 handler.stream = CurrentStderr()
 
 
-def save_blank(figure: Figure, target: str | Path | io.BytesIO, *, dpi: float, **options: Any) -> None:
-    """Save an empty picture of the right size in place of the figure."""
+def to_blank_png(figure: Figure, dpi: float = 120) -> bytes:
+    """Return an empty picture of the right size in place of the figure."""
     width, height = (round(inches * dpi) for inches in figure.get_size_inches())
-    Image.new("RGB", (width, height), "white").save(target, "png", compress_level=1)
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "white").save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,7 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("drawn") and "plots" not in item.path.parts:
-            patch.setattr(Figure, "savefig", save_blank)
+            patch.setattr(rendering, "to_png", to_blank_png)
         return (yield)
 
 
@@ -103,6 +113,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def start_command(tmp_path: Path) -> Iterator[Callable[..., BaseProcess]]:
+    """Return a function that starts ``lightning-cifar ARGS`` in a process of its own, which need not import torch.
+
+    It is forked by the server that also forks the runs of studies. Both outputs are in the file ``log``.
+    """
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    script = str(Path(__file__).with_name("command_process.py"))
+    started: list[BaseProcess] = []
+
+    def start(*args: str, log: Path = tmp_path / "command.log", **environment: str) -> BaseProcess:
+        command = {"args": args, "log": str(log), "environment": environment}
+        process = context.Process(target=runpy.run_path, args=(script, {"COMMAND": command}, "command"))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:  # where a test failed
+        process.terminate()
+        process.join()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Shuffle the files, and the tests within each, where LIGHTNING_CIFAR_TEST_ORDER holds a seed."""
     if seed := os.environ.get("LIGHTNING_CIFAR_TEST_ORDER"):
@@ -122,7 +156,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A real browser, with a window of the module's ``WINDOW`` (width, height) in pixels."""
+    """A real browser, with a window of the module's ``WINDOW`` (width, height) in pixels, and its ``FLAGS`` if any."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("there is no chromium with its chromedriver (Debian: apt-get install chromium chromium-driver)")
@@ -130,7 +164,8 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS.split(), f"--window-size={width},{height}", f"--user-data-dir={profile}"):
+    more = (f"--window-size={width},{height}", f"--user-data-dir={profile}", *getattr(request.module, "FLAGS", ()))
+    for flag in (*FLAGS.split(), *more):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with pytest.MonkeyPatch.context() as patch:

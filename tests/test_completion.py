@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from lightning.pytorch import Trainer
 
-from lightning_cifar import cli
+from lightning_cifar import cli, data, models
 from lightning_cifar.commands import completion
 from lightning_cifar.commands.table import COMMANDS
+from lightning_cifar.models.arguments import argument_names
+from lightning_cifar.runs.arguments import Arguments
+from lightning_cifar.runs.early_options import check_options, settings_of, trainer_settings
+from lightning_cifar.runs.parser import choosable_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's parser, as it is built
 
@@ -211,3 +218,17 @@ def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert "'zhs'" in message
     assert "fish" in message
     assert message.count("\n") == 1
+
+
+def test_no_option_of_a_parser_is_rejected_before_torch_is_imported(actions: Actions) -> None:
+    for command in ("fit", "validate", "test", "predict"):
+        names = {option for action in actions[command] for option in action.option_strings if option.startswith("--")}
+        for option in names - {"--config"}:
+            check_options(Arguments(command, (option, "1")))
+
+
+@pytest.mark.parametrize(("section", "module"), [("model", models), ("data", data)])
+def test_all_arguments_of_a_class_are_found_in_its_source(section: str, module: ModuleType) -> None:
+    for name, kind in choosable_classes(module).items():
+        assert set(argument_names(kind)) <= settings_of(section, name), name
+    assert trainer_settings() == set(inspect.signature(Trainer).parameters)

@@ -125,14 +125,15 @@ def small(args: list[str]) -> list[str]:
         return args if "help" in " ".join(args) else [*args, *small_training(args)]
     if verb == "report" and "runs/first" in args:  # three runs of docs/forks.md
         return ["report", "runs/..."]
-    if verb == "fork":
+    if verb == "fork" or (verb == "microscope" and "runs/kept" in args):
         assert (
             cli.main(
                 small(["fit", "--config", "configs/lenet.yaml", "--keep_every_n_epochs", "1", "--run_dir", "kept"])
             )
             == 0
         )
-        return ["fork", "kept", "--epoch", "1", *args[4:]]
+        more = ["--epoch", "1", *args[4:]] if verb == "fork" else args[2:]
+        return [verb, "kept", *more]
     if verb == "study":
         seeds = [] if "--seeds" in args else ["--seeds", "2"]
         epochs = 7 if "when_to_drop" in args[1] else 1  # the trunk has 6
@@ -183,7 +184,7 @@ def test_it_runs(page: Path, command: str, world: Path, monkeypatch: pytest.Monk
     best = "runs/.../checkpoints/best.ckpt"
     args = [{"...": best, "RUN_FOLDER": "runs/...", "RUN": "runs/..."}.get(word, word) for word in args]
     args = [word.replace("NAME", "augmentation") for word in args]
-    if args[0] == "explain":
+    if args[0] in ("explain", "microscope"):
         args = [f"{word}/cat" if word in ("FOLDER", "DIR") else word for word in args]
     args = [word for run in args for word in ([str(world / "runs/...")] if run == "RUNS..." else [run])]
     try:

@@ -30,11 +30,12 @@ SAYS = {
 
 SMALLER = {  # as many steps as a test needs
     r"num_train([=: ]+)\d{4}": r"num_train\g<1>320",
-    r"max_epochs=10": "max_epochs=3",
+    r"max_epochs=(10|5)": "max_epochs=3",
     r"max_epochs: 4": "max_epochs: 1",
     r"seeds: 3": "seeds: 2",
     r"global_step == 50": "global_step == 8",
     r"every_n_steps=50": "every_n_steps=5",
+    r"LRRangeFinder\(num_sweeps=2\)": "LRRangeFinder(num_steps=50, num_sweeps=2)",
 }
 
 pytestmark = [

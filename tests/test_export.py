@@ -381,6 +381,17 @@ def test_without_the_data_images_are_drawn(tmp_path: Path, capsys: pytest.Captur
 # ------------------------------------------------------------ what is refused
 
 
+@pytest.mark.parametrize("name", ["LeNet", "LinearClassifier"])
+@pytest.mark.parametrize("size", [16, 40])
+def test_images_of_another_size(name: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = getattr(models, name)(image_size=size)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    content |= {"class_path": name, "SyntheticDataModule": {}}  # of 32 pixels
+    torch.save(content, tmp_path / "a.ckpt")
+    message = error_of(capsys, tmp_path / "a.ckpt", "--format", "safetensors", "--check", "8")
+    assert "a.ckpt: the network does not accept the images of its data: " in message
+
+
 def test_wrong_options_are_rejected_without_importing_torch(exported: Exported) -> None:
     run = str(exported.run)
     mistakes = [

@@ -56,7 +56,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if "images_per_s" not in key} for row in csv.DictReader(file)]
+        return [{key: value for key, value in row.items() if "throughput" not in key} for row in csv.DictReader(file)]
 
 
 def check_equal(one: Path, other: Path) -> None:
@@ -111,7 +111,7 @@ def test_another_augmentation_sees_the_same_images_in_the_same_order(
 
 
 def rates(folder: Path) -> dict[int, float]:
-    return {int(row["step"]): float(row["lr-SGD"]) for row in rows(folder) if row.get("lr-SGD")}
+    return {int(row["step"]): float(row["lr"]) for row in rows(folder) if row.get("lr")}
 
 
 def test_the_schedule_continues_or_starts_again(parent: Path, tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_a_link_named_by_the_user_is_followed(tmp_path: Path) -> None:
             UnreadableFileError,
             r"metrics\.a \(='b'\) must be a number or null",
         ),
+        (
+            f'{{"state": "done", "metrics": {{"a": {2**63}}}}}',
+            UnreadableFileError,
+            r"metrics\.a \(=\d+\) must be a number",
+        ),
         ('{"state": "done", "metrics": {"a": true}}', UnreadableFileError, r"metrics\.a \(=True\) must be a number"),
     ],
 )
@@ -89,9 +94,12 @@ def test_json_of_another_shape(tmp_path: Path, content: str | bytes, error: type
 
 
 def test_json_of_the_shape(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.json", '{"state": "done", "metrics": {"a": 1, "b": null, "c": NaN}, "more": [1]}')
+    path = write(
+        tmp_path / "a.json",
+        '{"state": "done", "metrics": {"a": 9223372036854775807, "b": null, "c": NaN}, "more": [1]}',
+    )
     held = read_json(path, Record)
-    assert held["metrics"]["a"] == 1
+    assert held["metrics"]["a"] == 2**63 - 1
     assert "more" in held
 
 

@@ -54,7 +54,7 @@ def run(*args: str) -> None:
 def table(folder: Path) -> list[list[str]]:
     """metrics.csv without the column that is a time."""
     rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    skip = rows[0].index("train/images_per_s")
+    skip = rows[0].index("throughput")
     return [[cell for i, cell in enumerate(row) if i != skip] for row in rows]
 
 
@@ -79,7 +79,7 @@ def test_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: t
     assert table(whole) == table(broken)
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, broken)]
     for result in results:
-        result["metrics"].pop("train/images_per_s")
+        result["metrics"].pop("throughput")
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["best"] == results[1]["best"]
 
@@ -180,6 +180,16 @@ def test_a_damaged_digest_is_named_and_the_previous_checkpoint_is_used(
     said = capsys.readouterr().err
     assert "resume.ckpt is damaged: its SHA-256 differs from resume.ckpt.sha256. Continuing from resume.prev" in said
     assert (folder / "result.json").is_file()
+
+
+def test_a_shared_lock_needs_no_write_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork of a run in a read-only folder only finds out whether the run has ended."""
+    FolderLock(tmp_path).release()
+    flags: list[int] = []
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda path, flag, *mode: flags.append(flag) or opened(path, flag, *mode))
+    FolderLock(tmp_path, shared=True).release()
+    assert [flag & os.O_ACCMODE for flag in flags] == [os.O_RDONLY]
 
 
 def test_a_forked_process_does_not_hold_the_folder(tmp_path: Path) -> None:

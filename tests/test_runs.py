@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse import Namespace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from lightning_cifar import cli
+from lightning_cifar.runs.trainer_settings import fastest_precision, precision_hint
 
 DATA = [
     *("--data", "SyntheticDataModule", "--data.num_train", "96", "--data.num_val", "40", "--data.num_test", "50"),
@@ -170,6 +173,50 @@ def test_the_result_names_the_processor() -> None:
     cpuinfo = Path("/proc/cpuinfo")
     assert name
     assert "model name" not in (text := cpuinfo.read_text() if cpuinfo.is_file() else "") or name in text
+
+
+def test_automatic_precision_is_resolved_before_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = [*FIT, "--trainer.max_epochs", "1", "--trainer.precision", "auto"]
+    for precision in ("bf16-mixed", "32-true"):
+        monkeypatch.setattr("lightning_cifar.runs.cli.fastest_precision", lambda kind, found=precision: (found, "..."))
+        assert cli.main([*fit, "--run_dir", precision]) == 0
+        assert f"precision: {precision}, because ..." in capsys.readouterr().out
+        assert f"precision: {precision}\n" in Path(precision, "config.yaml").read_text()
+        assert result(precision)["machine"]["precision"] == precision
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "flags", "expected"),
+    [
+        ("auto", "avx512_bf16 amx_bf16 amx_tile", "bf16-mixed"),
+        ("cpu", "avx512_bf16 amx_bf16 amx_tile", "bf16-mixed"),
+        ("cpu", "avx512f avx512_bf16", "32-true"),
+        ("mps", "avx512_bf16 amx_bf16 amx_tile", "32-true"),
+    ],
+)
+def test_automatic_precision_needs_a_device_that_computes_in_bfloat16(
+    accelerator: str, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"flags : fpu {flags} sse\n")
+    assert fastest_precision(accelerator)[0] == expected
+    large, small = nn.Conv2d(64, 128, 3), nn.Conv2d(3, 8, 3)
+    trainer = Namespace(accelerator=accelerator, precision=None)
+    assert bool(precision_hint(trainer, large)) == (expected != "32-true")
+    assert not precision_hint(trainer, small)
+    assert not precision_hint(Namespace(accelerator=accelerator, precision="32-true"), large)
+
+
+def test_compiled_networks_keep_the_names_of_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    assert cli.main([*FIT, "--trainer.max_epochs", "1", "--compile", "true", "--run_dir", "run"]) == 0
+    assert compiled == ["Sequential"]
+    compiled.clear()
+    assert cli.main([*PAIR, "--compile", "true", "--run_dir", "pair"]) == 0
+    assert compiled == ["Sequential", "Sequential"]
 
 
 def test_steps_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,19 +75,24 @@ def test_the_locks_match_the_project() -> None:
     assert (base["torch"], base["torchvision"]) == ("2.14.1", "0.29.1")  # a pair
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import lightning_cifar, lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks",
-        f"from lightning_cifar.data.albumentations_pipeline import load_pipeline; load_pipeline({str(PIPELINE)!r})",
-        "from lightning_cifar.cli import main; assert main('fit --model LeNet --data SyntheticDataModule "
-        "--data.num_train 64 --data.num_val 32 --data.batch_size 32 --trainer.max_epochs 1 --test_after_fit true "
-        "--trainer.accelerator cpu --run_dir run'.split()) == 0",
-    ],
-    ids=["import", "albumentations", "train"],
-)
-def test_no_connection(code: str, tmp_path: Path) -> None:
-    args = [sys.executable, "-W", "ignore", "-c", FORBID + code]
+STEPS = f"""
+import lightning_cifar, lightning_cifar.models, lightning_cifar.data, lightning_cifar.callbacks
+needless = {{"albumentations", "pytorch_lightning"}} & {{*sys.modules}}
+assert not needless, f"imported without need: {{needless}}"
+print("imported", flush=True)
+from lightning_cifar.data.albumentations_pipeline import load_pipeline
+load_pipeline({str(PIPELINE)!r})
+print("loaded a pipeline", flush=True)
+from lightning_cifar.cli import main
+args = "fit --model LeNet --data SyntheticDataModule --data.num_train 64 --data.num_val 32 --data.batch_size 32"
+args += " --trainer.max_epochs 1 --test_after_fit true --trainer.accelerator cpu --run_dir run"
+assert main(args.split()) == 0
+"""
+
+
+def test_no_connection_and_no_needless_import(tmp_path: Path) -> None:
+    """Of imports, of a pipeline of albumentations, and of a training, one after the other in a new process."""
+    args = [sys.executable, "-W", "ignore", "-c", FORBID + STEPS]
     there = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=False, env=there)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]

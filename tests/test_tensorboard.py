@@ -19,12 +19,14 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as ServerAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor, nn
 
-from lightning_cifar import EmbeddingProjector, LayerTable, WeightHistograms, artifacts, cli
+from lightning_cifar import EmbeddingProjector, LayerTable, WeightHistograms, cli
 from lightning_cifar.analysis.embedding import features_and_outputs
+from lightning_cifar.artifacts import tensorboard
 from lightning_cifar.runs.board_record import plain_settings
 
 FIT = [
@@ -193,6 +195,37 @@ def test_interrupted_and_failed_runs_have_a_row(
     assert status(events) == (None if error is KeyboardInterrupt else "failure")
 
 
+def test_a_diverged_run_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*FIT, "--model.lr", "1e30", "--trainer.max_epochs", "3", "--run_dir", "a"]) == 2
+    events = read(tmp_path / "a")
+    assert settings(events)["model.lr"] == pytest.approx(1e30)
+    assert status(events) == "failure"
+    assert [value for _, value in scalars(events, "run/epochs")] == [0]
+
+
+def test_a_repeated_epoch_has_no_duplicate_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's server purges what the interrupted run wrote after its last checkpoint."""
+    from lightning_cifar import LeNet
+
+    def stop(self: LeNet) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LeNet, "on_train_epoch_end", stop)
+        with suppress(BaseException):
+            cli.main([*FIT, "--trainer.max_epochs", "3", "--run_dir", "a"])
+    assert cli.main(["fit", "--resume", "a"]) == 0
+    events = ServerAccumulator(str(tmp_path / "a"), {"tensors": 0}).Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith(("pr/", "val/", "best/"))]
+    assert {"pr/val/disc", "val/loss", "best/val/loss", "val/accuracy/disc"} <= set(tags)
+    for tag in tags:
+        assert [event.step for event in events.Tensors(tag)] == [2, 5, 8], tag
+    assert [event.step for event in events.Tensors("network/layers/text_summary")] == [0]
+
+
 def test_only_settings_that_differ_from_their_defaults_and_the_main_ones_are_columns() -> None:
     class Base(pl.LightningModule):
         def __init__(self, lr: float = 0.1, decay: float = 0.0, hidden: tuple[int, ...] = (3,)) -> None:
@@ -290,10 +323,10 @@ def test_features_are_the_input_of_the_last_layer() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(10, 400), (9, 10), (2, 900)])
 def test_a_sprite_has_at_most_8192_pixels(count: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert artifacts.LARGEST_SPRITE == 8192
-    monkeypatch.setattr(artifacts, "LARGEST_SPRITE", 819)  # the same law with a tenth of the pixels
+    assert tensorboard.LARGEST_SPRITE == 8192
+    monkeypatch.setattr(tensorboard, "LARGEST_SPRITE", 819)  # the same law with a tenth of the pixels
     pixels = np.broadcast_to(np.linspace(0, 1, count, dtype=np.float32)[:, None, None, None], (count, size, size, 1))
-    content, (height, width) = artifacts._sprite(pixels)
+    content, (height, width) = tensorboard._sprite(pixels)
     with Image.open(io.BytesIO(content)) as sprite:
         columns = sprite.width // width
         assert max(sprite.size) <= 819

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,18 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
     """Run compiled networks without compilation, since compiled code ignores new hooks."""
     return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+
+
+def compile_networks(model: nn.Module, **options: Any) -> None:
+    """Compile the networks of a LightningModule with ``torch.compile`` and its options, in place.
+
+    The names of the weights stay. The LightningModule itself is not compiled, since its steps call the Trainer.
+    """
+    for child in model.children():
+        if isinstance(child, nn.ModuleDict | nn.ModuleList) or hasattr(child, "training_step"):
+            compile_networks(child, **options)
+        elif next(child.parameters(), None) is not None:
+            child.compile(**options)
 
 
 def is_compiled(model: nn.Module) -> bool:

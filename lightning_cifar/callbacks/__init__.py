@@ -14,6 +14,7 @@ from lightning_cifar.callbacks.fit_curves import FitCurves
 from lightning_cifar.callbacks.layer_table import LayerTable
 from lightning_cifar.callbacks.loss_curves import LossCurves
 from lightning_cifar.callbacks.lr_range_finder import LRRangeFinder
+from lightning_cifar.callbacks.microscope import Microscope
 from lightning_cifar.callbacks.non_finite_guard import NonFiniteGuard
 from lightning_cifar.callbacks.occlusion_maps import OcclusionMaps
 from lightning_cifar.callbacks.prediction_grid import PredictionGrid
@@ -37,6 +38,7 @@ __all__ = [
     "LRRangeFinder",
     "LayerTable",
     "LossCurves",
+    "Microscope",
     "NonFiniteGuard",
     "OcclusionMaps",
     "PredictionGrid",

@@ -28,7 +28,7 @@ class LossCurves(Callback):
             Metrics that are not logged are not drawn. The metrics of several networks, ``train/loss/<network>`` and so
             on, are all drawn.
         every_n_epochs: draw after every n-th epoch.
-        max_time_share: largest share of the training time spent on drawing during training.
+        max_time_share: largest share of the processor time of the training that is spent on drawing during training.
         title: title of the picture; None uses the name of the module's class.
         name: name of the picture.
 
@@ -46,7 +46,7 @@ class LossCurves(Callback):
         train_accuracy: str = "train/accuracy",
         val_accuracy: str = "val/accuracy",
         every_n_epochs: int = 1,
-        max_time_share: float = 0.02,
+        max_time_share: float = 0.005,
         title: str | None = None,
         name: str = "loss_curves",
     ) -> None:
@@ -79,7 +79,7 @@ class LossCurves(Callback):
             self.history = {}  # a new training with a callback that was used before
         self._last_seen = {}
         self._closing, self._warned = None, False
-        self._drawn_at = time.monotonic()
+        self._drawn_at = time.process_time()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
@@ -96,7 +96,7 @@ class LossCurves(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._closing = epochs_of(trainer)
         self._collect_train(trainer)
-        elapsed = time.monotonic() - self._drawn_at
+        elapsed = time.process_time() - self._drawn_at
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and self._draw_seconds <= self.max_time_share * elapsed:
             self._draw(trainer, pl_module)
@@ -152,7 +152,7 @@ class LossCurves(Callback):
             return
         from lightning_cifar.plots import draw_loss_curves, draw_members_curves
 
-        started = time.monotonic()
+        started = time.process_time()
         title = type(pl_module).__name__ if self.title is None else self.title
         members = self._members(self.history)
         if members:
@@ -161,7 +161,7 @@ class LossCurves(Callback):
             figure = draw_loss_curves(**self._curves(""), title=title)
         save_figure(trainer, self.name, figure, tag=f"curves/{self.name}")
         self._undrawn = False
-        self._drawn_at = time.monotonic()
+        self._drawn_at = time.process_time()
         self._draw_seconds = self._drawn_at - started
 
     def _members(self, names: Iterable[str]) -> list[str]:

@@ -35,7 +35,7 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
         raise ValueError(f"{owner}: index {wanted[0]} must be 0 or more")
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     with random_state_restored():
-        for batch in _batches(trainer, f"{owner} needs validation images"):
+        for batch in validation_batches(trainer, f"{owner} needs validation images"):
             images = batch[0] if isinstance(batch, tuple | list) and batch else batch
             if not isinstance(images, Tensor) or images.ndim != 4:
                 raise ValueError(
@@ -80,7 +80,7 @@ def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Ten
     targets: list[Tensor] = []
     seen = 0
     with random_state_restored():
-        for batch in _batches(trainer, f"{owner} needs validation samples"):
+        for batch in validation_batches(trainer, f"{owner} needs validation samples"):
             items = batch if isinstance(batch, tuple | list) else [batch]
             if not items or not isinstance(items[0], Tensor) or not items[0].ndim:
                 raise ValueError(f"{owner} needs batches that start with a tensor (N, ...), but they {describe(batch)}")
@@ -153,8 +153,16 @@ def describe(batch: object) -> str:
     return f"start with {tuple(first.shape)}" if isinstance(first, Tensor) else f"start with {type(first).__name__}"
 
 
-def _batches(trainer: Trainer, purpose: str) -> Iterator[object]:
-    """Iterate over the batches of the first validation loader on the module's device."""
+def validation_batches(trainer: Trainer, purpose: str) -> Iterator[object]:
+    """Iterate over the batches of the first validation loader on the module's device.
+
+    Args:
+        trainer: in ``fit`` or ``validate``.
+        purpose: start of the error message.
+
+    Raises:
+        ValueError: If the validation loader is missing.
+    """
     loader = loader_at(trainer.val_dataloaders)
     if loader is None:
         limited = trainer.limit_val_batches == 0

@@ -14,7 +14,7 @@ from lightning_cifar.callbacks.base import check_minimum
 
 
 class Throughput(Callback):
-    """Show ``images/s`` over the last steps on the progress bar, and log ``train/images_per_s`` for each epoch.
+    """Show ``images/s`` over the last steps on the progress bar, and log ``throughput`` for each epoch.
 
     The time includes the training loop and the loading of data, but not validation and other work between epochs. The
     images of all ranks count. The GPU is synchronized once per epoch and before a validation, but not in a step: the
@@ -78,7 +78,7 @@ class Throughput(Callback):
         rate = _rate(self._epoch_start, (self._clock(), self._images))
         # Not reduced over the ranks, which agree closely: the progress bar reads pending metrics on rank zero only,
         # which would wait for the other ranks without end.
-        pl_module.log("train/images_per_s", rate, sync_dist=False)
+        pl_module.log("throughput", rate, sync_dist=False)
 
     def _clock(self) -> float:
         """Return the seconds of training so far, without pauses."""

@@ -32,6 +32,7 @@ _TEXTS = {
 }
 _NEVER = ("callbacks", "logger", "strategy", "plugins", "profiler")
 _MAX_ITEMS = 10_000  # of a list, such as the names of the classes
+_HUGE = 2**63  # torch and NumPy refuse larger integers
 
 
 def trained_settings(
@@ -146,7 +147,7 @@ def _is_public(class_path: str, section: str) -> bool:
 
 def _plain(checkpoint: Checkpoint, name: str, value: Any, allowed: Collection[str]) -> Any:
     """Check that a setting has plain values and allowed classes; return it without files of weights."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS:
         return [_plain(checkpoint, name, item, allowed) for item in value]
     if isinstance(value, dict):
         items = {str(key): None if key == "weights" else item for key, item in value.items()}
@@ -156,9 +157,10 @@ def _plain(checkpoint: Checkpoint, name: str, value: Any, allowed: Collection[st
             if issubclass(kind, Transfer):  # by default, its weights are downloaded
                 plain["init_args"] = {**_mapping(plain.get("init_args")), "weights": None}
         return plain
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str) or (not isinstance(value, list | tuple) and _is_numeric(value)):
         return value
-    raise UsageError(f"{checkpoint.path}: its setting {name[:80]} is a {type(value).__name__}, not a plain value.")
+    what = f"its setting {name[:80]} (type {type(value).__name__})"
+    raise UsageError(f"{checkpoint.path}: {what} is not a plain value of limited size.")
 
 
 def _is_taken_of_data(name: object, value: object) -> bool:
@@ -170,7 +172,7 @@ def _is_taken_of_data(name: object, value: object) -> bool:
 def _is_numeric(value: object) -> bool:
     if isinstance(value, list):
         return len(value) <= _MAX_ITEMS and all(_is_numeric(item) for item in value)
-    return value is None or isinstance(value, float) or (isinstance(value, bool | int) and abs(value) < 2**63)
+    return value is None or isinstance(value, float) or (isinstance(value, bool | int) and abs(value) < _HUGE)
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -25,9 +25,10 @@ def main(args: Sequence[str]) -> None:
     from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.runs.cli import RunCLI
     from lightning_cifar.runs.fork import Fork
+    from lightning_cifar.runs.start import start_run
 
     arguments = Arguments("fit", tuple(rest))
-    RunCLI.start(arguments, fork=Fork(options.run, options.epoch, options.restart_schedule))
+    start_run(RunCLI, arguments, fork=Fork(options.run, options.epoch, options.restart_schedule))
 
 
 def _parser() -> CommandParser:

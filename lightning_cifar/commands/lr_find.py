@@ -27,12 +27,13 @@ def main(args: Sequence[str]) -> None:
     from lightning_cifar.callbacks import LRRangeFinder
     from lightning_cifar.runs.arguments import Arguments
     from lightning_cifar.runs.lr_find_cli import LRFindCLI
+    from lightning_cifar.runs.start import start_run
 
     finder = LRRangeFinder(
         options.min_lr, options.max_lr, options.num_steps, options.seeds, options.spacing, zoom=options.zoom
     )
     out = [] if options.out is None else ["--run_dir", str(choose_output(Path(options.out), None))]
-    LRFindCLI.start(Arguments("fit", (*rest, *out)), option="--out", finder=finder)
+    start_run(LRFindCLI, Arguments("fit", (*rest, *out)), option="--out", finder=finder)
 
 
 def _parser() -> CommandParser:

@@ -32,7 +32,12 @@ def main(args: Sequence[str]) -> int:
     from lightning_cifar.studies.report.means import write_means
 
     compared = compare(
-        options.runs, metric=options.metric, mode=options.mode, target=options.target, baseline=options.baseline
+        options.runs,
+        metric=options.metric,
+        mode=options.mode,
+        target=options.target,
+        baseline=options.baseline,
+        compare=options.compare,
     )
     report = build(compared, shlex.join(["lightning-cifar", "report", *args]))
     content = report_html(report.page).encode()
@@ -68,5 +73,7 @@ def _parser() -> CommandParser:
     add("--mode", choices=("max", "min"), help="better direction of the metric (default: the study's, or by its name)")
     add("--target", type=float, help="report the time to reach this value, such as 0.6 (default: the study's)")
     add("--baseline", metavar="ARM", help="arm to compare the others with (default: the study's, or the first)")
+    pairs_help = "compare with the baseline, or all arms with each other (default: the study's, or baseline)"
+    add("--compare", choices=("baseline", "all"), help=pairs_help)
     add("--png", action="store_true", help="also write each panel as a PNG for a paper")
     return parser

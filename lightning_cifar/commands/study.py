@@ -8,9 +8,7 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,23 +16,25 @@ from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.tables import to_csv
+from lightning_cifar.studies.board import Board
 from lightning_cifar.studies.jobs import (
-    ABOUT,
     BARRIER,
     ENDED,
     Job,
-    Progress,
-    State,
-    error_of,
     list_jobs,
+    notes_on_looks,
     prepare,
+    read_seen,
     state_of,
+    write_about,
 )
+from lightning_cifar.studies.overrides import merge
 from lightning_cifar.studies.spec import TRUNK, Study, read_study
+from lightning_cifar.studies.tuning import tune
+from lightning_cifar.studies.units import is_share, read_difference
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
-    from rich.table import Table
 
 
 def main(args: Sequence[str]) -> int:
@@ -50,8 +50,11 @@ def main(args: Sequence[str]) -> int:
     print(
         f"{study.name}: {len(study.arms)} arms x {len(study.seeds)} seeds, {num_jobs} at a time, {threads} threads each"
         + (f", after a trunk of {study.trunk_epochs} epochs per seed" if study.trunk_epochs else "")
+        + (f", after tuning with {len(study.tune.seeds)} other seeds" if study.tune else "")
     )
     modules = _check_arms(study)
+    if options.plan:
+        return _print_plan(study, options, folder)
     planned = {job.arm for job in list_jobs(study, folder, threads=threads) if state_of(job) not in ENDED}
     if options.address is None:  # other machines have their own data
         _prepare_data(study, {arm: module for arm, module in modules.items() if arm in planned})
@@ -60,25 +63,24 @@ def main(args: Sequence[str]) -> int:
     except OSError as error:
         raise UsageError(f"{error.strerror or error}: pass another folder as --out.") from error
     with FolderLock(folder, busy=f"a study is running in {folder}: wait until it ends, or pass another --out."):
-        about = study.about() | {"command": shlex.join(["lightning-cifar", "study", *args])}
-        write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
-        board = Board(jobs, study)
-        todo = [job for job in jobs if state_of(job) not in ENDED]
-        if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done and kept")
-        try:
-            _run(options, todo, board)
-        except KeyboardInterrupt:
-            done = sum(state_of(job) in ENDED for job in jobs)
-            print(f"\nstopped, {done} of {len(jobs)} runs are done; to continue, repeat the command", file=sys.stderr)
-            raise
-        finally:
-            board.close()
+        command = shlex.join(["lightning-cifar", "study", *args])
+        write_about(study, folder, command)
+        if study.tune is not None:
+            chosen = tune(study, folder, threads, lambda todo: _run_all(options, todo, study))
+            jobs = prepare(study, folder, threads=threads, chosen=chosen)
+            for arm, settings in chosen.items():
+                print(f"tuned {arm}: {', '.join(f'{key} {value}' for key, value in settings.items())}")
+        _run_all(options, jobs, study)
+    if all(state_of(job) in ENDED for job in jobs):
+        write_about(study, folder, command, seen=True)
     return _write_results(study, jobs, folder)
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
     options = _parser().parse_args(args)
+    for name in ("detect", "sd"):
+        if getattr(options, name) is not None and not options.plan:
+            raise UsageError(f"--{name} is an option of a plan: add --plan.")
     for name in ("jobs", "threads", "seeds"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -105,6 +107,9 @@ def _parser() -> CommandParser:
     add("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
     add("--seeds", type=int, help="number of seeds (default: that of the study)")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="such as data.root=/my/data")
+    add("--plan", action="store_true", help="print how many seeds are needed, from the finished runs or --sd, and stop")
+    add("--detect", metavar="SIZE", help="difference to plan for: 0.5 are 0.5 points of accuracy (default: the margin)")
+    add("--sd", metavar="SIZE", help="standard deviation of the difference between two arms over seeds")
     add("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
     add("--threads", type=int, help="threads of each run (default: number of cores / jobs)")
     add("--out", help="folder of the study (default: runs/studies/NAME)")
@@ -112,6 +117,22 @@ def _parser() -> CommandParser:
     add("--address", help="Ray cluster, HOST:PORT or auto (default: start Ray on this machine)")
     add("--resources", help="""resources of each run on Ray, such as '{"cpu": 1, "gpu": 0.25}' (default: one core)""")
     return parser
+
+
+def _run_all(options: argparse.Namespace, jobs: Sequence[Job], study: Study) -> None:
+    """Run the jobs that have not ended."""
+    board = Board(jobs, study)
+    todo = [job for job in jobs if state_of(job) not in ENDED]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done and kept")
+    try:
+        _run(options, todo, board)
+    except KeyboardInterrupt:
+        done = sum(state_of(job) in ENDED for job in jobs)
+        print(f"\nstopped, {done} of {len(jobs)} runs are done; to continue, repeat the command", file=sys.stderr)
+        raise
+    finally:
+        board.close()
 
 
 def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None:
@@ -123,6 +144,40 @@ def _run(options: argparse.Namespace, todo: Sequence[Job], board: Board) -> None
         from lightning_cifar.studies.local import run_locally
 
         run_locally(todo, options.jobs, board.hear)
+
+
+def _print_plan(study: Study, options: argparse.Namespace, folder: Path) -> int:
+    """Print how many seeds are needed; start nothing."""
+    from lightning_cifar.analysis.comparisons import Rules
+    from lightning_cifar.studies.report import results
+    from lightning_cifar.studies.report.planning import Spread, plan_lines, spread_of
+
+    def read(name: str) -> float | None:
+        text = getattr(options, name)
+        if text is None:
+            return None
+        unit = " points" if is_share(study.metric) and "point" not in text else ""  # the unit of every table
+        return read_difference(text + unit, study.metric, f"--{name}")
+
+    detect = read("detect") or study.margin
+    if detect is None:
+        raise UsageError("--plan needs the difference that matters: add --detect 0.5, or a margin to the study file.")
+    jobs = list_jobs(study, folder, threads=1)
+    runs = [results.read_run(job) for job in jobs if job.arm != TRUNK]
+    found = results.differences(runs, list(study.arms), study.metric, study.baseline, Rules(study.compare))
+    given = read("sd")
+    spread = spread_of(results.finals(runs, list(study.arms), study.metric), found) if given is None else None
+    spread = Spread(given, given, 0) if given is not None else spread
+    if not found or spread is None:
+        raise UsageError(
+            "--plan needs at least two arms."
+            if not found
+            else f"{folder} has no two finished seeds as a pilot: run the study with --seeds 3, or add --sd."
+        )
+    seconds = results.mean_of([run.seconds for run in runs if run.state == "done"])
+    sizes = {"comparisons": len(found), "looks": study.looks, "arms": len(study.arms), "jobs": options.jobs or 1}
+    print("\n".join(plan_lines(spread, detect, metric=study.metric, seconds=seconds, **sizes)))
+    return 0
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -142,7 +197,9 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
     from lightning_cifar.runs.build import build
 
     modules = {}
+    first = study.tune.combinations()[0] if study.tune else {}
     for name, config in study.arms.items():
+        config = merge(config, first, f"arm {name}")
         try:
             arguments = Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull))
             modules[name] = build(arguments).datamodule
@@ -173,8 +230,10 @@ def _as_settings(message: str) -> str:
 
 def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     """Write and print the results; return the exit code."""
+    from lightning_cifar.analysis.comparisons import Rules
     from lightning_cifar.studies.report import results
     from lightning_cifar.studies.report.means import write_means
+    from lightning_cifar.studies.report.planning import advice
 
     if study.metric == BARRIER:
         from lightning_cifar.commands.surface import write_barriers
@@ -185,9 +244,14 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     write_means(folder, runs)
     arms = list(study.arms)
     rows = results.table(runs, arms, study.metric, study.mode, study.target)
-    found = results.differences(runs, arms, study.metric, study.baseline)
+    seen = read_seen(folder)
+    rules = Rules(study.compare, study.margin, max(study.looks, len(seen)))
+    found = results.differences(runs, arms, study.metric, study.baseline, rules)
     text = results.markdown(rows, found, study.metric, study.mode, study.target)
-    text += results.trunk_text(trunks, runs, study.trunk_epochs)
+    notes = [f"{line[0].upper()}{line[1:]}." for line in notes_on_looks(seen, study.looks)]
+    notes += advice(runs, arms, study.metric, rules, found)
+    notes += filter(None, [results.trunk_text(trunks, runs, study.trunk_epochs)])
+    text += "".join(f"- {line}\n" for line in notes)
     write_atomically(folder / "results.md", text.encode())
     table = to_csv(results.CSV_HEADER, results.csv_rows(runs, study.metric, study.mode, study.target))
     write_atomically(folder / "results.csv", table)
@@ -204,70 +268,3 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
         print(f"failed: {run.arm}, seed {run.seed}{more}: {error} (log: {run.folder}.log)", file=sys.stderr)
     print(f"results: {folder}/results.md and results.csv; lightning-cifar report {shlex.quote(str(folder))}")
     return 1 if failed else 0
-
-
-class Board:
-    """State of all runs: a table that is updated in a terminal, otherwise a line for each event."""
-
-    def __init__(self, jobs: Sequence[Job], study: Study) -> None:
-        self.jobs, self.study = list(jobs), study
-        self.state: dict[Job, State | Progress | str] = {job: state_of(job) for job in jobs}
-        self.start = time.monotonic()
-        self.began: dict[Job, float] = {}
-        self.seconds: dict[Job, float] = {}  # of the runs that ended
-        self.live = None
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            self.live = Live(get_renderable=self._table, refresh_per_second=2)
-            self.live.start()
-
-    def hear(self, job: Job, news: State | Progress | str | None) -> None:
-        """Record an event of a job: its start (None), progress, end or failure."""
-        now = time.monotonic()
-        self.state[job] = "started" if news is None else news
-        if news is None:
-            self.began[job] = now
-        if not isinstance(news, str):
-            return
-        self.seconds[job] = now - self.began.get(job, self.start)
-        if news in ENDED and job.arm != TRUNK:
-            self._write_mean(job.arm)
-        done = sum(state in ("done", "diverged", "failed") for state in self.state.values())
-        times = f"{self.seconds[job]:.0f} s, {now - self.start:.0f} s since the start"
-        error = error_of(job) if news == "failed" else ""
-        line = f"[{done}/{len(self.jobs)}] {job.arm}, seed {job.seed}: {news}   {times}{error and f': {error}'}"
-        if self.live is None:
-            print(line, flush=True)
-        elif news not in ENDED:  # failures are printed above the table
-            self.live.console.print(line, markup=False, highlight=False)
-
-    def _write_mean(self, arm: str) -> None:
-        from lightning_cifar.studies.report.means import write_means
-        from lightning_cifar.studies.report.results import read_run
-
-        jobs = [job for job in self.jobs if job.arm == arm]
-        with suppress(OSError):  # reported at the end, when the means are written again
-            write_means(jobs[0].path.parents[1], [read_run(job) for job in jobs])
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def _table(self) -> Table:
-        from rich.table import Table
-
-        table = Table(title=f"{self.study.name}   {time.monotonic() - self.start:.0f} s")
-        table.add_column("arm")
-        for seed in self.study.seeds:
-            table.add_column(f"seed {seed}", justify="right")
-        for arm in dict.fromkeys(job.arm for job in self.jobs):
-            table.add_row(arm, *(_cell(self.state[job], self.seconds.get(job)) for job in self.jobs if job.arm == arm))
-        return table
-
-
-def _cell(state: State | Progress | str, seconds: float | None) -> str:
-    if isinstance(state, Progress):
-        return f"{state.epoch}/{state.max_epochs}  {state.value:.4g}"
-    text = {"waiting": "", "broken": "to continue", "started": "..."}.get(state, state)
-    return text if seconds is None or state == "started" else f"{text}  {seconds:.0f} s"

@@ -44,6 +44,7 @@ COMMANDS = {
         f"{_BEST} --images DIR",
         "explain.command",
     ),
+    "microscope": Command("write one offline page to explore a trained network", "runs/...", "microscope"),
     "export": Command(
         "write a trained network as one file: safetensors, onnx or pt2", "runs/... --format onnx", "export.command"
     ),

@@ -26,7 +26,8 @@ class FolderLock:
     _handle: int | None = None
 
     def __init__(self, folder: Path, busy: str = "", *, shared: bool = False) -> None:
-        self._handle = open_own(folder / ".lock", os.O_RDWR)  # NFS needs write access for an exclusive lock
+        mode = os.O_RDONLY if shared else os.O_RDWR  # NFS needs write access for an exclusive lock
+        self._handle = open_own(folder / ".lock", mode)
         try:
             fcntl.flock(self._handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

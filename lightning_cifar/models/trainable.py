@@ -171,7 +171,7 @@ class Trainable(pl.LightningModule):
         self._plan = {"steps": total, "origin": origin}
         optimizer = self.make_optimizer()
         scheduler = self.make_scheduler(optimizer, total, origin)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimizer with the peak learning rate."""

@@ -18,7 +18,7 @@ _MOST_NAMED = 40
 
 
 def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: str = "") -> Figure:
-    """Draw a heat map of a confusion matrix in percent of each true class.
+    """Draw a heat map of a confusion matrix in percent of each true class, with numbers for up to 20 classes.
 
     Args:
         confusion: Counts (K, K), rows are true classes. A row without samples is grey.
@@ -36,21 +36,22 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: s
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
     side = min(max(3.6, 0.56 * num_classes), 11.2)
-    figure = PlainFigure(figsize=(side + 1.9, side + 1.2), layout="constrained")
+    figure = PlainFigure(figsize=(side + 1.2, side + 1.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("0.85")
     # The colour shows the square root of the share: on a linear scale a confusion of 5 % looks like zero.
     image = axes.imshow(percent, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, label="share of the true class (%)")
-    bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
-    bar.minorticks_off()
+    if num_classes > _MOST_NUMBERED:
+        bar = figure.colorbar(image, ax=axes, shrink=0.9, label="share of the true class (%)")
+        bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
+        bar.minorticks_off()
 
     every = math.ceil(num_classes / _MOST_NAMED)
     ticks = range(0, num_classes, every)
     size = 9 if num_classes <= _MOST_NUMBERED else 6
     axes.set_xticks(ticks, [class_names[i] for i in ticks], rotation=45, ha="right", rotation_mode="anchor", size=size)
     axes.set_yticks(ticks, [class_names[i] for i in ticks], size=size)
-    axes.set_xlabel("predicted class")
+    axes.set_xlabel("predicted class" + " (% of the true class)" * (num_classes <= _MOST_NUMBERED))
     axes.set_ylabel("true class")
     axes.set_title(title)
     if num_classes <= _MOST_NUMBERED:
@@ -64,5 +65,6 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], *, title: s
                     va="center",
                     size=8,
                     color="white" if value > 36 else "black",  # 36 % is 0.6 of the colour scale
+                    in_layout=False,
                 )
     return figure

@@ -27,7 +27,7 @@ def to_displayable(
         array = array / np.float32(255)
     array = np.moveaxis(array.astype(np.float32), 1, -1)
     channels = array.shape[-1]
-    shift, scale = (_per_channel(values, channels) for values in (mean, std))
+    shift, scale = (per_channel(values, channels) for values in (mean, std))
     if shift is not None and scale is not None:
         array = array * scale + shift
     elif array.size and (array.min() < 0 or array.max() > 1):
@@ -35,7 +35,7 @@ def to_displayable(
     return array.clip(0, 1)
 
 
-def _per_channel(values: ArrayLike | None, channels: int) -> NDArray[np.float32] | None:
+def per_channel(values: ArrayLike | None, channels: int) -> NDArray[np.float32] | None:
     """Finite numbers (C,), or (1,) for all channels; None for other objects, such as those of external data modules."""
     try:
         numbers = np.asarray(values, dtype=np.float32).ravel()  # (C, 1, 1) too

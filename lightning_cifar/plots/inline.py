@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FIGURE = "matplotlib.figure.Figure"
-_DPI = 120  # as in files
 
 
 def show_inline() -> None:
@@ -23,11 +21,10 @@ def show_inline() -> None:
     try:
         formatter.lookup_by_type(_FIGURE)  # set by %matplotlib inline
     except KeyError:
-        formatter.for_type_by_name(*_FIGURE.rsplit(".", 1), to_png)
+        formatter.for_type_by_name(*_FIGURE.rsplit(".", 1), _encode)
 
 
-def to_png(figure: Figure) -> bytes:
-    """Encode a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+def _encode(figure: Figure) -> bytes:
+    from lightning_cifar.plots.rendering import to_png  # imports matplotlib
+
+    return to_png(figure)

@@ -41,7 +41,10 @@ def draw_report_curves(
     xlabel: str = "epoch",
     share: bool = False,
     log: bool = False,
-    forks: Sequence[tuple[float, float]] = (),
+    log_x: bool = False,
+    ticks: Sequence[str] = (),
+    points: Sequence[tuple[float, float]] = (),
+    points_name: str = "fork",
 ) -> Figure:
     """Draw one panel of 6 x 4.2 inches.
 
@@ -51,11 +54,17 @@ def draw_report_curves(
         xlabel: Name of the horizontal axis.
         share: Whether the values are fractions, which are drawn in percent.
         log: Logarithmic vertical axis.
-        forks: Points (x, y) at which an arm branches off.
+        log_x: Logarithmic horizontal axis.
+        ticks: Names of the positions 0, 1, ... on the horizontal axis, instead of numbers.
+        points: Points (x, y) to mark, such as those at which an arm branches off.
+        points_name: Their name in the legend.
     """
     figure = PlainFigure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_yscale("log" if log else "linear")
+    axes.set_xscale("log" if log_x else "linear")
+    if ticks:
+        axes.set_xticks(range(len(ticks)), ticks, parse_math=False)
     scale = 100 if share else 1
     for arm in arms:
         x, seeds = np.asarray(arm.x, dtype=float), scale * np.atleast_2d(np.asarray(arm.seeds, dtype=float))
@@ -69,10 +78,10 @@ def draw_report_curves(
         axes.plot(
             x, mean, color=arm.color, linestyle=style, linewidth=1.7, label=label, marker="o" if few else "", ms=3
         )
-    if forks:
-        x, y = zip(*dict.fromkeys(forks), strict=True)
+    if points:
+        x, y = zip(*dict.fromkeys(points), strict=True)
         y = [scale * value for value in y]
-        axes.plot(x, y, "D", color="#888888", markeredgecolor="white", markersize=8, zorder=4, label="fork")
+        axes.plot(x, y, "D", color="#888888", markeredgecolor="white", markersize=8, zorder=4, label=points_name)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if share else ylabel)
     if xlabel == "epoch":

@@ -84,6 +84,14 @@ class Arguments:
         """Return whether the user gives a section, ``model`` or ``data``."""
         return self.has(f"--{section}") or any(section in content for content in self.configurations.values())
 
+    def class_of(self, section: str) -> str | None:
+        """Return the name of the class of a section, ``model`` or ``data``; None if it is not certain."""
+        given = [content[section] for content in self.configurations.values() if section in content]
+        given += [value for option, value in self.pairs if option in (f"--{section}", f"--{section}.class_path")]
+        last = given[-1] if given else None
+        name = last.get("class_path") if isinstance(last, dict) else last
+        return name if isinstance(name, str) else None
+
     def _parts(self) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
         """Yield each option, its value, and its arguments. Arguments without an option have an empty name."""
         pending = list(self.args)

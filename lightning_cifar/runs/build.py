@@ -16,6 +16,7 @@ from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.errors import UsageError, one_line
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
+from lightning_cifar.runs.start import start_run
 
 
 class BuildCLI(RunCLI):
@@ -37,7 +38,7 @@ def build(arguments: Arguments) -> BuildCLI:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:
-        return BuildCLI.start(arguments)
+        return start_run(BuildCLI, arguments)
     finally:
         logging.disable(before)
 

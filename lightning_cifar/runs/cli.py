@@ -1,14 +1,10 @@
-"""A run and its folder: config.yaml, metrics.csv, TensorBoard events, checkpoints, pictures, tables and result.json.
-
-The folder is created after all checks have passed, and is never used by another run.
-"""
+"""The LightningCLI of a run: its options, its checks, its callbacks and its folder."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import lightning.pytorch as pl
 import yaml
@@ -17,12 +13,13 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import callbacks
+from lightning_cifar.analysis.layers import compile_networks
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID, Checkpoint
-from lightning_cifar.checkpoints.settings import trained_settings
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
 from lightning_cifar.files.paths import expand_users
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.board_record import BoardRecord
@@ -30,23 +27,23 @@ from lightning_cifar.runs.compatibility import (
     check_kinds,
     check_settings,
     check_weights,
-    is_of_restoring,
     show_as_trained,
 )
 from lightning_cifar.runs.default_callbacks import default_callbacks
-from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
-from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.final_test import evaluate_best
 from lightning_cifar.runs.folder import RunFolder
-from lightning_cifar.runs.fork import Fork, ForkPoint, start_fork
+from lightning_cifar.runs.fork import ForkPoint
 from lightning_cifar.runs.loggers import run_loggers
-from lightning_cifar.runs.parser import Parser, check_nulls
+from lightning_cifar.runs.parser import Parser, allow_value, check_nulls
 from lightning_cifar.runs.progress_lines import FewSteps
 from lightning_cifar.runs.record import RunRecord
-from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
-from lightning_cifar.runs.signals import interruption_behind, terminations_raised
-from lightning_cifar.runs.trainer_settings import TRAINER_DEFAULTS, check_goes_on, check_trainer
-from lightning_cifar.runs.user_modules import allow_modules
+from lightning_cifar.runs.trainer_settings import (
+    TRAINER_DEFAULTS,
+    check_goes_on,
+    check_trainer,
+    fastest_precision,
+    precision_hint,
+)
 
 
 class RunCLI(LightningCLI):
@@ -88,54 +85,9 @@ class RunCLI(LightningCLI):
         """Return only the command that runs, since building the parsers of all four takes half a second."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._command}
 
-    @classmethod
-    def start(cls, arguments: Arguments, *, option: str = "--run_dir", fork: Fork | None = None, **extra: Any) -> Self:
-        """Parse and run a command line.
-
-        Args:
-            arguments: The command line.
-            option: Option with which the user names the folder of the run, for messages.
-            fork: Where the run starts, instead of new weights.
-            **extra: Further arguments of the constructor of a subclass.
-
-        Raises:
-            UsageError: If the command line is wrong.
-            KeyboardInterrupt: If the run was interrupted. The message contains the command that continues it.
-        """
-        with expected_warnings_ignored(), silent_writers(), terminations_raised():
-            parent = None
-            if fork is None:
-                arguments, resumed = find_resumed(arguments)
-            else:
-                arguments, resumed, parent = start_fork(arguments, fork)
-            allow_modules(*arguments.class_paths, *(resumed.class_paths if resumed else ()))
-            folder = RunFolder(resumed if parent is None else None, option=option)
-            try:
-                checkpoint, defaults = _settings(arguments, resumed)
-                return cls(arguments, folder, checkpoint, defaults, parent, **extra)
-            except SystemExit as stop:
-                interruption = interruption_behind(stop)
-                if interruption is None:
-                    raise
-                # Lightning has closed the training, and would exit with 0 or 1.
-                can = folder.path is not None and can_resume(folder.path)
-                raise interruption(
-                    f"continue with: lightning-cifar fit --resume {folder.path}" if can else ""
-                ) from stop
-            except Exception as error:
-                folder.leave_nothing()
-                if is_full(error) and folder.is_claimed:
-                    assert folder.path is not None
-                    raise no_space(folder.path, resumes=cls is RunCLI) from error
-                if is_of_restoring(error):
-                    name = arguments.get("--ckpt_path")
-                    raise UsageError(f"{name} cannot be restored here: {one_line(error)[:160]}") from error
-                raise
-            finally:
-                folder.release()
-
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        allow_value(parser, "trainer.precision", "auto")
         if subcommand == "fit":
             # For --help only: find_resumed removes the option from the command line before it is parsed.
             refused = ActionFail(message="%(option)s is an option of the command line only: fit --resume runs/...")
@@ -169,6 +121,12 @@ class RunCLI(LightningCLI):
             default=None,
             help="Keep the exact state every n epochs, for lightning-cifar fork. Default: only the latest.",
         )
+        parser.add_argument(
+            "--compile",
+            type=bool,
+            default=False,
+            help="Compile the network with torch.compile: the first steps take about a minute, the others less time.",
+        )
         # A link is ignored if the data have no such attribute, or the model no such argument.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -192,6 +150,9 @@ class RunCLI(LightningCLI):
         self.config[self.subcommand] = expand_users(self.config[self.subcommand])
         trainer = vars(self._get(self.config, "trainer"))
         check_trainer(trainer)
+        if trainer["precision"] == "auto":
+            trainer["precision"], reason = fastest_precision(trainer["accelerator"])
+            rank_zero_only(print)(f"precision: {trainer['precision']}, because {reason}")
         for section in ("model", "data"):
             check_nulls(section, self._get(self.config, section))
         if self._get(self.config, "resume") is not None:
@@ -213,6 +174,11 @@ class RunCLI(LightningCLI):
         check_kinds(self.model, self.datamodule)
         if self.checkpoint is not None:
             check_weights(self.checkpoint, self.model, self.datamodule)
+        if self._get(self.config, "compile"):
+            compile_networks(self.model)
+        hint = precision_hint(self._get(self.config, "trainer"), self.model)
+        if self.subcommand == "fit" and hint:
+            rank_zero_only(print)(hint)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         assert self.subcommand is not None
@@ -236,9 +202,10 @@ class RunCLI(LightningCLI):
         config["callbacks"] += [record, BoardRecord(record)]
         if type(self) is RunCLI and self.subcommand == "fit":  # not in a study
             config["callbacks"].append(FewSteps())
-        # TensorBoard hides values that an interrupted run logged after the checkpoint.
+        # TensorBoard hides values that an interrupted run logged after the checkpoint, if the first part of the run has
+        # a step too. What is logged before the first step, such as the layer table, is not logged again.
         resumed = self.folder.resumed
-        purge = None if resumed is None else resumed.checkpoint.progress.get("steps")
+        purge = 0 if resumed is None else max(1, resumed.checkpoint.progress.get("steps", 1))
         config["logger"] = run_loggers(self.run_dir, config["logger"], purge)
         if config["enable_model_summary"] is None:
             config["enable_model_summary"] = False  # LayerTable replaces it
@@ -301,27 +268,3 @@ class RunCLI(LightningCLI):
             config.pop(key, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
         return str(text)
-
-
-def _settings(arguments: Arguments, resumed: Resumed | None) -> tuple[Checkpoint | None, dict[str, Any]]:
-    """Return the checkpoint of a command line and its settings, which explicit options override."""
-    if resumed is not None:
-        config = {key: value for key, value in resumed.config.items() if key != "test_after_fit" or value}
-        held = resumed.checkpoint.hyper_parameters
-        settings = config.get("model", {}).get("init_args", {})
-        for name, value in held.items():  # at the end of the run, such as a learning rate that was found
-            if name in settings:
-                settings[name] = list(value) if isinstance(value, tuple) else value
-        return resumed.checkpoint, config
-    path = arguments.get("--ckpt_path")
-    if path in (None, "null"):
-        return None, {}
-    assert path is not None
-    checkpoint = Checkpoint.read(Path(path))
-    given = [section for section in ("model", "data") if arguments.configures(section)]
-    of_fit = arguments.command == "fit"
-    settings, left_out = trained_settings(checkpoint, of_fit=of_fit, allowed=arguments.named_classes, given=given)
-    if left_out and of_fit and not arguments.configurations:
-        names = ", ".join(left_out)
-        print(f"{path}: {names} are not taken from a checkpoint: pass them, or --config.", file=sys.stderr)
-    return checkpoint, settings

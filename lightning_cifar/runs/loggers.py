@@ -46,9 +46,7 @@ def plain_values(value: Any) -> Any:
     return value if type(value) in (bool, int, float, str, type(None)) else str(value)
 
 
-def run_loggers(
-    folder: Path, given: Logger | Iterable[Logger] | bool | None, purge_step: int | None
-) -> list[Logger] | bool:
+def run_loggers(folder: Path, given: Logger | Iterable[Logger] | bool | None, purge_step: int) -> list[Logger] | bool:
     """Return the loggers of a run.
 
     Args:

@@ -26,6 +26,9 @@ TIMES = "times.csv"
 FORK = "fork.json"
 """Origin of a forked run: folder and ID of its parent, epoch and step."""
 
+_OLD_NAMES = {r"lr-\w+": "lr", "train/images_per_s": "throughput"}
+"""Patterns of names in the tables of earlier versions, and the present names."""
+
 Floats = NDArray[np.float64]
 
 
@@ -73,7 +76,8 @@ def read_run_id(folder: Path) -> str | None:
 def read_curves(folder: Path, table: str = "metrics.csv") -> dict[str, Curve]:
     """Read all metrics of a run folder from metrics.csv, or another table, and times.csv. The run need not have ended.
 
-    A row without an epoch, such as a learning rate, gets the epoch of the last row that has one.
+    A row without an epoch, such as a learning rate, gets the epoch of the last row that has one. The learning rate and
+    the throughput of runs of earlier versions, ``lr-SGD`` and ``train/images_per_s``, get their present names.
 
     Raises:
         UnreadableFileError: If metrics.csv or times.csv does not have the form that a run writes.
@@ -82,6 +86,9 @@ def read_curves(folder: Path, table: str = "metrics.csv") -> dict[str, Curve]:
         names, rows, columns, values = _read_cells(folder / table)
     except MissingFileError:
         return {}
+    for old, new in _OLD_NAMES.items():
+        # A run that a later version resumed may have both columns.
+        names = [found if (found := re.sub(f"^{old}(?=/|$)", new, name)) not in names else name for name in names]
     if "step" not in names or not len(values):
         return {}
     num_rows = int(rows[-1]) + 1

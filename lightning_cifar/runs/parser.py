@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from inspect import isclass
 from types import ModuleType, NoneType
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
@@ -39,6 +39,12 @@ def check_nulls(section: str, settings: Namespace) -> None:
         takes_null = action.default is None or any(each in (Any, None, NoneType) for each in (hint, *get_args(hint)))
         if action.dest in nulls and not takes_null:
             raise UsageError(f"{section}.{action.dest} (=null) needs a value: leave it out for {action.default}.")
+
+
+def allow_value(parser: ArgumentParser, name: str, value: str) -> None:
+    """Allow a further value of an option, which is written first in the help and in messages."""
+    action: Any = next(action for action in parser._actions if action.dest == name)
+    action._typehint = Literal[value] | action._typehint
 
 
 class Parser(LightningArgumentParser):

@@ -74,8 +74,8 @@ def _numbers(metrics: Mapping[str, Tensor], validated: bool) -> list[str]:
     for name in found:
         value = float(metrics[name])
         parts.append(f"{name} {100 * value:.1f} %" if name.startswith("val/accuracy") else f"{name} {value:.3g}")
-    if "train/images_per_s" in metrics:
-        parts.append(f"{float(metrics['train/images_per_s']):,.0f} images/s")
+    if "throughput" in metrics:
+        parts.append(f"{float(metrics['throughput']):,.0f} images/s")
     return parts
 
 

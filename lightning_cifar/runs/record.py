@@ -42,9 +42,9 @@ class RunRecord(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            # Metrics without a split in their name are for the progress bar.
+            # Other metrics without a split in their name are for the progress bar.
             values = trainer.callback_metrics.items()
-            self.metrics |= {name: float(value) for name, value in values if "/" in name}
+            self.metrics |= {name: float(value) for name, value in values if "/" in name or name == "throughput"}
 
     on_test_end = on_validation_end
 

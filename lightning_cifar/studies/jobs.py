@@ -1,10 +1,12 @@
 """The runs of a study, their folders and states.
 
 FOLDER/study.json                arms, metric, mode and baseline; a different study is rejected
-FOLDER/about.json                question, target, seeds, order of the arms, and the command: for the report
+FOLDER/about.json                question, target, seeds, order of the arms, the command, and the numbers of seeds
+                                 for which results were seen: for the report
 FOLDER/<arm>/config.yaml         complete configuration of the arm
 FOLDER/<arm>/seed-0/             run folder
 FOLDER/<arm>/seed-0/done.json    final state of the run, written last
+FOLDER/<arm>/seed-0/correct.npz  which validation images are correct at the end, in packed bits
 FOLDER/<arm>/seed-0.log          output of the run
 FOLDER/trunk/seed-0/             the same for the epochs before the arms fork, in a study with a trunk
 FOLDER/<arm> (mean)/             means over the finished runs, for TensorBoard
@@ -13,9 +15,10 @@ FOLDER/<arm> (mean)/             means over the finished runs, for TensorBoard
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -26,11 +29,12 @@ from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import open_own, refuse_links
 from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
+from lightning_cifar.studies.overrides import merge
 from lightning_cifar.studies.spec import TRUNK, Study, changes
 
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
-DONE, STUDY, ABOUT = "done.json", "study.json", "about.json"
+DONE, STUDY, ABOUT, CORRECT = "done.json", "study.json", "about.json", "correct.npz"
 BARRIER = "barrier"
 """Metric of a study that is computed after its runs: height of the loss between a run and that of the baseline."""
 
@@ -40,6 +44,13 @@ class DoneRecord(TypedDict):
 
     state: Literal["done", "diverged", "failed"]
     error: NotRequired[str]
+    paused_at: NotRequired[int]
+
+
+class TrunkRecord(TypedDict):
+    """Keys of the trunk in study.json that are read."""
+
+    epochs: int
 
 
 class StudyRecord(TypedDict):
@@ -50,6 +61,10 @@ class StudyRecord(TypedDict):
     metric: NotRequired[str]
     mode: NotRequired[Literal["max", "min"]]
     baseline: NotRequired[str]
+    trunk: NotRequired[TrunkRecord]
+    margin: NotRequired[float]
+    compare: NotRequired[Literal["baseline", "all"]]
+    looks: NotRequired[int]
 
 
 class AboutRecord(TypedDict):
@@ -60,6 +75,8 @@ class AboutRecord(TypedDict):
     question: NotRequired[str]
     target: NotRequired[float | None]
     command: NotRequired[str]
+    seen: NotRequired[list[int]]
+    overrides: NotRequired[dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class Job:
     """One run of a study, with all information that a worker on any machine needs.
 
     In a study with a trunk of ``epochs``, ``trunk`` is the folder of the run from which an arm forks; the run of the
-    trunk has none, and stops after ``epochs``.
+    trunk has none, and stops after ``epochs``. A run stops after ``pause`` epochs, from which it can continue.
     """
 
     arm: str
@@ -78,6 +95,7 @@ class Job:
     threads: int
     epochs: int = 0
     trunk: str = ""
+    pause: int = 0
 
     @property
     def is_trunk(self) -> bool:
@@ -145,8 +163,16 @@ def _configurations(study: Study) -> dict[str, dict[str, Any]]:
     return {TRUNK: study.trunk, **study.arms} if study.trunk_epochs else study.arms
 
 
-def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
+def prepare(
+    study: Study, folder: Path, *, threads: int, chosen: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Job]:
     """Create the folder of the study, or use that of the same study, and list its jobs.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        threads: threads of each run.
+        chosen: tuned settings of each arm.
 
     Raises:
         UsageError: See :func:`list_jobs`.
@@ -155,8 +181,47 @@ def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
     write_atomically(folder / STUDY, study.to_json().encode())
     for arm, config in _configurations(study).items():
         path = folder / arm / "config.yaml"
+        config = merge(config, (chosen or {}).get(arm, {}), f"arm {arm}")
         write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
     return jobs
+
+
+def write_about(study: Study, folder: Path, command: str, *, seen: bool = False) -> None:
+    """Write about.json; ``seen`` adds this number of seeds to those for which results were seen."""
+    looks = read_seen(folder)
+    about = study.about() | {"command": command, "seen": [*looks, len(study.seeds)] if seen else looks}
+    about["seen"] = list(dict.fromkeys(about["seen"]))
+    write_atomically(folder / ABOUT, (json.dumps(about, indent=2, default=str) + "\n").encode())
+
+
+def read_seen(folder: Path) -> list[int]:
+    """Return the numbers of seeds for which results of a study were seen, in their order."""
+    try:
+        return read_json(folder / ABOUT, AboutRecord).get("seen", [])
+    except (MissingFileError, BrokenFileError):
+        return []
+
+
+def notes_on_looks(seen: Sequence[int], declared: int) -> list[str]:
+    """Return a note if seeds were added after results had been seen.
+
+    Args:
+        seen: Numbers of seeds for which results were seen, in their order.
+        declared: Number of looks in the study file.
+    """
+    if len(seen) < 2:
+        return []
+    history = f"seeds were added after results were seen ({', then '.join(map(str, seen))} seeds): "
+    factor = max(declared, len(seen))
+    history += f"p-values are multiplied by {factor}, the number of looks, and intervals are as much more certain"
+    if len(seen) <= declared:
+        return [history]
+    # Bonferroni over the looks; each was tested with the number of looks known at that time.
+    total = sum(0.05 / max(declared, look) for look in range(1, len(seen) + 1))
+    return [
+        f"{history}. The study file declares looks: {declared}, so earlier looks used a larger part of the 5 %: the "
+        f"probability that any of the looks shows a difference that does not exist is at most {total:.1%}"
+    ]
 
 
 def state_of(job: Job) -> State:
@@ -168,6 +233,9 @@ def state_of(job: Job) -> State:
     held = _read_done(job)
     if held is None:
         return "broken" if job.path.exists() else "waiting"
+    paused_at = held.get("paused_at", 0)
+    if held["state"] == "done" and paused_at and not 0 < job.pause <= paused_at:
+        return "broken"  # the run continues
     return held["state"]
 
 

@@ -16,6 +16,9 @@ from lightning_cifar.errors import one_line
 from lightning_cifar.runs.signals import Terminated
 from lightning_cifar.studies.jobs import Job, Progress, State, redirect_output, state_of, take_ready
 
+# A run would import the last two when it starts to log and at its first picture.
+PRELOADED = ["lightning_cifar.studies.run", "torch.utils.tensorboard", "matplotlib.figure"]
+
 Watcher = Callable[[Job, State | Progress | str | None], None]
 
 
@@ -32,8 +35,7 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     """
     # The fork server imports everything once: a run starts without seconds of imports, in a new process.
     context = mp.get_context("forkserver")
-    # A run would import the last two when it starts to log and at its first picture.
-    context.set_forkserver_preload(["lightning_cifar.studies.run", "torch.utils.tensorboard", "matplotlib.figure"])
+    context.set_forkserver_preload(PRELOADED)
     waiting = list(jobs)
     running: dict[int, tuple[Job, mp.process.BaseProcess, Connection]] = {}
     with _interrupts_noted() as interrupted:

@@ -153,7 +153,12 @@ def _connect(ray: ModuleType, address: str | None, num_cpus: int | None) -> None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         store = 100 * 2**20  # bytes: only messages pass through it; by default it takes a third of the memory
-        ray.init("local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=store, **quiet)
+        try:
+            ray.init("local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=store, **quiet)
+        except Exception as error:  # Ray raises no narrower class if it does not start within 30 s
+            raise UsageError(
+                f"Ray does not start on this machine ({one_line(error)}): leave --executor ray out, or try again later."
+            ) from error
         return
     host, _, port = address.rpartition(":")
     if address != "auto":

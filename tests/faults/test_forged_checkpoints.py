@@ -192,6 +192,31 @@ def test_neither_paths_nor_addresses_of_the_data_are_taken(honest: Path, here: P
     assert set(left_out) == {f"data.{name}" for name in ("root", "download", "url", "albumentations")}
 
 
+def test_long_lists_and_huge_numbers_are_not_taken(honest: Path, here: Path) -> None:
+    limit = 2**63
+    arguments = {"num_train": -limit, "num_val": limit - 1, "mean": [0.5] * 10_001, "std": [0.5] * 10_000}
+    trainer = {"max_epochs": limit, "max_steps": 1 - limit, "limit_val_batches": [limit]}
+    config = {"seed_everything": limit, "trainer": trainer}
+    config["data"] = {"class_path": "SyntheticDataModule", "init_args": arguments | {"class_names": ["a"] * 10_001}}
+    settings, _ = trained_settings(Checkpoint.read(Path(forge(honest, config))), of_fit=True)
+    assert "seed_everything" not in settings
+    assert settings["data"]["init_args"] == {"num_val": limit - 1, "std": [0.5] * 10_000}
+    assert settings["trainer"] == {"max_steps": 1 - limit}
+
+
+@pytest.mark.parametrize("settings", [{"lr": 10**400}, {"num_classes": 2**63}, {"milestones": [0.5] * 10_001}])
+@pytest.mark.parametrize("command", ["test", "export"])
+def test_a_long_list_and_a_huge_number_of_the_model_are_named(
+    honest: Path, here: Path, capsys: pytest.CaptureFixture[str], command: str, settings: dict[str, Any]
+) -> None:
+    held = torch.load(honest, weights_only=True)["hyper_parameters"]
+    assert run(command, forge(honest, hyper_parameters={**held, **settings})) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    (name,) = settings
+    assert f"evil.ckpt: its setting {name} (type " in message
+    assert "is not a plain value of limited size" in message
+
+
 def test_a_class_named_by_the_user_is_allowed(honest: Path, here: Path) -> None:
     path = forge(honest, {"model": {"class_path": "evil.Net", "init_args": {"lr": 0.1}}}, class_path="evil.Net")
     try:

@@ -134,12 +134,12 @@ def outcome(folder: Path) -> dict[str, Any]:
         tensors = {key.replace(str(folder), ""): value for key, value in digests(held) if "current_score" not in key}
         found[name] = tensors | {"step": str(held["global_step"])}
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if "images_per_s" not in k} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if "throughput" not in k} for row in csv.DictReader(file)]
     found["metrics"] = rows
     for path in sorted((folder / "pictures").glob("*.gif")):
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     result = json.loads((folder / "result.json").read_text())
-    found["result"] = {k: v for k, v in result["metrics"].items() if "images_per_s" not in k} | {"best": result["best"]}
+    found["result"] = {k: v for k, v in result["metrics"].items() if "throughput" not in k} | {"best": result["best"]}
     assert not list(folder.rglob("*.part"))
     return found
 

@@ -290,9 +290,9 @@ def test_learning_rates_are_named_after_members(tmp_path: Path) -> None:
     members = {"a": regressor(lr=0.1), "b": regressor(lr=0.2, decay_norm_and_bias=False)}
     fit_together(members, line, callbacks=[monitor], logger=CSVLogger(tmp_path))
     assert {name: values[0] for name, values in monitor.lrs.items()} == {
-        "lr-Lockstep/a": 0.1,
-        "lr-Lockstep/b-1": 0.2,
-        "lr-Lockstep/b-2": 0.2,
+        "lr/a": 0.1,
+        "lr/b-1": 0.2,
+        "lr/b-2": 0.2,
     }
 
 

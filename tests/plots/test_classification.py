@@ -13,20 +13,20 @@ NAMES = ("cat", "dog", "automobile")
 
 
 def test_cells_are_percent_of_the_true_class() -> None:
-    axes, bar = draw_confusion(COUNTS, NAMES, title="validation").axes
+    (axes,) = draw_confusion(COUNTS, NAMES, title="validation").axes
     shown = np.ma.filled(axes.images[0].get_array().astype(float), np.nan)
     np.testing.assert_allclose(shown, [[75, 0, 25], [200 / 3, 100 / 3, 0], [np.nan] * 3])
     texts = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
     assert texts == {(0, 0): "75.0", (0, 2): "25.0", (1, 0): "66.7", (1, 1): "33.3"}
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted class", "true class", "validation")
+    assert axes.get_xlabel() == "predicted class (% of the true class)"
+    assert (axes.get_ylabel(), axes.get_title()) == ("true class", "validation")
     assert tuple(t.get_text() for t in axes.get_xticklabels()) == NAMES
     assert tuple(t.get_text() for t in axes.get_yticklabels()) == NAMES
-    assert "%" in bar.get_ylabel()
     assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 100)
 
 
 def test_small_shares_are_distinguished_from_zero_and_all() -> None:
-    (axes, _) = draw_confusion([[9999, 1], [0, 5]], ["a", "b"]).axes
+    (axes,) = draw_confusion([[9999, 1], [0, 5]], ["a", "b"]).axes
     assert sorted(t.get_text() for t in axes.texts) == ["100", "100", "<0.1"]
 
 
@@ -47,6 +47,7 @@ def test_nothing_is_cut_off(num_classes: int) -> None:
     assert len(labels) <= 40
     assert [t.get_text() for t in labels] == names[:: -(-num_classes // 40)]
     assert bool(figure.axes[0].texts) == (num_classes <= 20)
+    assert [axes.get_ylabel() for axes in figure.axes[1:]] == ["share of the true class (%)"] * (num_classes > 20)
 
 
 def test_a_wrong_number_of_names_raises() -> None:

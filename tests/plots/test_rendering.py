@@ -1,9 +1,13 @@
-"""Figures become frames."""
+"""Figures become frames and files."""
+
+import io
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lightning_cifar.plots import to_frames
+from lightning_cifar.plots.rendering import to_png
 
 
 def test_frames_show_the_figure_at_that_moment() -> None:
@@ -19,3 +23,13 @@ def test_frames_show_the_figure_at_that_moment() -> None:
     assert [tuple(frame[0, 0]) for frame in frames] == [(255, 0, 0), (0, 0, 255)]
     assert frames[0].dtype == np.uint8
     assert not list(to_frames([]))
+
+
+def test_a_png_has_the_pixels_of_matplotlib() -> None:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1e4])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    with Image.open(buffer) as expected, Image.open(io.BytesIO(to_png(figure, 100))) as found:
+        assert np.array_equal(np.asarray(found), np.asarray(expected)[..., :3])
+    assert figure.dpi == 100

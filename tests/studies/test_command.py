@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +15,9 @@ import pytest
 import yaml
 
 from lightning_cifar.cli import main
-from lightning_cifar.commands import study as command
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
 from lightning_cifar.runs.signals import Terminated
-from lightning_cifar.studies import local
+from lightning_cifar.studies import board, local
 from lightning_cifar.studies.jobs import Job, prepare, state_of
 from lightning_cifar.studies.run import arguments_of
 from lightning_cifar.studies.spec import read_study
@@ -50,7 +47,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_resumes_and_equals_single_runs(
+    tmp_path: Path, start_command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(tmp_path, ARMS)
     assert main(["study", study, "--jobs", "2", "--out", "out"]) == 0
     text = capsys.readouterr().out
@@ -72,25 +71,28 @@ def test_runs_resumes_and_equals_single_runs(tmp_path: Path, capsys: pytest.Capt
 
     args = ["fit", "--config", "out/slow/config.yaml", "--seed_everything", "1", "--run_dir", "hand"]
     args += ["--trainer.enable_progress_bar", "false"]
-    alone = [sys.executable, "-m", "lightning_cifar", *args]  # a process with as many threads
-    subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    alone = start_command(*args, OMP_NUM_THREADS="1")
+    alone.join()
+    assert alone.exitcode == 0
     result = json.loads(Path("hand/result.json").read_text())
     assert float(found[2]["final"]) == result["metrics"]["val/accuracy"]
 
 
-def test_killed_and_run_again_gives_the_same_table(tmp_path: Path) -> None:
+def test_killed_and_run_again_gives_the_same_table(
+    tmp_path: Path, start_command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = write(tmp_path, {"slow": {"model.lr": 0.01}, "mixup": {"model.mixup": 0.5}}, seeds=1)
-    command = [sys.executable, "-m", "lightning_cifar", "study", study, "--jobs", "2", "--threads", "1", "--out"]
-    subprocess.run([*command, "whole"], check=True, capture_output=True)
-    process = subprocess.Popen([*command, "broken"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    args = ["study", study, "--jobs", "2", "--threads", "1", "--out"]
+    assert main([*args, "whole"]) == 0
+    process = start_command(*args, "broken")
     while not list(Path("broken").rglob("times.csv")):  # one epoch of one run is over
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not Path("broken/results.csv").exists()
-    again = subprocess.run([*command, "broken"], check=True, capture_output=True, text=True)
-    assert rows(Path("whole")) == rows(Path("broken")), again.stdout
+    assert main([*args, "broken"]) == 0
+    assert rows(Path("whole")) == rows(Path("broken")), capsys.readouterr().out
     assert len(rows(Path("whole"))) == 2
 
 
@@ -205,15 +207,15 @@ def test_each_line_states_the_time_of_the_run_and_of_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(board.time, "monotonic", lambda: next(clock))
     study = read_study(Path(write(tmp_path, ARMS)))
     jobs = prepare(study, tmp_path / "out", threads=1)
-    board = command.Board(jobs, study)
+    shown = board.Board(jobs, study)
     for job, state in zip(jobs[:2], ("done", "failed"), strict=True):
         job.path.mkdir()
         (job.path / "done.json").write_text(json.dumps({"state": state, "error": "no space is left"}))
-        board.hear(job, None)
-        board.hear(job, state)
+        shown.hear(job, None)
+        shown.hear(job, state)
     assert capsys.readouterr().out.splitlines() == [
         "[1/4] slow, seed 0: done   10 s, 20 s since the start",
         "[2/4] wild, seed 0: failed   10 s, 40 s since the start: no space is left",

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,26 +44,18 @@ def children_of(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the children of a process from /proc")
-def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path, start_command: Any) -> None:
     args = ["study", write(tmp_path, epochs=100_000), "--threads", "1", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # as a terminal's group of processes
-    )
-    try:
-        while not (tmp_path / "out/long/seed-0/times.csv").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        children = children_of(process.pid)
-        assert len(children) >= 2, "the server that forks, and the run"
-        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
-        _, errors = process.communicate()
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    process = start_command(*args, log=tmp_path / "log")
+    while not (tmp_path / "out/long/seed-0/times.csv").exists():
+        assert process.is_alive()
+        time.sleep(0.05)
+    children = children_of(process.pid)
+    assert len(children) >= 2, "the server that forks, and the run"
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+    process.join()
+    errors = (tmp_path / "log").read_text()
+    assert process.exitcode == 130, errors
     assert "stopped, 1 of 2 runs are done; to continue, repeat the command" in errors
     assert "Traceback" not in errors
     while any(Path(f"/proc/{child}").exists() for child in children):  # for ever, if one stays

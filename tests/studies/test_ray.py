@@ -4,10 +4,8 @@ import csv
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,29 +62,24 @@ def wait_for(happened: Any) -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a study on a Ray with two workers, in a new process and folder."""
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_command: Any) -> Any:
+    """Start a study on a Ray with two workers, in a process and a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    started: list[subprocess.Popen[str]] = []
 
-    def begin(study: str, out: str) -> subprocess.Popen[str]:
+    def begin(study: str, out: str) -> Any:
         args = ["study", study, "--executor", "ray", "--jobs", "2", "--threads", "1", "--out", out]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_cifar", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # as a terminal's group of processes
-            # Ray gives its workers a low priority, with which they would wait for the other tests.
-            env={**os.environ, "HOME": str(tmp_path), "RAY_worker_niceness": "0"},
-        )
-        started.append(process)
-        return process
+        # Ray gives its workers a low priority, with which they would wait for the other tests.
+        return start_command(*args, log=tmp_path / "log", HOME=str(tmp_path), RAY_worker_niceness="0")
 
-    yield begin
-    for process in started:
-        process.terminate()  # where a test failed: Ray ends what it started
-        process.communicate()
+    return begin
+
+
+def ended(process: Any, code: int) -> str:
+    """Wait for the end of a process with an exit code, and return what it printed."""
+    process.join()
+    text = Path("log").read_text()
+    assert process.exitcode == code, text
+    return text
 
 
 @needs_ray
@@ -103,9 +96,8 @@ def test_a_killed_run_resumes_and_the_study_equals_the_local_one(tmp_path: Path,
     os.kill(victim, signal.SIGKILL)
     epochs = Path("ray/mixup/seed-0/times.csv").read_text().count("\n") - 1
     assert epochs < 4, "it was killed in the middle"
-    text, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert "worker" not in errors, "Ray's own words about it"
+    text = ended(process, 0)
+    assert "worker" not in text, "Ray's own words about it"
     assert "2 at a time, 1 threads each" in text
     assert "mixup, seed 0: broken" in text
     assert "[2/2]" in text
@@ -131,9 +123,8 @@ def test_a_signal_ends_all_and_keeps_what_is_done(number: int, code: int, tmp_pa
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # what Ctrl-C does
     else:
-        process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == code
+        os.kill(process.pid, number)
+    errors = ended(process, code)
     assert "stopped, 1 of 2 runs are done; to continue, repeat the command" in errors
     assert "Traceback" not in errors
     assert "***" not in errors, "a stack of C++"

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from lightning_cifar.analysis.statistics import mean_interval
+from lightning_cifar.analysis.variance import variance_sources
 from lightning_cifar.cli import main
 from lightning_cifar.plots import report_html
 from lightning_cifar.studies.report import results
@@ -25,6 +26,7 @@ from lightning_cifar.studies.report.build import build
 from lightning_cifar.studies.report.comparison import compare
 from lightning_cifar.studies.report.curves import BUDGET, arm_curves, knots, num_pieces, pack_curves, positions
 from lightning_cifar.studies.report.pictures import shrink
+from lightning_cifar.studies.report.uncertainty import read_correct
 
 Study = Callable[..., Path]
 Run = Callable[..., None]
@@ -66,9 +68,9 @@ def test_page_table_and_text_agree_with_the_table(
         assert line[-2:] == ["3 of 3", f"{row.seconds:.2f}"]
         assert line[6] == results.number_text(row.epochs_to_target)
     for difference, line in zip(found, cells(page, "differences"), strict=True):
-        assert line[:3] == [difference.arm, "3", results.number_text(100 * difference.mean, sign=True)]
-        assert line[4] == results.p_text(difference.p)
-        assert line[5] == {"better": "better", "the same": "not significant"}[difference.arm]
+        assert line[:4] == [difference.arm, "plain", "3", results.number_text(100 * difference.mean, sign=True)]
+        assert line[5] == results.p_text(difference.p)
+        assert line[7] == {"better": "better", "the same": "not shown"}[difference.arm]
     sentences = results.conclusions(found, "val/accuracy", "max")
     text = out.with_suffix(".md").read_text()
     for sentence in sentences:
@@ -130,7 +132,7 @@ def test_one_seed_has_no_interval(tmp_path: Path, write_study: Study) -> None:
     report = build(compare([write_study(tmp_path / "s", ARMS, seeds=1)]), "x")
     page = report_html(report.page)
     assert [row[3] for row in cells(page, "results")] == ["-"] * 3
-    assert [row[3:6] for row in cells(page, "differences")] == [["-", "-", "too few runs"]] * 2
+    assert [[*row[4:6], row[7]] for row in cells(page, "differences")] == [["-", "-", "too few runs"]] * 2
     assert "Fewer than two finished runs, so no interval: plain, better, the same." in report.page.warnings
     assert sum("nothing can be concluded from n = 1" in line for line in report.page.findings) == 2
     curves = arm_curves(compare([tmp_path / "s"]), "val/accuracy")["plain"]
@@ -422,6 +424,98 @@ def test_a_run_that_is_being_written(tmp_path: Path, write_run: Run) -> None:
     path.write_bytes(text + b"5,,119,,,,,,,0.4")  # in its last number, of which there may be more
     assert results.read_curves(tmp_path / "r")["val/loss"].value.tolist() == whole["val/loss"].value.tolist()
     path.write_bytes(text.replace(b"0.1,", b"none,", 1))
-    assert math.isnan(results.read_curves(tmp_path / "r")["lr-SGD"].value[0])
+    assert math.isnan(results.read_curves(tmp_path / "r")["lr"].value[0])
     path.write_bytes(b"")
     assert results.read_curves(tmp_path / "r") == {}
+
+
+def test_verdicts_of_a_study(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", ARMS, seeds=6)
+    held = json.loads((folder / "study.json").read_text())
+    rules = {"margin": 0.02, "compare": "all", "looks": 1}
+    (folder / "study.json").write_text(json.dumps({**held, **rules}))
+    built = build(compare([folder]), "x")
+    page = report_html(built.page)
+    rows = {(row[0], row[1]): row[-2] for row in cells(page, "differences")}
+    assert rows == {("better", "plain"): "better", ("the same", "plain"): "equivalent", ("the same", "better"): "worse"}
+    assert "2 of 3 pairs of arms differ significantly in final val/accuracy" in built.text
+    assert "the same and plain are equivalent within the margin of 2 points: " in built.text
+    assert "smaller than the margin of 2 points" in page
+    assert len(cells(report_html(build(compare([folder], compare="baseline"), "x").page), "differences")) == 2
+    assert "margin" not in build(compare([folder], metric="val/loss"), "x").text, "declared for another metric"
+
+
+def test_looks(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", ARMS, seeds=6)
+    about = json.loads((folder / "about.json").read_text())
+    once = build(compare([folder]), "x")
+    assert "looks" not in once.text
+    (folder / "about.json").write_text(json.dumps({**about, "seen": [4]}))
+    twice = compare([folder])
+    assert twice.rules.looks == 2
+    text = build(twice, "x").text
+    assert "Seeds were added after results were seen (4, then 6 seeds): p-values are multiplied by 2" in text
+    assert "The study file declares looks: 1" in text
+    assert "at most 7.5%" in text
+    held = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**held, "looks": 3}))
+    declared = compare([folder])
+    assert declared.rules.looks == 3
+    assert "declares" not in build(declared, "x").text
+
+
+def test_better_runs_and_bootstrap(tmp_path: Path, write_study: Study) -> None:
+    few, many = (write_study(tmp_path / f"{n}", {"plain": 0.0, "better": 0.03}, seeds=n) for n in (9, 10))
+    tables = [build(compare([folder]), "x").page.differences for folder in (few, many)]
+    assert ["bootstrap interval*" in table.head for table in tables] == [False, True]
+    (row,) = tables[1].rows
+    shown = dict(zip(tables[1].head, row, strict=True))
+    values = results.finals(compare([many]).runs, ["plain", "better"], "val/accuracy")
+    gaps = [100 * (values["better"][seed] - values["plain"][seed]) for seed in range(10)]
+    low, high = (float(text) for text in shown["bootstrap interval*"].split(" to "))
+    assert low < np.mean(gaps) < high
+    assert (low, high) == pytest.approx([float(text) for text in shown["corrected interval*"].split(" to ")], abs=0.3)
+    wins = [first > second for first in values["better"].values() for second in values["plain"].values()]
+    assert float(shown["better runs %*"]) == pytest.approx(100 * np.mean(wins), abs=0.01)
+
+
+def test_effects_of_a_grid(tmp_path: Path, write_study: Study) -> None:
+    sizes = {"slow plain": 0.0, "slow flip": 0.05, "fast plain": 0.1, "fast flip": 0.25}
+    folder = write_study(tmp_path / "s", sizes, seeds=4)
+    about = json.loads((folder / "about.json").read_text())
+    assert build(compare([folder]), "x").page.sections == []
+    rates, augments = {"slow": 0.1, "fast": 0.2}, {"plain": [], "flip": ["flip"]}
+    overrides = {arm: {"model.lr": rates[arm.split()[0]], "data.augment": augments[arm.split()[1]]} for arm in sizes}
+    (folder / "about.json").write_text(json.dumps({**about, "overrides": overrides}))
+    (section,) = build(compare([folder]), "x").page.sections
+    names = [row[0] for row in section.table.rows]
+    assert names == ["model.lr 0.2", 'data.augment ["flip"]', 'interaction of model.lr 0.2 and data.augment ["flip"]']
+    for row, size in zip(section.table.rows, (15.0, 10.0, 10.0), strict=True):
+        assert float(row[3]) == pytest.approx(size, abs=1.5)
+        assert row[-1] == "shown"
+    assert section.pictures[0].content.startswith(b"\x89PNG")
+    del overrides["fast flip"]["model.lr"]
+    (folder / "about.json").write_text(json.dumps({**about, "overrides": overrides}))
+    assert build(compare([folder]), "x").page.sections == [], "not a grid"
+
+
+def test_sources_of_variance(tmp_path: Path, write_study: Study) -> None:
+    folder = write_study(tmp_path / "s", {"plain": 0.0, "better": 0.1}, seeds=3)
+    rng, shares = np.random.default_rng(0), {"plain": 0.6, "better": 0.7}
+    bits = {(arm, seed): rng.uniform(size=101) < share for arm, share in shares.items() for seed in range(3)}
+    for (arm, seed), correct in bits.items():
+        np.savez(folder / arm / f"seed-{seed}/correct.npz", bits=np.packbits(correct), count=101)
+    compared = compare([folder])
+    for run in compared.runs:
+        found = read_correct(run)
+        assert found is not None
+        assert found.tolist() == bits[run.arm, run.seed].tolist()
+    (section,) = build(compared, "x").page.sections
+    expected = variance_sources([bits["better", seed].astype(int) - bits["plain", seed] for seed in range(3)])
+    (row,) = section.table.rows
+    assert row[:3] == ["better", "plain", "3"]
+    assert row[3:6] == [results.number_text(100 * value) for value in (*expected, expected.total)]
+    assert f"can reduce {(expected.seeds / expected.total) ** 2:.0%} of the variance" in row
+    assert "101 validation images" in section.notes[0]
+    (folder / "plain/seed-0/correct.npz").write_bytes(b"PK")
+    assert build(compare([folder]), "x").page.sections[0].table.rows[0][2] == "2"

@@ -290,3 +290,62 @@ def test_the_tooltip_shows_mean_interval_and_n(page: Page) -> None:
     assert f"fine {100 * mean:.2f} %" in " ".join(text.split())
     assert text.count("n = 3") == 2
     assert "5 epochs" in text
+
+
+def test_tuning_effects_and_sources_of_variance(
+    browser: Chrome, tmp_path: Path, write_study: Callable[..., Path]
+) -> None:
+    """All parts are shown, with loaded pictures, and fit into a narrow page."""
+    folder = write_fair_study(tmp_path / "s", write_study)
+    out = tmp_path / "r.html"
+    assert main(["report", str(folder), "--out", str(out)]) == 0
+    browser.get("about:blank")
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get(out.as_uri())
+    page = Page(browser)
+    page.wait_until("window.report && report.panels.every(panel => panel.view)")
+    titles = page.ask("Array.from(document.querySelectorAll('h2')).map(each => each.textContent)")
+    parts = ["Paired differences", "Tuning", "Effects of the settings", "Seeds or images: sources of uncertainty"]
+    assert [title for title in titles if title in parts] == parts
+    verdicts = page.ask("Array.from(document.querySelectorAll('#differences tbody tr')).map(r => r.cells[9].innerText)")
+    assert verdicts == ["better", "better", "better", "better", "better", "better"]
+    for name, rows in {"tuning": 4, "effects": 3, "images": 6, "differences": 6}.items():
+        assert page.ask(f"document.querySelectorAll('#{name} tbody tr').length") == rows
+        assert page.ask(f"document.querySelector('#{name}').getBoundingClientRect().height") > 50
+    pictures = "Array.from(document.querySelectorAll('h2 ~ .pictures img'))"
+    page.browser.execute_script(f"{pictures}.forEach(each => each.loading = 'eager')")  # type: ignore[no-untyped-call]
+    page.wait_until(f"{pictures}.every(each => each.complete && each.naturalWidth > 600)")
+    assert page.ask(f"{pictures}.length") == 2
+    assert page.ask(f"{pictures}.every(each => each.getBoundingClientRect().width <= innerWidth)")
+    try:
+        browser.set_window_size(600, 900)
+        page.wait_until("innerWidth <= 600")
+        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        browser.set_window_size(*WINDOW)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+
+
+def write_fair_study(folder: Path, write_study: Callable[..., Path]) -> Path:
+    """A tuned grid of two settings, with all pairs, a margin, and the correct images of each run."""
+    sizes = {"slow plain": 0.0, "slow flip": 0.05, "fast plain": 0.1, "fast flip": 0.25}
+    write_study(folder, sizes, seeds=10)
+    held = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**held, "compare": "all", "margin": 0.02}))
+    about = json.loads((folder / "about.json").read_text())
+    overrides = {arm: {"model.optimizer": arm.split()[0], "data.augment": [arm.split()[1]]} for arm in sizes}
+    (folder / "about.json").write_text(json.dumps({**about, "overrides": overrides}))
+    arms = {}
+    for arm, size in sizes.items():
+        tried: list[dict[str, Any]] = []
+        for i, rate in enumerate((0.003, 0.01, 0.03, 0.1, 0.3)):
+            values = [0.5 + size - 0.02 * (i - 2) ** 2 + 0.004 * seed for seed in range(2)]
+            tried.append({"settings": {"model.lr": rate}, "epochs": 5, "values": values})
+        arms[arm] = {"tried": tried, "chosen": {"model.lr": 0.03}, "at_border": []}
+    (folder / "tuning.json").write_text(json.dumps({"seeds": [100_000, 100_001], "epochs": 50, "arms": arms}))
+    rng = np.random.default_rng(0)
+    for arm, size in sizes.items():
+        for seed in range(10):
+            correct = rng.uniform(size=500) < 0.6 + size
+            np.savez(folder / arm / f"seed-{seed}/correct.npz", bits=np.packbits(correct), count=500)
+    return folder

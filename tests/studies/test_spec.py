@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lightning_cifar.errors import UsageError
-from lightning_cifar.studies.spec import read_study
+from lightning_cifar.studies.spec import changes, read_study
 
 BASE: dict[str, Any] = {
     "seed_everything": 3,
@@ -92,6 +92,8 @@ ARMS = {"a": {"model.lr": 0.01}, "b": {"model.lr": 0.02}}
         ({"arms": {**ARMS, "c": {}}}, "arm c is empty"),
         ({"arms": {**ARMS, "c": {"model": {"init_args": {"lr": 0.01}}}}}, "the arms a and c are equal"),
         ({"arms": ARMS, "seeds": 0}, r"seeds \(=0\) must be at least 1"),
+        ({"arms": ARMS, "seeds": 10_001}, r"seeds \(=10001\) must be at most 10,000"),
+        ({"grid": {"model.lr": [*range(101)], "data.batch_size": [*range(100)]}}, "grid has more than 10,000 arms"),
         ({"arms": ARMS, "seeds": [1, 1]}, "contains a seed twice"),
         ({"arms": ARMS, "seeds": "five"}, r"seeds \(=five\) must be a number"),
         ({"arms": ARMS, "sedes": 2}, "'sedes' is not a key of a study. Did you mean seeds?"),
@@ -134,3 +136,40 @@ def test_every_shipped_study_reads(path: Path) -> None:
     assert len(study.arms) >= 5
     assert len(study.seeds) >= 3
     assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"margin": 0.5},
+            r"margin \(=0.5\) does not fit val/accuracy, which has percentage points: write it like 0.5 p",
+        ),
+        (
+            {"margin": "0.5 points", "metric": "val/loss"},
+            "does not fit val/loss, which has no unit: write it like 0.02",
+        ),
+        ({"margin": "-1 points"}, "must be a positive difference, such as 0.5 points"),
+        ({"margin": "120 points"}, "must be below 100 points"),
+        ({"margin": "half"}, "must be a positive difference"),
+        ({"margin": "1e points"}, "must be a positive difference"),
+        ({"compare": "pairs"}, r"compare \(=pairs\) must be baseline or all"),
+        ({"looks": 0}, r"looks \(=0\) must be the number of looks"),
+    ],
+)
+def test_rules_that_are_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_study(write(tmp_path, arms={"a": {"model.lr": 0.2}}, **content))
+
+
+def test_rules_are_part_of_the_study(tmp_path: Path) -> None:
+    """A margin that is declared or changed after the start makes another study."""
+    plain, strict = (
+        read_study(write(tmp_path, arms={"a": {"model.lr": 0.2}}, **more))
+        for more in ({}, {"margin": "0.5 points", "compare": "all", "looks": 2})
+    )
+    assert (strict.margin, strict.compare, strict.looks) == (0.005, "all", 2)
+    assert "margin" not in plain.to_json()
+    assert changes(plain.to_json(), strict.to_json()) == (
+        "compare was absent and is all; looks was absent and is 2; margin was absent and is 0.005"
+    )

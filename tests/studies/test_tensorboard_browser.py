@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 WINDOW = (2600, 1400)  # of the browser fixture: all columns of HPARAMS
+FLAGS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # WebGL without a GPU: PROJECTOR
 FIT = [
     *("fit", "--model", "LeNet", "--data", "SyntheticDataModule", "--data.num_train", "96", "--data.num_val", "40"),
     *("--data.num_test", "50", "--data.batch_size", "32", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2"),
@@ -29,9 +31,20 @@ TEXT = """
 const text = node => {
   if (["STYLE", "SCRIPT"].includes(node.nodeName)) return "";
   if (node.nodeType === Node.TEXT_NODE) return node.textContent;
+  if (node.nodeName === "IFRAME") return node.contentDocument?.body ? text(node.contentDocument.body) : "";
   return [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes].map(text).join(" ");
 };
 return text(document.body);
+"""
+
+# Type of the first picture that is shown; null before.
+PICTURE = """
+const images = node => [
+  ...node.querySelectorAll("img"),
+  ...[...node.querySelectorAll("*")].filter(each => each.shadowRoot).flatMap(each => images(each.shadowRoot)),
+];
+const done = arguments[0], found = images(document).find(each => each.naturalWidth && each.src.includes("/images/"));
+found ? fetch(found.src).then(reply => done(reply.headers.get("content-type"))) : done(null);
 """
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
@@ -92,3 +105,9 @@ def test_every_tab_shows_its_values(browser: Chrome, address: str, folder: Path)
     open_tab(browser, address, "graphs", "LeNet", "Main Graph")
     open_tab(browser, address, "pr_curves", "pr/test/", "one")
     open_tab(browser, address, "histograms", "gradients/network.0.weight")
+    open_tab(browser, address, "projector", "Points: 40", "Dimension: 84", "features/epoch_002")
+    open_tab(browser, address, "custom_scalars", "mean and 95 % band", "val/accuracy", "s/plain (mean)", "s/fine (me")
+    open_tab(browser, address, "images&tagFilter=filters", "Tags matching", "filters/weights one tag", "step 5")
+    while not (kind := browser.execute_async_script(PICTURE)):
+        time.sleep(0.2)
+    assert kind == "image/gif"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,11 @@ def test_the_report_draws_the_epochs_before_a_fork_once(tmp_path: Path, write_st
     assert draw_family(compare([folder])) is None
     for run in folder.glob("*/seed-*"):
         (run / "fork.json").write_text(json.dumps({"run": "trunk", "run_id": "abc", "epoch": 2, "step": 40}))
+    held = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**held, "trunk": {"epochs": 2}}))
+    for seed in range(2):
+        shutil.copytree(folder / f"constant/seed-{seed}", folder / f"trunk/seed-{seed}")
+    assert "The first 2 epochs were trained once per seed, which saved 30 s of 45 s" in compare([folder]).saved
     found = lines(draw_family(compare([folder])))
     assert found.pop("fork")[0] == [2.0] * 3
     assert {name: x for name, (x, _) in found.items()} == {
@@ -121,6 +127,7 @@ def test_the_report_draws_the_epochs_before_a_fork_once(tmp_path: Path, write_st
         **{f"{arm} (n = 2)": [2, 3, 4, 5] for arm in ("constant", "dropped", "linear")},
     }
     assert report(folder / "report.html", folder) == "forked runs"
+    assert "saved 30 s of 45 s of training (67%)" in (folder / "report.html").read_text()
 
 
 def test_the_report_draws_a_parent_as_the_trunk_of_its_forks(tmp_path: Path, write_run: Callable[..., None]) -> None:

@@ -39,6 +39,8 @@ class OcclusionMap(NamedTuple):
     """(N,): output of the target for the original image."""
     error: Tensor
     """(N,): root mean square error of ``values``, estimated from 8 windows of each image; 0 with ``mode="exact"``."""
+    outputs: Tensor | None = None
+    """(N, P, Q, K): outputs of all classes with the window at this position; None without ``all_classes``."""
 
 
 def occlusion_map(
@@ -52,6 +54,7 @@ def occlusion_map(
     output: Output = "probability",
     mode: Literal["exact", "fast"] = "exact",
     chunk: int | None = None,
+    all_classes: bool = False,
 ) -> OcclusionMap:
     """Slide a window over each image and compute the drop of the target's output.
 
@@ -75,6 +78,7 @@ def occlusion_map(
             bfloat16 if the processor supports it, interpolates the target's log-odds (or logit) linearly between them,
             and estimates the error at some more positions.
         chunk: Largest number of covered images in one forward pass; None depends on the device.
+        all_classes: Whether the result also has the ``outputs`` of all classes, with ``mode="exact"``.
 
     Raises:
         ValueError: An argument is out of range or does not fit the images, or the model does not return logits.
@@ -93,6 +97,8 @@ def occlusion_map(
         raise ValueError(f"`output` (={output!r}) must be 'probability' or 'logit'.")
     if mode not in ("exact", "fast"):
         raise ValueError(f"`mode` (={mode!r}) must be 'exact' or 'fast'.")
+    if all_classes and mode == "fast":
+        raise ValueError("`all_classes` needs mode='exact'.")
     if chunk is not None and chunk < 1:
         raise ValueError(f"`chunk` (={chunk}) must be at least 1.")
     height, width = images.shape[2:]
@@ -101,12 +107,15 @@ def occlusion_map(
     fills = make_fills(x, fill, window)
     with evaluation(model), torch.autocast(x.device.type, enabled=False):
         task = _Task(model, x, fills, targets, output, chunk)
+        every: Tensor | None = None
         if mode == "exact":
-            values, error = task.exact(windows), torch.zeros_like(task.clean)
+            values, every = task.exact(windows, all_classes)
+            error = torch.zeros_like(task.clean)
         else:
             values, error = task.fast(windows)
     result = values, windows.average(values, (height, width)), task.targets, task.clean, error
-    return OcclusionMap(*(tensor.to(images.device) for tensor in result))
+    found = OcclusionMap(*(tensor.to(images.device) for tensor in result))
+    return found if every is None else found._replace(outputs=every.to(images.device))
 
 
 def _device_and_dtype(model: nn.Module, images: Tensor) -> tuple[torch.device, torch.dtype]:
@@ -149,13 +158,14 @@ class _Task:
         self.clean = self.read(logits, self.targets)
         self.scale = 1.0 if output == "probability" else 1.0 + float(logits.abs().max())
 
-    def exact(self, windows: Windows) -> Tensor:
-        """Compute the drops, (N, P, Q)."""
+    def exact(self, windows: Windows, all_classes: bool) -> tuple[Tensor, Tensor | None]:
+        """Compute the drops (N, P, Q), and the outputs (N, P, Q, K) of all classes if they are wanted."""
         for network in self._networks(half=False):
-            outputs = self._outputs(network, windows, self.read)
+            found = self._outputs(network, windows, self._read_all if all_classes else self.read)
+            outputs = found[torch.arange(len(found)), ..., self.targets] if all_classes else found
             if network.traced is None or self._confirms(network, windows, outputs):
                 break
-        return self.clean[:, None, None] - outputs
+        return self.clean[:, None, None] - outputs, found if all_classes else None
 
     def fast(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """Compute approximate drops (N, P, Q) and their error (N,)."""
@@ -176,9 +186,10 @@ class _Task:
 
     def read(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the outputs whose drop is computed: (N, K) -> (N,)."""
-        if self.output == "probability":
-            logits = logits.softmax(1)
-        return logits.gather(1, targets[:, None])[:, 0]
+        return self._read_all(logits, targets).gather(1, targets[:, None])[:, 0]
+
+    def _read_all(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits.softmax(1) if self.output == "probability" else logits
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return logits or log-odds for interpolation, (N, K) -> (N,); log-odds are smoother than probabilities."""
@@ -201,10 +212,10 @@ class _Task:
         return [*networks, _Network(None, self.x.dtype, 0.0)]
 
     def _outputs(self, network: _Network, windows: Windows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Apply ``read`` to the logits of all windows: (N, P, Q)."""
+        """Apply ``read`` to the logits of all windows: (N, P, Q) or (N, P, Q, K)."""
         x, fills = self.x.to(network.dtype), self.fills.to(network.dtype)
         size = len(windows.rows) * len(windows.columns)
-        outputs = self.clean.new_empty(len(x) * size)
+        outputs: Tensor | None = None
         if network.traced is None:
             forward = whole_forward(self._ask, windows, self.tail_chunk)
         else:
@@ -214,8 +225,12 @@ class _Task:
             part = slice(first, first + self.batch)
             for index, logits in forward(x[part], fills[part]):
                 index = index.to(x.device) + first * size
-                outputs[index] = read(logits.to(self.clean.dtype), self.targets[index // size])
-        return outputs.view(len(x), len(windows.rows), len(windows.columns))
+                found = read(logits.to(self.clean.dtype), self.targets[index // size])
+                if outputs is None:
+                    outputs = found.new_empty(len(x) * size, *found.shape[1:])
+                outputs[index] = found
+        assert outputs is not None
+        return outputs.view(len(x), len(windows.rows), len(windows.columns), *outputs.shape[1:])
 
     def _confirms(self, network: _Network, windows: Windows, outputs: Tensor) -> bool:
         """Whether the model returns the same outputs for the largest rise and the largest drop of some images."""

@@ -107,7 +107,7 @@ def local_steps(traced: fx.GraphModule, sizes: Sizes) -> list[Step]:
         if step is None and _is_pointwise(node, layer):
             flat = all(isinstance(value, Tensor) and math.prod(value.shape[-2:]) == 1 for value in constants.values())
             if flat and all(sizes[source][2:] == sizes[node][2:] for source in sources):
-                step = Step(node, sources, partial(_call, node, layer, sources, constants))
+                step = Step(node, sources, partial(call_node, node, layer, sources, constants))
         if step is not None:
             steps.append(step)
             known.add(node)
@@ -155,7 +155,7 @@ def _is_pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
     return joined or (node.target in POINTWISE and "out" not in node.kwargs)
 
 
-def _call(
+def call_node(
     node: fx.Node,
     layer: nn.Module | None,
     sources: tuple[fx.Node, ...],

@@ -19,19 +19,26 @@ POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def trace(model: nn.Module) -> fx.GraphModule | None:
-    """Trace the model in evaluation mode and fold batch norms into convolutions; None if it cannot be traced.
+def trace(model: nn.Module, *, simplify: bool = True) -> fx.GraphModule | None:
+    """Trace the model in evaluation mode; None if it cannot be traced.
 
-    Every ``nn.Conv2d`` becomes a :class:`Convolution`. The operations must not depend on the values or the number of
-    the images. Tracing detects this in most cases but not in all, so compare results before use.
+    With ``simplify``, batch norms are folded into convolutions and every ``nn.Conv2d`` becomes a :class:`Convolution`.
+    Without it, the layers are unchanged, and modules without submodules that cannot be traced are single operations.
+    The operations must not depend on the values or the number of the images. Tracing detects this in most cases but not
+    in all, so compare results before use.
     """
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return None  # a hook may change the output of its layer
     try:
         root = _skeleton(model, {})
         _, *others = inspect.signature(root.forward).parameters.values()
-        graph = _Tracer().trace(root, {parameter.name: parameter.default for parameter in others})
-        traced = fx.GraphModule(_simplify(graph, root), graph)
+        constants = {parameter.name: parameter.default for parameter in others}
+        if simplify:
+            graph = _Tracer().trace(root, constants)
+            traced = fx.GraphModule(_simplify(graph, root), graph)
+        else:
+            graph = _trace_layers(root, constants)
+            traced = fx.GraphModule(root, graph)
     except Exception:  # the model's code ran with proxies instead of tensors, and may fail in any way
         return None
     return None if any(_overwrites(node, traced) for node in graph.nodes) else traced
@@ -47,6 +54,20 @@ class _Tracer(fx.Tracer):
     ) -> object:
         """Bypass a compiled call, which does not accept proxies."""
         return super().call_module(m, m.forward, args, kwargs)
+
+
+class _LayerTracer(_Tracer):
+    """Treats all modules without submodules as single operations."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not m._modules or super().is_leaf_module(m, module_qualified_name)
+
+
+def _trace_layers(root: nn.Module, constants: dict[str, object]) -> fx.Graph:
+    try:
+        return _Tracer().trace(root, constants)
+    except Exception:  # such as a layer that computes with NumPy
+        return _LayerTracer().trace(root, constants)
 
 
 def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:

@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> None:
     options = _parser().parse_args(args)
     out = _choose_folder(options.out)
     found = find_checkpoint(options.ckpt_path)
-    files, notes = _find(options)
+    files, notes = find_images(options.images, options.limit)
     if found.chosen:
         notes.append(f"checkpoint: {found.path}")
 
@@ -164,10 +164,14 @@ def _choose_folder(out: Path | None) -> Path:
     return out
 
 
-def _find(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """Return the image files, and notes on other files."""
+def find_images(paths: Sequence[Path], limit: int, option: str = "--limit") -> tuple[list[Path], list[str]]:
+    """Return at most ``limit`` image files in folders, and notes on other files.
+
+    Raises:
+        UsageError: A path cannot be read, or no file is an image.
+    """
     try:
-        files, folders = list_files(options.images)
+        files, folders = list_files(paths)
     except OSError as error:
         raise UsageError(f"--images {error.filename}: {error.strerror}: pass a folder with image files.") from error
     notes, found = [], []
@@ -180,13 +184,13 @@ def _find(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
     if folders:
         notes.append(f"{folders} {'subfolder is' if folders == 1 else 'subfolders are'} not searched: pass them too")
     if not found:
-        where = ", ".join(map(str, options.images))
+        where = ", ".join(map(str, paths))
         reason = notes[0] if notes else "it is empty"
         more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
         raise UsageError(f"--images {where} contains no image: {reason}{more}.")
-    if len(found) > options.limit:
-        notes.append(f"only the first {options.limit} of {len(found)} images: --limit {len(found)} uses all")
-    return found[: options.limit], notes
+    if len(found) > limit:
+        notes.append(f"only the first {limit} of {len(found)} images: {option} {len(found)} uses all")
+    return found[:limit], notes
 
 
 def _check(options: argparse.Namespace, trained: Trained, notes: list[str]) -> tuple[int | None, list[str]]:

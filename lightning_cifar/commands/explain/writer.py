@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cifar import plots
-from lightning_cifar.artifacts import DPI
+from lightning_cifar.artifacts import write_picture
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.images import ImageFile
@@ -143,10 +142,7 @@ class ExplanationWriter:
         return sentence + (f" (error about {explained.error:.3f})" if self.options.mode == "fast" else "")
 
     def _write(self, name: str, caption: str, figure: Figure) -> plots.PagePicture:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI)
-        write_atomically(self.out / "pictures" / name, buffer.getvalue())
-        return plots.PagePicture(caption, buffer.getvalue())
+        return plots.PagePicture(caption, write_picture(self.out / "pictures" / name, figure))
 
 
 def plain_name(path: Path) -> str:

@@ -89,7 +89,7 @@ def main(args: Sequence[str]) -> int:
     input_size = getattr(model, "input_size", data.image_size)
     try:
         sample = draw_sample(model, data, options.check or (1000 if input_size <= BIG else 100))
-    except RuntimeError as error:  # from torch, if the images do not fit the network
+    except (RuntimeError, ValueError) as error:  # if the images do not fit the network
         reason = one_line(error)[:120]
         raise UsageError(f"{source.path}: the network does not accept the images of its data: {reason}") from error
     if sample.reason:

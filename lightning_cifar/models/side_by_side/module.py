@@ -154,7 +154,7 @@ class SideBySide(pl.LightningModule):
         schedules = Schedules(lockstep, schedulers)
         return {
             "optimizer": lockstep,
-            "lr_scheduler": {"scheduler": schedules, "interval": interval, "frequency": frequency},
+            "lr_scheduler": {"scheduler": schedules, "interval": interval, "frequency": frequency, "name": "lr"},
         }
 
     def configure_gradient_clipping(

@@ -59,6 +59,17 @@ class HeatMap(NamedTuple):
     values: ArrayLike
 
 
+class ReportSection(NamedTuple):
+    """A further part of a page: a table with pictures and notes."""
+
+    name: str
+    """Name of the table, as its id."""
+    title: str
+    table: ReportTable
+    pictures: Sequence[PagePicture] = ()
+    notes: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class ReportPage:
     """Content of a page.
@@ -75,6 +86,7 @@ class ReportPage:
         differences: A row for each arm except the baseline; empty for a single arm.
         intervals: Intervals of these rows.
         difference_notes: Explanation of the differences.
+        sections: Further parts, such as the tuning of the arms.
         classes: Values by class, or None.
         class_note: Explanation of these values.
         settings: Settings that differ between the arms.
@@ -97,6 +109,7 @@ class ReportPage:
     differences: ReportTable
     intervals: Sequence[Interval]
     difference_notes: Sequence[str]
+    sections: Sequence[ReportSection]
     classes: HeatMap | None
     class_note: str
     settings: ReportTable
@@ -131,6 +144,7 @@ def report_html(page: ReportPage) -> str:
         f"<h2>Results</h2>\n{_table(page.results, 'results', page.colors)}",
         paragraphs(page.result_notes),
         _differences(page),
+        *(_section(each, page.colors) for each in page.sections),
         _classes(page),
         f"<h2>What differs between the arms</h2>\n{_table(page.settings, 'settings', {})}"
         if page.settings.rows
@@ -195,10 +209,21 @@ def _differences(page: ReportPage) -> str:
     return f"<h2>Paired differences</h2>\n{table}\n{paragraphs(page.difference_notes)}"
 
 
+def _section(section: ReportSection, colors: Mapping[str, str]) -> str:
+    figures = "".join(
+        f"<figure>{image(each, f'{section.title}: {each.caption}', _LAZY)}"
+        f"<figcaption>{escape(each.caption)}</figcaption></figure>"
+        for each in section.pictures
+    )
+    pictures = f'<div class="pictures">{figures}</div>' if figures else ""
+    table = _table(section.table, section.name, colors)
+    return f"<h2>{escape(section.title)}</h2>\n{table}\n{pictures}{paragraphs(section.notes)}"
+
+
 class _Scale:
     """Small drawings of intervals around zero, on the same scale."""
 
-    width, margin = 340, 26
+    width, margin = 220, 26
 
     def __init__(self, intervals: Sequence[Interval]) -> None:
         ends = [abs(value) for each in intervals for value in each if np.isfinite(value)]

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_cifar.analysis.comparisons import Difference
 from lightning_cifar.files.tables import to_csv
 from lightning_cifar.plots import PagePicture, ReportPage, arm_colors
 from lightning_cifar.studies.report import results
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.curves import arm_curves, pack_curves, positions, shown_metrics, title_of
 from lightning_cifar.studies.report.family import draw_family, forks
-from lightning_cifar.studies.report.pictures import collect_pictures
+from lightning_cifar.studies.report.grid import grid_section
+from lightning_cifar.studies.report.pictures import collect_pictures, png
 from lightning_cifar.studies.report.tables import (
     class_map,
     count_states,
     differences_table,
     findings_of,
+    has_bootstrap,
     machine_facts,
     results_table,
     runs_table,
     settings_table,
     warnings_of,
 )
+from lightning_cifar.studies.report.tuned import tuning_section
+from lightning_cifar.studies.report.uncertainty import images_section
+from lightning_cifar.studies.units import is_share, scale_of, unit_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_DPI = 200
+    pass
 
 
 class StudyReport(NamedTuple):
@@ -51,7 +54,7 @@ def build(compared: Compared, command: str) -> StudyReport:
         command: command that creates the report.
     """
     rows = results.table(compared.runs, compared.arms, compared.metric, compared.mode, compared.target)
-    found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline)
+    found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline, compared.rules)
     colors = arm_colors(compared.arms, compared.baseline)
     curves = pack_curves(compared, colors)
     differences, intervals = differences_table(compared, found)
@@ -59,20 +62,22 @@ def build(compared: Compared, command: str) -> StudyReport:
     pictures, picture_notes = collect_pictures(compared)
     family = _family_picture(compared)
     pictures = {**family, **pictures}
+    sections = tuning_section(compared), grid_section(compared), images_section(compared, found)
     commands = [line for line in (compared.command, command) if line]
     facts = [("report", f"lightning-cifar {version('lightning-cifar')}, {datetime.now():%Y-%m-%d %H:%M}")]
     page = ReportPage(
         title=compared.title,
         summary=[line for line in (compared.question, _size(compared)) if line],
         warnings=warnings_of(compared, rows),
-        findings=findings_of(compared, found),
+        findings=[*findings_of(compared, found), *filter(None, [compared.saved])],
         curves=curves,
         curve_notes=_curve_notes(curves["decimated"]),
         results=results_table(compared, rows),
         result_notes=_result_notes(compared, rows),
         differences=differences,
         intervals=intervals,
-        difference_notes=_difference_notes(compared, len(found)),
+        difference_notes=_difference_notes(compared, found),
+        sections=[each for each in sections if each is not None],
         classes=classes,
         class_note=class_note,
         settings=settings_table(compared.configs),
@@ -92,7 +97,7 @@ def _family_picture(compared: Compared) -> dict[str, list[PagePicture]]:
     """Return the tree of forked runs by its title; empty if no arm is a fork."""
     figure = draw_family(compared) if forks(compared) else None
     caption = "The epochs before the fork are drawn once; diamonds mark the forks."
-    return {} if figure is None else {"forked runs": [PagePicture(caption, _png(figure), "png")]}
+    return {} if figure is None else {"forked runs": [PagePicture(caption, png(figure))]}
 
 
 def _size(compared: Compared) -> str:
@@ -134,12 +139,30 @@ def _result_notes(compared: Compared, rows: Sequence[results.ArmRow]) -> list[st
     return notes
 
 
-def _difference_notes(compared: Compared, count: int) -> list[str]:
-    return [
-        f"Final {compared.metric} of each arm minus that of {compared.baseline} with the same seed. Intervals (95 % "
-        f"simultaneous confidence) and p-values are corrected for the number of comparisons, {count} (Bonferroni): an "
-        "interval excludes zero exactly if p is below 0.05."
+def _difference_notes(compared: Compared, found: Sequence[Difference]) -> list[str]:
+    count = len(found)
+    lines = [
+        f"Final {compared.metric} of an arm minus that of the other with the same seed. All {count} intervals hold "
+        "together with 95 % confidence (Bonferroni). The p-values are adjusted by Holm's method, which finds more: p "
+        "can be below 0.05 although the interval contains zero, but not the reverse. A p below 0.05 is a difference."
     ]
+    if compared.rules.margin is not None:
+        scale, unit = scale_of(compared.metric)[0], unit_of(compared.metric)
+        lines.append(
+            f"Equivalent: the difference is smaller than the margin of {scale * compared.rules.margin:g}{unit}, which "
+            "the study file declares, by two one-sided tests (TOST) with p below 0.05. This corresponds to a 90 % "
+            "interval within the margin; the 95 % interval shown here is wider."
+        )
+    lines.append(
+        "Better runs: share of all pairs of a run of each arm in which the first is better, with half of the ties; 50 "
+        "% for equal arms. It is not the probability that the arm is better."
+    )
+    if has_bootstrap(found):
+        lines.append(
+            "Bootstrap interval: resamples the seeds (bias-corrected and accelerated) with the same confidence, but "
+            "without a normal distribution. A large difference from the other interval is a reason for caution."
+        )
+    return lines
 
 
 def _text(page: ReportPage, table: str, commands: Sequence[str]) -> str:
@@ -168,13 +191,7 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
             band = curves.band()
             n = sum(curves.counts)
             bands.append(ArmBand(arm, *colors[arm], positions(curves, 1), *band[:3], curves.values, n))
-        share = results.is_share(metric)
-        yield metric.replace("/", "-"), _png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
+        share = is_share(metric)
+        yield metric.replace("/", "-"), png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
     for pictures in _family_picture(compared).values():
         yield "family", pictures[0].content
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_cifar.analysis.comparisons import Compare, Rules
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.links import inside
-from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_yaml
+from lightning_cifar.files.reading import BrokenFileError, MissingFileError, UnreadableFileError, read_json, read_yaml
 from lightning_cifar.runs.metrics import read_curves, read_result
-from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord
-from lightning_cifar.studies.report.results import RunResult, read_run
+from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord, notes_on_looks
+from lightning_cifar.studies.report.results import RunResult, read_run, trunk_text
+from lightning_cifar.studies.spec import TRUNK
+from lightning_cifar.studies.tuning import TUNING, TuningRecord
 
 Config = dict[str, Any]
 Mode = Literal["max", "min"]
@@ -38,8 +41,13 @@ class Compared:
         target: value for which the time until it is reached is measured.
         baseline: arm with which the others are compared.
         configs: arm -> configuration, complete if it is known.
+        rules: how the arms are compared.
+        seen: numbers of seeds for which results were seen, in their order; empty for single runs.
+        overrides: arm -> settings of the study file; empty for single runs.
+        tuning: content of tuning.json; None for a study without tuning.
         command: command that started the runs; empty if unknown.
         notes: warnings for the reader.
+        saved: sentence about the time that the trunk of a study saved; empty without a trunk.
     """
 
     title: str
@@ -51,8 +59,13 @@ class Compared:
     target: float | None
     baseline: str
     configs: dict[str, Config] = field(repr=False)
+    rules: Rules = field(default_factory=Rules)
+    seen: list[int] = field(default_factory=list)
+    overrides: Mapping[str, Config] = field(default_factory=dict, repr=False)
+    tuning: TuningRecord | None = None
     command: str = ""
     notes: list[str] = field(default_factory=list)
+    saved: str = ""
 
     @property
     def metrics(self) -> list[str]:
@@ -67,6 +80,7 @@ def compare(
     mode: Mode | None = None,
     target: float | None = None,
     baseline: str | None = None,
+    compare: Compare | None = None,
 ) -> Compared:
     """Read the folder of one study, or run folders, finished or not.
 
@@ -76,6 +90,7 @@ def compare(
         mode: replaces that of the study.
         target: replaces that of the study.
         baseline: replaces that of the study.
+        compare: replaces that of the study.
 
     Raises:
         UsageError: If a folder is neither a study nor a run, or no run has the metric.
@@ -92,7 +107,9 @@ def compare(
     found = replace(found, runs=[_timed(run) for run in found.runs])
     if not found.metrics:
         raise UsageError(_why_nothing(found.runs, ", ".join(map(str, folders[:3]))))
-    return _choose(found, metric, mode, target, baseline)
+    chosen = _choose(found, metric, mode, target, baseline)
+    rules = chosen.rules._replace(compare=compare or chosen.rules.compare)
+    return replace(chosen, rules=rules if chosen.metric == found.metric else rules._replace(margin=None))
 
 
 def _timed(run: RunResult) -> RunResult:
@@ -148,19 +165,22 @@ def _read_study(folder: Path) -> Compared:
     except MissingFileError:  # the study has not started
         about = AboutRecord()
     arms = [arm for arm in about.get("arms", ()) if arm in held["arms"]] or list(held["arms"])
-    metric, runs = held.get("metric", _METRICS[0]), []
-    for arm in arms:
+    metric = held.get("metric", _METRICS[0])
+    runs: list[RunResult] = []
+    trunks: list[RunResult] = []
+    for arm, found in [*((arm, runs) for arm in arms), (TRUNK, trunks)]:
         inside(folder, arm)
-        seeds = set(about.get("seeds", ()))
+        seeds = set(about.get("seeds", ()) if found is runs else ())
         seeds |= {
             int(path.name[5:]) for path in (folder / arm).glob("seed-*") if re.fullmatch(r"seed-[0-9]{1,10}", path.name)
         }
         for seed in sorted(seeds):
             inside(folder, Path(arm, f"seed-{seed}"))
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
-            runs.append(read_run(job))
+            found.append(read_run(job))
     resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
-    target = about.get("target")
+    target, seen = about.get("target"), list(dict.fromkeys([*about.get("seen", ()), len(about.get("seeds", ()))]))
+    looks, tuning = max(held.get("looks", 1), len(seen)), _read_tuning(folder)
     return Compared(
         title=held.get("name", folder.name),
         question=about.get("question", ""),
@@ -171,8 +191,31 @@ def _read_study(folder: Path) -> Compared:
         target=None if target is None else float(target),
         baseline=held.get("baseline", arms[0]),
         configs={arm: resolved.get(arm, held["arms"][arm]) for arm in arms},
+        overrides=about.get("overrides", {}),
+        tuning=tuning,
+        rules=Rules(held.get("compare", "baseline"), held.get("margin"), looks),
+        seen=seen,
         command=about.get("command", ""),
+        saved=trunk_text(trunks, runs, held["trunk"]["epochs"]) if "trunk" in held else "",
+        notes=[*notes_on_looks(seen, held.get("looks", 1)), *_notes_on_borders(tuning)],
     )
+
+
+def _read_tuning(folder: Path) -> TuningRecord | None:
+    try:
+        return read_json(folder / TUNING, TuningRecord)
+    except (MissingFileError, BrokenFileError):
+        return None
+
+
+def _notes_on_borders(tuning: TuningRecord | None) -> list[str]:
+    """Return a note for each arm whose best tuned value is at an end of its range."""
+    held = {} if tuning is None else {arm: each.get("at_border", []) for arm, each in tuning["arms"].items()}
+    return [
+        f"the tuning of {arm} chose {'; '.join(ends)} of its range: a better one may lie outside"
+        for arm, ends in held.items()
+        if ends
+    ]
 
 
 def _read_runs(folders: Sequence[Path]) -> Compared:

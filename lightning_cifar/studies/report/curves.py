@@ -15,7 +15,8 @@ from lightning_cifar.analysis.decimation import decimate
 from lightning_cifar.analysis.statistics import Band, mean_curve
 from lightning_cifar.runs.metrics import Curve, read_times
 from lightning_cifar.studies.report.comparison import Compared
-from lightning_cifar.studies.report.results import RunResult, is_share
+from lightning_cifar.studies.report.results import RunResult
+from lightning_cifar.studies.units import is_share
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ from lightning_cifar.plots import arm_colors
 from lightning_cifar.runs.metrics import FORK, read_run_id
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.curves import arm_curves, positions, title_of
-from lightning_cifar.studies.report.results import RunResult, is_share
+from lightning_cifar.studies.report.results import RunResult
+from lightning_cifar.studies.units import is_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +74,7 @@ def draw_family(compared: Compared) -> Figure | None:
         return None
     metric = compared.metric
     return draw_report_curves(
-        [*trunks.values(), *branches], ylabel=title_of(metric), share=is_share(metric), forks=points
+        [*trunks.values(), *branches], ylabel=title_of(metric), share=is_share(metric), points=points
     )
 
 

@@ -45,4 +45,4 @@ def write_means(folder: Path, runs: Sequence[RunResult]) -> None:
 
 
 def _is_shown(metric: str) -> bool:
-    return metric.count("/") == 1 and not metric.endswith("_step")
+    return metric.count("/") <= 1 and not metric.endswith("_step")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -14,9 +15,13 @@ from lightning_cifar.plots import PagePicture
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.results import RunResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 BUDGET = 2_500_000
 """Maximum size of all pictures of a page, in bytes before base64."""
 
+_DPI = 200
 _LARGEST = 64 << 20  # bytes of a file; pictures of a run have a few million
 _MOST_DECODED = 2**31  # pixels of all frames
 _WIDTH, _MOST, _KINDS = 620, 72, (".png", ".gif", ".webp", ".jpg")
@@ -63,6 +68,13 @@ def _shown_run(runs: Sequence[RunResult]) -> tuple[RunResult | None, list[Path]]
         if paths:
             return run, paths
     return None, []
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    from lightning_cifar.plots.rendering import to_png  # slow, since it imports matplotlib
+
+    return to_png(figure, _DPI)
 
 
 def shrink(path: Path, room: int) -> tuple[bytes, str]:

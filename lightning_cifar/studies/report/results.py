@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_cifar.analysis.statistics import Difference, conclude, first_reaching, mean_interval, paired_differences
+from lightning_cifar.analysis.comparisons import Difference, Rules, conclude, paired_differences
+from lightning_cifar.analysis.statistics import first_reaching, mean_interval
 from lightning_cifar.runs.metrics import Curve, read_curves
 from lightning_cifar.studies.jobs import BARRIER, Job, State, error_of, state_of
+from lightning_cifar.studies.units import is_share, scale_of, unit_of
 
 _ROUNDING = 1e-9  # percent; if all runs reach 100 %, the interval ends there up to rounding
 
@@ -121,27 +123,24 @@ def mean_of(values: Sequence[float]) -> float:
     return float(np.mean(finite)) if finite else math.nan
 
 
-def differences(runs: Iterable[RunResult], arms: Sequence[str], metric: str, baseline: str) -> list[Difference]:
-    """Compare the final metric of each arm with the baseline, paired by seed, corrected for the number of arms."""
+def differences(
+    runs: Iterable[RunResult], arms: Sequence[str], metric: str, baseline: str, rules: Rules | None = None
+) -> list[Difference]:
+    """Compare the final metric of the arms, paired by seed, corrected for the number of comparisons."""
+    return paired_differences(finals(runs, arms, metric), baseline, **(rules or Rules())._asdict())
+
+
+def finals(runs: Iterable[RunResult], arms: Sequence[str], metric: str) -> dict[str, dict[int, float]]:
+    """Return the final metric by arm and seed; NaN for runs that are not done."""
     values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
     for run in runs:
         values[run.arm][run.seed] = run.final(metric)
-    return paired_differences(values, baseline)
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a fraction that is shown in percent."""
-    return "accuracy" in metric
-
-
-def scale_of(metric: str) -> tuple[float, str]:
-    """Return the factor and unit in which a metric is shown."""
-    return (100.0, " %") if is_share(metric) else (1.0, "")
+    return values
 
 
 def conclusions(found: Sequence[Difference], metric: str, mode: str) -> list[str]:
     """Return a sentence for each difference."""
-    scale, unit = scale_of(metric)[0], " points" if is_share(metric) else ""
+    scale, unit = scale_of(metric)[0], unit_of(metric)
     return [conclude(each, unit=unit, scale=scale, higher_is_better=mode == "max") for each in found]
 
 
@@ -150,7 +149,9 @@ def markdown(
 ) -> str:
     """Format the table and the conclusions as Markdown."""
     scale, unit = scale_of(metric)
-    by_arm: Mapping[str, Difference] = {difference.arm: difference for difference in found}
+    by_arm: dict[str, Difference] = {}
+    for each in found:
+        by_arm.setdefault(each.arm, each)  # the comparisons with the baseline are the first
     header = ["arm", "n", f"final {metric}{unit}", "95 % interval", f"best{unit}"]
     header += ["difference, corrected interval", "p"]
     if target is not None:
@@ -187,7 +188,7 @@ def markdown_text(text: str) -> str:
 
 
 def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: int) -> str:
-    """Return a line of Markdown about the training time that the trunk of a study saved; empty without a trunk.
+    """Return a sentence about the training time that the trunk of a study saved; empty without a trunk.
 
     Args:
         trunks: Runs of the trunk; their seconds are part of those of each run that forks from them.
@@ -201,8 +202,8 @@ def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: i
     whole = sum(run.seconds for run in forked)
     saved = sum(seconds[run.seed] for run in forked) - sum(seconds[seed] for seed in {run.seed for run in forked})
     return (
-        f"\n- The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of "
-        f"training ({saved / whole:.0%}).\n"
+        f"The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of training "
+        f"({saved / whole:.0%})."
     )
 
 

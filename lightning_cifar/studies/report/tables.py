@@ -7,25 +7,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lightning_cifar.analysis.statistics import Difference
+from lightning_cifar.analysis.comparisons import Difference
+from lightning_cifar.analysis.effects import bootstrap_interval, probability_of_improvement
 from lightning_cifar.configuration import flat_settings
 from lightning_cifar.plots import HeatMap, Interval, ReportTable
 from lightning_cifar.runs.metrics import read_result
 from lightning_cifar.studies.report.comparison import Compared, Config
+from lightning_cifar.studies.report.planning import advice
 from lightning_cifar.studies.report.results import (
     ArmRow,
     RunResult,
     conclusions,
-    is_share,
+    finals,
     mean_of,
     number_text,
     p_text,
     range_text,
-    scale_of,
     statistics_texts,
     target_texts,
 )
+from lightning_cifar.studies.units import scale_of, unit_of
 
 _STATES = {
     "done": "done",
@@ -35,6 +38,7 @@ _STATES = {
     "waiting": "not started",
 }
 _FEW = 5
+_ENOUGH, _MOST_RESAMPLED = 10, 50  # seeds for a bootstrap interval, and comparisons with one
 _DATA = (
     "data",
     *(f"data.{name}" for name in ("root", "num_train", "num_val", "val_share", "test_share", "split_seed")),
@@ -85,7 +89,7 @@ def warnings_of(compared: Compared, rows: Sequence[ArmRow]) -> list[str]:
 
 
 def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
-    """Return a summary, a conclusion for each arm, and the limits of these conclusions."""
+    """Return a summary, a conclusion for each comparison, and the limits of these conclusions."""
     if not found:
         return ["The report contains only one arm, so nothing is compared."]
     missing = _missing(compared)
@@ -94,20 +98,14 @@ def findings_of(compared: Compared, found: Sequence[Difference]) -> list[str]:
     known = [each for each in found if each.n >= 2]
     if len(found) > 1 and known:
         shown = sum(each.is_shown for each in known)
+        pairs = compared.rules.compare == "all"
+        what = "pairs of arms differ significantly" if pairs else f"arms differ significantly from {compared.baseline}"
         lines.insert(
             0,
-            f"{shown} of {len(found)} arms differ significantly from {compared.baseline} in final {compared.metric}, "
-            f"at a level of 5 % for all {len(found)} comparisons together.",
+            f"{shown} of {len(found)} {what} in final {compared.metric}, at a level of 5 % for all {len(found)} "
+            "comparisons together.",
         )
-    unclear = [each for each in known if not each.is_shown and math.isfinite(each.low)]
-    if unclear:
-        scale = scale_of(compared.metric)[0]
-        unit = " points" if is_share(compared.metric) else ""
-        widest = max((each.high - each.low) / 2 for each in unclear)
-        lines.append(
-            "No significant difference does not mean that the arms are equal: with these runs, only differences above "
-            f"up to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
-        )
+    lines += advice(compared.runs, compared.arms, compared.metric, compared.rules, found)
     if any(each.n < _FEW for each in known):
         smallest = min(each.n for each in known)
         lines.append(
@@ -171,20 +169,47 @@ def results_table(compared: Compared, rows: Sequence[ArmRow]) -> ReportTable:
 
 
 def differences_table(compared: Compared, found: Sequence[Difference]) -> tuple[ReportTable, list[Interval]]:
-    """Return a row for each arm except the baseline, and the intervals to draw."""
-    scale, unit = scale_of(compared.metric)
-    unit = " (points)" if unit else ""
+    """Return a row for each comparison, and the intervals to draw."""
+    scale = scale_of(compared.metric)[0]
+    has_margin, resampled = compared.rules.margin is not None, has_bootstrap(found)
+    values = finals(compared.runs, compared.arms, compared.metric)
+    level = 1 - 0.05 / max(len(found), 1) / compared.rules.looks
     cells, intervals = [], []
     for each in found:
         mean, low, high = (scale * value for value in (each.mean, each.low, each.high))
-        verdict = "too few runs" if each.n < 2 else "not significant"
-        if each.is_shown:
-            verdict = "better" if (each.mean > 0) == (compared.mode == "max") else "worse"
-        interval = range_text(low, high, sign=True)
-        cells.append([each.arm, f"{each.n}", number_text(mean, sign=True), interval, p_text(each.p), verdict])
+        row = [each.arm, each.baseline, f"{each.n}", number_text(mean, sign=True), range_text(low, high, sign=True)]
+        row += [_bootstrap_text(values[each.arm], values[each.baseline], level, scale)] if resampled else []
+        row += [p_text(each.p), *([p_text(each.p_equivalence)] if has_margin else [])]
+        first, second = (_finite(values[arm]) for arm in (each.arm, each.baseline))
+        share = (
+            probability_of_improvement(first, second, higher_is_better=compared.mode == "max") if each.n else math.nan
+        )
+        row.append(number_text(100 * share))
+        cells.append([*row, each.verdict(higher_is_better=compared.mode == "max")])
         intervals.append(Interval(mean, low, high))
-    head = ["arm", "pairs*", f"difference to {compared.baseline}{unit}*", "corrected interval*", "corrected p*", ""]
+    unit = " (points)" if unit_of(compared.metric) else ""
+    head = ["arm", "compared with", "pairs*", f"difference{unit}*", "corrected interval*"]
+    head += [*(["bootstrap interval*"] if resampled else []), "corrected p*"]
+    head += [*(["p of equivalence*"] if has_margin else []), "better runs %*", "verdict"]
     return ReportTable(head, cells), intervals
+
+
+def has_bootstrap(found: Sequence[Difference]) -> bool:
+    """Whether there are enough seeds for bootstrap intervals."""
+    return any(each.n >= _ENOUGH for each in found) and len(found) <= _MOST_RESAMPLED
+
+
+def _bootstrap_text(first: Mapping[int, float], second: Mapping[int, float], level: float, scale: float) -> str:
+    gaps = _finite({seed: value - second.get(seed, math.nan) for seed, value in first.items()})
+    if len(gaps) < _ENOUGH or np.ptp(gaps) <= 1e-9:
+        return "-"
+    low, high = bootstrap_interval(gaps.tolist(), level)
+    return range_text(scale * low, scale * high, sign=True)
+
+
+def _finite(values: Mapping[int, float]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.array([value for value in values.values() if math.isfinite(value)])
+    return found
 
 
 def runs_table(compared: Compared) -> ReportTable:

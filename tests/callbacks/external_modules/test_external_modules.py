@@ -78,6 +78,13 @@ RAISED = {
     "WeightGIF": {"line": NO_FILTERS, "reader": NO_FILTERS},
     "FitCurves": {"dicts": DICTS} | dict.fromkeys(("sorter", "segmenter", "forger", "reader"), NO_POINTS),
     "LRRangeFinder": {"forger": "needs automatic optimization, but this module uses manual"},
+    "Microscope": {
+        "dicts": DICTS,
+        "segmenter": r"must return logits \(N, K\), not \(1, 5, 8, 8\)",
+        "line": NOT_IMAGES,
+        "forger": NO_FORWARD,
+        "reader": NOT_IMAGES,
+    },
     "OcclusionMaps": {
         "dicts": DICTS,
         "segmenter": r"The model must map \(2, 3, 8, 8\) to logits \(2, K\), but it returned \(2, 5, 8, 8\)",
@@ -178,7 +185,7 @@ def test_works_or_reports_why_not(name: str, kind: str, run: Any, kinds: Any, un
     if name == "ExactResume":
         assert run.files == {f"checkpoints/resume{part}.ckpt" for part in ("", ".previous")}
     if name == "Throughput":
-        assert run.trainer.callback_metrics["train/images_per_s"] > 0
+        assert run.trainer.callback_metrics["throughput"] > 0
     trained = weights(run.module)
     assert trained.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in trained.items())
@@ -203,7 +210,7 @@ def test_loggers(name: str, logger: str, run: Any, kinds: Any, make_logger: Any)
         events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
         assert set(events.Tags()["images"]) == tags
         assert bool(events.Tags()["histograms"]) == (name in ("ActivationSnapshots", "WeightHistograms"))
-    names = {"ClassAccuracy": "val/accuracy/0", "Sharpness": "train/sharpness", "Throughput": "train/images_per_s"}
+    names = {"ClassAccuracy": "val/accuracy/0", "Sharpness": "train/sharpness", "Throughput": "throughput"}
     logged = names.get(name)
     if logged and logger == "tensorboard and csv":
         assert logged in events.Tags()["scalars"]

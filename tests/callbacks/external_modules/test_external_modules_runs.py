@@ -24,6 +24,7 @@ OF_FIT = {
     "EmbeddingProjector",
     "FeatureMaps",
     "FitCurves",
+    "Microscope",
     "OcclusionMaps",
 }  # they look at validation
 NO_FILES = {"LayerTable", "NonFiniteGuard", "Throughput", "PredictionTable", "WeightHistograms", "EmbeddingProjector"}
@@ -39,7 +40,7 @@ def module_for(name: str, kinds: Any, **settings: Any) -> Any:
 
 
 def pictures(run: Any) -> set[str]:
-    return {Path(path).stem for path in run.files if path.startswith("pictures/")}
+    return {Path(path).stem for path in run.files if path.startswith("pictures/") or path.endswith(".html")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,7 +148,7 @@ def test_two_of_one_kind(name: str, run: Any, kinds: Any) -> None:
         return
     run.use(*pair, module_for(name, kinds), "fit", max_epochs=1)
     assert run.error is None, run.error
-    if name in {"ClassAccuracy", "EmbeddingProjector", "FilterImages", "OcclusionMaps", "PredictionGrid", "SampleGrid"}:
+    if name in {*NO_VALIDATION, "EmbeddingProjector", "FilterImages", "Microscope", "OcclusionMaps", "SampleGrid"}:
         (said,) = run.said
         assert re.search(f"^{name}: 2 of them overwrite each other's files: (keep one|set a different)", said)
     else:
@@ -202,10 +203,15 @@ def test_a_data_module_that_means_something_else(name: str, attributes: Any, run
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, (24, 40)), (3, (24, 40)), (4, (8, 8))])
-@pytest.mark.parametrize("name", ["FeatureMaps", "FilterImages", "OcclusionMaps", "PredictionGrid", "SampleGrid"])
+@pytest.mark.parametrize(
+    "name", ["FeatureMaps", "FilterImages", "Microscope", "OcclusionMaps", "PredictionGrid", "SampleGrid"]
+)
 def test_images_of_any_shape(name: str, channels: int, size: Any, run: Any, kinds: Any) -> None:
     run.use(run.make(name), module_for(name, kinds, channels=channels, size=size), "fit")
-    if channels == 4 and name not in ("FeatureMaps", "FilterImages"):
+    if name == "Microscope":
+        assert run.error is None, run.error
+        assert run.files == {"microscope.html"}
+    elif channels == 4 and name not in ("FeatureMaps", "FilterImages"):
         assert re.search("1 or 3", "".join([str(run.error or ""), *run.said]))
     else:
         assert run.error is None, run.error

@@ -1,15 +1,9 @@
-"""Write the pictures and tables of a run to files in its folder and to the loggers that accept images.
-
-The functions act only on global rank zero, write nothing in ``fast_dev_run``, and work without a logger. They write
-files atomically, and do not communicate between ranks, so that they can be called on one rank.
-"""
+"""Write values, texts, tables, graphs and embeddings to the TensorBoard loggers of a run."""
 
 from __future__ import annotations
 
 import io
-import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,77 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_cifar.artifacts.files import last_step, writes
 from lightning_cifar.files.atomic import write_atomically
-from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_bytes, read_npz
-from lightning_cifar.files.tables import to_csv
+from lightning_cifar.files.reading import read_bytes
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 LARGEST_SPRITE = 8192
 """Largest height and width in pixels of the picture of thumbnails that TensorBoard's projector accepts."""
-
-DPI = 120
-"""Dots per inch of all pictures: a figure of 7 inches is 840 pixels wide."""
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of a run: ``log_dir`` or ``save_dir`` of the first logger, else ``default_root_dir``.
-
-    Unlike ``trainer.log_dir``, it does not broadcast, so that it can be called on rank zero only.
-    """
-    for logger in trainer.loggers[:1]:
-        for attribute in ("log_dir", "save_dir"):
-            folder = getattr(logger, attribute, None)
-            if isinstance(folder, str | os.PathLike) and os.fspath(folder):
-                return Path(folder)
-    return Path(trainer.default_root_dir)
-
-
-def save_figure(
-    trainer: Trainer, name: str, figure: Figure, *, tag: str | None = None, step: int | None = None
-) -> Path | None:
-    """Write ``pictures/<name>.png``, and log the picture with each logger that accepts images.
-
-    Args:
-        trainer: Trainer with the loggers and the folder.
-        name: Name of the file, which can contain ``/``.
-        figure: The figure, which stays open and unchanged.
-        tag: Tag in the loggers, kind before stage, such as ``confusion/val``; None means the name.
-        step: Step in the loggers; None means the last completed step.
-
-    Returns:
-        The file, or None if nothing is written.
-    """
-    if not _writes(trainer):
-        return None
-    path = run_folder(trainer) / "pictures" / f"{name}.png"
-    content = write_picture(path, figure)
-
-    step, tag = _last_step(trainer) if step is None else step, tag or name
-    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) if trainer.loggers else None
-    for logger in trainer.loggers:
-        log_image = getattr(logger, "log_image", None)
-        add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-        if log_image is not None:
-            log_image(key=tag, images=[pixels], step=step)
-        elif add_image is not None:
-            # Not add_figure: it imports pyplot and closes the figure.
-            add_image(tag, pixels, step, dataformats="HWC")
-    return path
-
-
-def write_picture(path: Path, figure: Figure) -> bytes:
-    """Write a figure as a PNG file, and return the content of the file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_atomically(path, buffer.getvalue())
-    return buffer.getvalue()
 
 
 def log_picture(folder: Path, tag: str, content: bytes, step: int) -> None:
@@ -107,50 +43,18 @@ def log_picture(folder: Path, tag: str, content: bytes, step: int) -> None:
         writer.add_image(tag, pixels, max(step - 1, 0), dataformats="HWC")
 
 
-def save_animation(
-    trainer: Trainer, name: str, files: Mapping[str, bytes], *, tag: str | None = None, step: int | None = None
-) -> list[Path]:
-    """Write ``pictures/<name>.<format>`` for each format, and log a GIF with TensorBoard, which plays it.
-
-    Args:
-        trainer: Trainer with the loggers and the folder.
-        name: Name of the files.
-        files: Contents by format, see :func:`lightning_cifar.plots.encode_animation`.
-        tag: Tag in TensorBoard; None means the name.
-        step: Step in TensorBoard; None means the last completed step.
-
-    Returns:
-        The files; empty if nothing is written.
-    """
-    if not _writes(trainer):
-        return []
-    paths = {suffix: run_folder(trainer) / "pictures" / f"{name}.{suffix}" for suffix in files}
-    for suffix, path in paths.items():
-        write_atomically(path, files[suffix])
-    writers = [getattr(getattr(logger, "experiment", None), "file_writer", None) for logger in trainer.loggers]
-    for writer in filter(None, writers if "gif" in paths else ()):
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        with Image.open(paths["gif"]) as first:
-            width, height = first.size
-        image = Summary.Image(encoded_image_string=files["gif"], height=height, width=width, colorspace=3)
-        summary = Summary(value=[Summary.Value(tag=tag or name, image=image)])
-        writer.add_summary(summary, _last_step(trainer) if step is None else step)
-    return list(paths.values())
-
-
 def log_scalars(trainer: Trainer, values: Mapping[str, float]) -> None:
     """Log numbers by tag with TensorBoard only, at the last completed step."""
     for writer in _writers(trainer, "add_scalar"):
         for tag, value in values.items():
-            writer.add_scalar(tag, value, _last_step(trainer))
+            writer.add_scalar(tag, value, last_step(trainer))
 
 
 def log_text(trainer: Trainer, tag: str, text: str, *, once: bool = False) -> None:
     """Log a Markdown text with TensorBoard, at the last completed step; ``once``: not again in a continued run."""
     for writer in _writers(trainer, "add_text"):
         if not (once and _continues(writer)):
-            writer.add_text(tag, text, _last_step(trainer))
+            writer.add_text(tag, text, last_step(trainer))
 
 
 def log_table(
@@ -174,12 +78,15 @@ def log_graph(trainer: Trainer, network: nn.Module, example: Tensor | tuple[Any,
         example: Input on the same device, or a tuple of inputs.
     """
     for writer in _writers(trainer, "add_graph"):
+        from torch.jit import trace
+
         if _continues(writer):
             continue
         # torch prints the error of a failed trace, and warns of values that depend on the input.
         with suppress(Exception), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            writer.add_graph(network, example)
+            # The check would take most of the time.
+            writer.add_graph(trace(network, example, check_trace=False))  # type: ignore[no-untyped-call]
 
 
 def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> None:
@@ -202,7 +109,7 @@ def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: 
             sum_squares=float(counts @ centers**2),
             bucket_limits=edges[1:].tolist(),
             bucket_counts=counts.tolist(),
-            global_step=_last_step(trainer),
+            global_step=last_step(trainer),
         )
 
 
@@ -215,7 +122,7 @@ def log_pr_curves(trainer: Trainer, curves: Mapping[str, NDArray[np.float64]]) -
     """
     for writer in _writers(trainer, "add_pr_curve_raw"):
         for tag, curve in curves.items():
-            writer.add_pr_curve_raw(tag, *curve, global_step=_last_step(trainer), num_thresholds=curve.shape[1])
+            writer.add_pr_curve_raw(tag, *curve, global_step=last_step(trainer), num_thresholds=curve.shape[1])
 
 
 def save_embedding(
@@ -269,7 +176,7 @@ def _sprite(thumbnails: NDArray[np.float32]) -> tuple[bytes, tuple[int, int]]:
         image = image if scale == 1 else image.resize((width, height))
         sheet.paste(image, (i % columns * width, i // columns * height))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", compress_level=1)
+    sheet.save(buffer, "PNG", compress_level=0)  # photographs would shrink by a quarter, in most of the time
     return buffer.getvalue(), (height, width)
 
 
@@ -311,103 +218,9 @@ def _add_session(writer: Any, tag: str, **content: Any) -> None:
     writer._get_file_writer().add_summary(Summary(value=[value]))
 
 
-class FrameStore:
-    """Store of the arrays from which the frames of an animation are drawn, one file for each frame.
-
-    Frames are numbered from 0. Use it on global rank zero only.
-
-    Args:
-        folder: Folder, which is created with the first frame.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, index: int, **arrays: ArrayLike) -> None:
-        """Write or overwrite a frame."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-        write_atomically(self._path(index), buffer.getvalue())
-
-    def read(self, index: int) -> dict[str, NDArray[np.generic]] | None:
-        """Read the arrays of a frame; None if its file does not exist.
-
-        Raises:
-            UnreadableFileError: If the file is damaged.
-        """
-        try:
-            return read_npz(self._path(index))
-        except MissingFileError:
-            return None
-
-    def indices(self) -> list[int]:
-        """Return the numbers of the frames in ascending order."""
-        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.npz") if path.stem.isdecimal())
-
-    def remove(self, index: int) -> None:
-        """Remove a frame, if it exists."""
-        self._path(index).unlink(missing_ok=True)
-
-    def keep(self, count: int) -> None:
-        """Remove all frames but the first ``count``."""
-        for index in self.indices():
-            if index >= count:
-                self.remove(index)
-
-    def copy_from(self, other: FrameStore, count: int) -> None:
-        """Copy those of the first ``count`` frames of another store that can be read."""
-        for index in range(count):
-            with suppress(UnreadableFileError):
-                write_atomically(self._path(index), read_bytes(other._path(index)))
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.npz"
-
-
-def frame_store(run: Path, name: str) -> FrameStore:
-    """Return the store ``pictures/.frames/<name>`` of a run. It is kept for runs that resume the run."""
-    return FrameStore(run / "pictures" / ".frames" / name)
-
-
-def save_table(trainer: Trainer, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path | None:
-    """Write ``<name>.csv`` with a header into the folder of the run."""
-    return _save(trainer, f"{name}.csv", to_csv(header, rows))
-
-
-def save_json(trainer: Trainer, name: str, value: object) -> Path | None:
-    """Write ``<name>.json`` into the folder of the run. Tensors and arrays become lists; NaN and infinity null."""
-    plain = json.loads(json.dumps(value, default=_to_plain), parse_constant=lambda _: None)
-    return _save(trainer, f"{name}.json", (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def save_page(trainer: Trainer, name: str, html: str) -> Path | None:
-    """Write ``<name>.html`` into the folder of the run."""
-    return _save(trainer, f"{name}.html", html.encode())
-
-
-def _save(trainer: Trainer, name: str, content: bytes) -> Path | None:
-    if not _writes(trainer):
-        return None
-    path = run_folder(trainer) / name
-    write_atomically(path, content)
-    return path
-
-
-def _writes(trainer: Trainer) -> bool:
-    return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined,unused-ignore]
-
-
-def _last_step(trainer: Trainer) -> int:
-    """Return the index of the last completed step, as Lightning logs it.
-
-    A continued run hides the values of an interrupted one from the next step on.
-    """
-    return max(trainer.global_step - 1, 0)
-
-
 def _writers(trainer: Trainer, method: str) -> list[Any]:
     """Return the experiments of the loggers that have a method of TensorBoard's SummaryWriter."""
-    found = [getattr(logger, "experiment", None) for logger in trainer.loggers] if _writes(trainer) else []
+    found = [getattr(logger, "experiment", None) for logger in trainer.loggers] if writes(trainer) else []
     return [experiment for experiment in found if callable(getattr(experiment, method, None))]
 
 
@@ -421,12 +234,3 @@ def _cell(value: object) -> str:
         return f"{value:.4g}" if math.isfinite(value) else "-"
     text = " ".join(str(value).split())
     return text.replace("|", "\\|")
-
-
-def _to_plain(value: object) -> object:
-    to_list = getattr(value, "tolist", None)
-    if to_list is not None:
-        return to_list()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")

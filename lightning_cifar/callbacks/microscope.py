@@ -1,0 +1,141 @@
+"""Page to explore the network at the end of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_cifar.analysis.microscope.content import Batches, collect
+from lightning_cifar.analysis.microscope.layers import read_network
+from lightning_cifar.artifacts import run_folder
+from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
+from lightning_cifar.callbacks.datamodule import class_names, label_name
+from lightning_cifar.callbacks.probe import first_forward, read_probe, validation_batches
+from lightning_cifar.callbacks.random_states import random_state_restored
+from lightning_cifar.files.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from lightning_cifar.plots import MicroscopePage
+
+
+class Microscope(Callback):
+    """Write ``microscope.html`` at the end of a training: an offline page to explore the network.
+
+    The page shows the maps of all layers for correctly and wrongly classified validation images, the arithmetic of each
+    value, the validation patches that activate each channel most, and the probabilities with a window over the image.
+    ``lightning-cifar microscope`` writes it with several states of the training. See docs/microscope.md.
+
+    Args:
+        num_images: number of validation images.
+        window: side of the occluding window in pixels; None is a quarter of the image.
+
+    Raises:
+        ValueError: If a number is out of range; when training starts, if the network cannot be traced, or does not map
+            images (N, C, H, W) to logits (N, K).
+
+    Example:
+        >>> trainer = Trainer(callbacks=[Microscope(num_images=4)])
+    """
+
+    def __init__(self, num_images: int = 8, window: int | None = None) -> None:
+        check_minimum(num_images=num_images, window=window)
+        self.num_images, self.window = num_images, window
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            warn_of_duplicates(trainer, self)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+            image, labels = read_probe(trainer, [0], owner=type(self).__name__)
+            with first_forward("Microscope", pl_module, image):
+                read_network(pl_module, image)
+            if labels is None:
+                raise ValueError("Microscope needs validation batches (images, labels): add integer labels (N,)")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        from lightning_cifar.plots import microscope_html
+
+        data = getattr(trainer, "datamodule", None)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            with random_state_restored():
+                for batch in validation_batches(trainer, "Microscope needs validation images"):
+                    assert isinstance(batch, tuple | list)  # as in the first one
+                    yield batch[0], batch[1]
+
+        try:
+            page = to_page(
+                pl_module,
+                f"after epoch {trainer.current_epoch}",
+                facts=[f"{type(pl_module).__name__}."],
+                classes=class_names(data),
+                normalisation=(getattr(data, "mean", None), getattr(data, "std", None)),
+                batches=batches,
+                num_images=self.num_images,
+                window=self.window,
+            )
+            written = microscope_html(page)
+        except ValueError as error:
+            rank_zero_warn(f"Microscope writes no page: {error}.")
+            return
+        write_atomically(run_folder(trainer) / "microscope.html", written.text.encode("utf-8", "replace"))
+
+
+def to_page(
+    model: nn.Module,
+    title: str,
+    *,
+    facts: Sequence[str],
+    classes: Sequence[str],
+    normalisation: tuple[Any, Any],
+    earlier: Iterable[tuple[str, nn.Module]] = (),
+    images: Tensor | None = None,
+    names: Sequence[str] = (),
+    batches: Batches | None = None,
+    **options: Any,
+) -> MicroscopePage:
+    """Compute the content of a page, see :func:`~lightning_cifar.analysis.microscope.content.collect`.
+
+    Args:
+        model: Network.
+        title: Title of its state.
+        facts: Sentences under the title of the page.
+        classes: Names of the classes, if they are known.
+        normalisation: Mean and standard deviation of each channel; other values are ignored.
+        earlier: Titles and networks of earlier states.
+        images: (N, C, H, W); None for validation images.
+        names: Names of the images; empty for validation images.
+        batches: Reads the validation split.
+        **options: ``num_images`` and ``window``.
+    """
+    from lightning_cifar.plots import MicroscopePage
+
+    found = collect(model, title, earlier=earlier, images=images, batches=batches, **options)
+    count = found.layers[found.output]["shape"][0]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    sentence = f"{parameters:,} parameters, {title}"
+    if found.accuracy is not None:
+        sentence += f"; accuracy {found.accuracy:.2%} on the validation images"
+    return MicroscopePage(
+        title=f"Microscope: {type(model).__name__}",
+        facts=[*facts, f"{sentence}."],
+        classes=[label_name(classes, k, "class {}") for k in range(count)],
+        names=names or [f"validation image {i + 1}" for i in range(len(found.labels))],
+        labels=found.labels,
+        mean=normalisation[0],
+        std=normalisation[1],
+        layers=found.layers,
+        output=found.output,
+        states=found.states,
+        shared=found.shared,
+        windows=found.windows,
+        tiles=found.tiles,
+        tile_labels=found.tile_labels,
+    )

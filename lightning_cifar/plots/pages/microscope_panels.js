@@ -1,0 +1,153 @@
+// The panels under the layers: a channel, the arithmetic of a pixel, and occlusion.
+"use strict";
+
+const SIDE = 224;  // of an enlarged map in pixels
+const percent = value => `${(100 * value).toFixed(1)} %`;
+const scaleOf = ([, height, width], side) => Math.max(1, Math.floor(side / Math.max(height, width)));
+const cellsOf = texts => texts.map((text, i) => {
+  const cell = document.createElement("td");
+  cell.textContent = text;
+  if (i) cell.className = "number";
+  return cell;
+});
+
+function fillTable(body, rows) {
+  body.replaceChildren(...rows.map(texts => {
+    const row = document.createElement("tr");
+    row.append(...cellsOf(texts));
+    return row;
+  }));
+}
+
+// Name of a channel; the units of the last layer have the names of the classes.
+function channelName(number, channel) {
+  const name = `${page.layers[number].name}, channel ${channel}`, [, height, width] = page.layers[number].shape;
+  return number === page.output && height * width === 1 ? `${name} (${page.classes[channel]})` : name;
+}
+
+function drawChannel() {
+  const {state, image, layer: number, channel, pixel: [y, x]} = selected, layer = page.layers[number];
+  const [, height, width] = layer.shape, area = height * width, scale = scaleOf(layer.shape, SIDE);
+  const values = valuesOf(state, number, image).subarray(channel * area, (channel + 1) * area), canvas = get("map");
+  drawMaps(canvas, values, [1, height, width], {columns: 1, scale, limit: layer.limit, signed: layer.signed});
+  outline(canvas, x * scale, y * scale, scale, scale);
+  get("channel-name").textContent = `${channelName(number, channel)}: smallest ${format(Math.min(...values))}, largest ${format(Math.max(...values))}`;
+  get("scale").textContent = `Colours from ${layer.signed ? format(-layer.limit) : 0} to ${format(layer.limit)}, for all maps of the layer. The frame in the image is the receptive field of the pixel.`;
+  const sides = scaleOf(page.layers[0].shape, SIDE), [top, bottom] = layer.rows[y], [left, right] = layer.columns[x];
+  drawImage(get("field"), image, sides);
+  outline(get("field"), left * sides, top * sides, (right - left) * sides, (bottom - top) * sides);
+  drawKernels(layer, number, channel);
+  drawPatches(layer, number, channel);
+  const means = arrays.shared[`${number}.means`];
+  get("means").hidden = !means;
+  if (means) drawBars(get("mean-bars"), page.classes.map((name, k) => ({name, value: means[k * layer.shape[0] + channel]})), format);
+}
+
+function drawKernels(layer, number, channel) {
+  const weights = arrays.states[selected.state][`${number}.weight`], source = layer.sources[0];
+  get("kernels").hidden = !weights;
+  if (!weights) return;
+  const size = weights.length / layer.shape[0], kernel = weights.subarray(channel * size, (channel + 1) * size);
+  const origin = page.layers[source.layer].shape, shape = layer.kind === "dense" && !source.index && origin || [size, 1, 1];
+  if (layer.kind === "conv") [shape[1], shape[2]] = [layer.down[0], layer.across[0]];
+  if (layer.kind === "conv") shape[0] = size / shape[1] / shape[2];
+  const limit = Math.max(...kernel.map(Math.abs)), scale = Math.max(2, scaleOf(shape, 24)), width = shape[2] * scale + 2;
+  drawMaps(get("kernel"), kernel, shape, {columns: Math.min(shape[0], Math.floor(420 / width) || 1), scale, limit, signed: true});
+  get("kernels-note").textContent = `One for each of ${shape[0]} input channels; colours from ${format(-limit)} to ${format(limit)}.`;
+}
+
+function drawPatches(layer, number, channel) {
+  const top = arrays.shared[`${number}.top`], [count, , width] = layer.shape;
+  get("top").hidden = !top;
+  if (!top) return;
+  const [tileHeight, tileWidth] = page.tiles.size, [, height, across] = page.layers[0].shape, figures = [];
+  for (let i = 0; i < top.length / 3 / count; i++) {
+    const [value, tile, position] = top.subarray(3 * (i * count + channel), 3 * (i * count + channel) + 3);
+    const [a, b] = layer.rows[Math.floor(position / width)], [c, d] = layer.columns[position % width];
+    const canvas = document.createElement("canvas"), figure = document.createElement("figure"), scale = 64 / Math.max(b - a, d - c);
+    canvas.width = (d - c) * scale;
+    canvas.height = (b - a) * scale;
+    const context = canvas.getContext("2d"), down = tileHeight / height, wide = tileWidth / across;
+    context.imageSmoothingEnabled = false;
+    const left = tile % page.tiles.columns * tileWidth + c * wide, above = Math.floor(tile / page.tiles.columns) * tileHeight + a * down;
+    context.drawImage(get("atlas"), left, above, (d - c) * wide, (b - a) * down, 0, 0, canvas.width, canvas.height);
+    const label = page.tiles.labels[tile];
+    figure.append(canvas, `${page.classes[label] ?? label}`, document.createElement("br"), format(value));
+    figures.push(figure);
+  }
+  get("patches").replaceChildren(...figures);
+}
+
+function drawPixel() {
+  const {state, image, layer: number, channel, pixel: [y, x]} = selected;
+  const found = explain(state, image, number, [channel, y, x]), lines = found.lines ?? [];
+  get("pixel-name").textContent = `${channelName(number, channel)}, row ${y}, column ${x}. ${found.reason ?? ""}`;
+  fillTable(get("sum").tBodies[0], [...lines.map(([text, value]) => [text, format(value)]), ["value in the map", format(found.stored)]]);
+  const terms = [...found.terms ?? []].sort((one, other) => Math.abs(other.product) - Math.abs(one.product));
+  const rows = terms.slice(0, 12).map(({source, flat, value, weight, product}) => {
+    const layer = page.layers[source], [c, row, column] = positionOf(layer.shape, flat);
+    return [`${layer.name}, channel ${c}, row ${row}, column ${column}`, format(value), format(weight), format(product)];
+  });
+  const rest = terms.slice(12);
+  if (rest.length) rows.push([`${rest.length} others`, "", "", format(rest.reduce((sum, term) => sum + term.product, 0))]);
+  fillTable(get("terms").tBodies[0], rows);
+  get("terms").hidden = !terms.length;
+  drawProducts(page.layers[number], terms);
+}
+
+// Input patch, kernel and products of the input channels with the largest contributions.
+function drawProducts(layer, terms) {
+  const channels = new Map();
+  if (layer.kind === "conv") {
+    for (const term of terms) channels.set(term.channel, [...channels.get(term.channel) ?? [], term]);
+  }
+  const sum = group => group.reduce((total, term) => total + term.product, 0);
+  const first = [...channels].sort(([, one], [, other]) => Math.abs(sum(other)) - Math.abs(sum(one))).slice(0, 4);
+  get("products").replaceChildren(...first.map(([channel, group]) => {
+    const figure = document.createElement("figure"), row = document.createElement("div");
+    row.className = "row";
+    for (const key of ["value", "weight", "product"]) {
+      const canvas = document.createElement("canvas"), [height, width] = [layer.down[0], layer.across[0]];
+      const values = new Float32Array(height * width), limit = Math.max(...terms.map(term => Math.abs(term[key])), 1e-12);
+      for (const term of group) values[term.row * width + term.column] = term[key];
+      drawMaps(canvas, values, [1, height, width], {columns: 1, scale: scaleOf([1, height, width], 54), limit, signed: true});
+      canvas.title = `${key}s, colours from ${format(-limit)} to ${format(limit)}`;
+      row.append(canvas);
+    }
+    figure.append(row, `input channel ${channel}: values, kernel, products; sum ${format(sum(group))}`);
+    return figure;
+  }));
+}
+
+// Probabilities with the window at a position.
+function coveredBy([p, q]) {
+  const count = page.classes.length, [rows, columns] = page.windows;
+  const start = ((selected.image * rows.length + p) * columns.length + q) * count;
+  return arrays.shared.occlusion.subarray(start, start + count);
+}
+
+function drawOcclusion() {
+  const {image, window: [p, q]} = selected, [rows, columns] = page.windows, scale = scaleOf(page.layers[0].shape, SIDE);
+  const mean = drawImage(get("covered"), image, scale), [top, bottom] = rows[p], [left, right] = columns[q];
+  const context = get("covered").getContext("2d"), place = [left, top, right - left, bottom - top].map(side => side * scale);
+  context.fillStyle = mean;
+  context.fillRect(...place);
+  outline(get("covered"), ...place);
+  const clean = probabilities(page.states.length - 1, image), now = coveredBy([p, q]);
+  const order = page.classes.map((_, k) => k).sort((one, other) => clean[other] - clean[one]).slice(0, 10).sort((one, other) => one - other);
+  const last = page.states[page.states.length - 1].title;
+  get("window-name").textContent = `Window at row ${top}, column ${left}; network: ${last}.`;
+  drawBars(get("bars"), order.map(k => ({name: page.classes[k], value: now[k], full: 1, strong: k === page.images[image].label})), percent);
+}
+
+function drawHeat() {
+  const {image, target} = selected, [rows, columns] = page.windows, [, height, width] = page.layers[0].shape;
+  const clean = probabilities(page.states.length - 1, image)[target], sums = new Float64Array(height * width), counts = new Float64Array(height * width);
+  rows.forEach(([top, bottom], p) => columns.forEach(([left, right], q) => {
+    const drop = clean - coveredBy([p, q])[target];
+    for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) { sums[y * width + x] += drop; counts[y * width + x]++; }
+  }));
+  const drops = sums.map((sum, i) => sum / counts[i]), limit = Math.max(...drops.map(Math.abs), 1e-3);
+  drawMaps(get("heat"), drops, [1, height, width], {columns: 1, scale: scaleOf(page.layers[0].shape, SIDE), limit, signed: true});
+  get("heat-range").textContent = `${percent(clean)} when uncovered; colours from −${percent(limit)} (rise, blue) to ${percent(limit)} (drop, red)`;
+}
