@@ -60,7 +60,7 @@ def main(args: Sequence[str]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     others = ((_title(path), load_trained(path, allowed=allowed).model) for path in earlier)
-    facts = [f"{type(trained.model).__name__}, {last}."]
+    facts = [f"{type(trained.model).__name__}, {found.folder.name}/{last.name}."]
     names = [plain_name(path) for path in files]
     try:
         page = to_page(
