@@ -36,6 +36,7 @@ photographs
 augmentation
 regimes
 lr_range
+loss_surface
 transfer
 inside
 microscope

@@ -13,7 +13,14 @@ from lightning_cifar.analysis.classification import confusion_matrix as confusio
 from lightning_cifar.analysis.comparisons import paired_differences as paired_differences
 from lightning_cifar.analysis.feature_maps import feature_maps as feature_maps
 from lightning_cifar.analysis.layers import list_layers as list_layers
+from lightning_cifar.analysis.loss_surface import barrier as barrier
+from lightning_cifar.analysis.loss_surface import random_plane as random_plane
+from lightning_cifar.analysis.loss_surface import scan as scan
+from lightning_cifar.analysis.loss_surface import trajectory_plane as trajectory_plane
 from lightning_cifar.analysis.occlusion.maps import occlusion_map as occlusion_map
+from lightning_cifar.analysis.sharpness import hessian_product as hessian_product
+from lightning_cifar.analysis.sharpness import largest_eigenvalue as largest_eigenvalue
+from lightning_cifar.analysis.sharpness import stability as stability
 from lightning_cifar.analysis.statistics import mean_interval as mean_interval
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
@@ -31,10 +38,12 @@ from lightning_cifar.callbacks import OcclusionMaps as OcclusionMaps
 from lightning_cifar.callbacks import PredictionGrid as PredictionGrid
 from lightning_cifar.callbacks import PredictionTable as PredictionTable
 from lightning_cifar.callbacks import SampleGrid as SampleGrid
+from lightning_cifar.callbacks import Sharpness as Sharpness
 from lightning_cifar.callbacks import SWAWeightAveraging as SWAWeightAveraging
 from lightning_cifar.callbacks import Throughput as Throughput
 from lightning_cifar.callbacks import WeightGIF as WeightGIF
 from lightning_cifar.callbacks import WeightHistograms as WeightHistograms
+from lightning_cifar.callbacks import WeightTrajectory as WeightTrajectory
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO as VerifiedCheckpointIO
 from lightning_cifar.checkpoints.trained import Trained as Trained
 from lightning_cifar.checkpoints.trained import load_trained as load_trained

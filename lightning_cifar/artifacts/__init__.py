@@ -21,6 +21,7 @@ from lightning_cifar.artifacts.frames import (
 from lightning_cifar.artifacts.tensorboard import (
     log_graph,
     log_histogram,
+    log_picture,
     log_pr_curves,
     log_scalars,
     log_settings,
@@ -36,6 +37,7 @@ __all__ = [
     "frame_store",
     "log_graph",
     "log_histogram",
+    "log_picture",
     "log_pr_curves",
     "log_scalars",
     "log_settings",

@@ -42,11 +42,19 @@ class FrameStore:
         except MissingFileError:
             return None
 
+    def indices(self) -> list[int]:
+        """Return the numbers of the frames in ascending order."""
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.npz") if path.stem.isdecimal())
+
+    def remove(self, index: int) -> None:
+        """Remove a frame, if it exists."""
+        self._path(index).unlink(missing_ok=True)
+
     def keep(self, count: int) -> None:
         """Remove all frames but the first ``count``."""
-        for path in self.folder.glob("[0-9]*.npz"):
-            if path.stem.isdecimal() and int(path.stem) >= count:
-                path.unlink(missing_ok=True)
+        for index in self.indices():
+            if index >= count:
+                self.remove(index)
 
     def copy_from(self, other: FrameStore, count: int) -> None:
         """Copy those of the first ``count`` frames of another store that can be read."""

@@ -27,6 +27,22 @@ LARGEST_SPRITE = 8192
 """Largest height and width in pixels of the picture of thumbnails that TensorBoard's projector accepts."""
 
 
+def log_picture(folder: Path, tag: str, content: bytes, step: int) -> None:
+    """Add a PNG picture to the TensorBoard events of a run that has ended.
+
+    Args:
+        folder: Folder of the run.
+        tag: Tag in TensorBoard.
+        content: The PNG file.
+        step: Number of completed steps.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        writer.add_image(tag, pixels, max(step - 1, 0), dataformats="HWC")
+
+
 def log_scalars(trainer: Trainer, values: Mapping[str, float]) -> None:
     """Log numbers by tag with TensorBoard only, at the last completed step."""
     for writer in _writers(trainer, "add_scalar"):

@@ -20,10 +20,12 @@ from lightning_cifar.callbacks.occlusion_maps import OcclusionMaps
 from lightning_cifar.callbacks.prediction_grid import PredictionGrid
 from lightning_cifar.callbacks.prediction_table import PredictionTable
 from lightning_cifar.callbacks.sample_grid import SampleGrid
+from lightning_cifar.callbacks.sharpness import Sharpness
 from lightning_cifar.callbacks.swa import SWAWeightAveraging
 from lightning_cifar.callbacks.throughput import Throughput
 from lightning_cifar.callbacks.weight_gif import WeightGIF
 from lightning_cifar.callbacks.weight_histograms import WeightHistograms
+from lightning_cifar.callbacks.weight_trajectory import WeightTrajectory
 
 __all__ = [
     "ActivationSnapshots",
@@ -43,7 +45,9 @@ __all__ = [
     "PredictionTable",
     "SWAWeightAveraging",
     "SampleGrid",
+    "Sharpness",
     "Throughput",
     "WeightGIF",
     "WeightHistograms",
+    "WeightTrajectory",
 ]

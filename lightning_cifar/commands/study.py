@@ -18,6 +18,7 @@ from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.files.tables import to_csv
 from lightning_cifar.studies.board import Board
 from lightning_cifar.studies.jobs import (
+    BARRIER,
     ENDED,
     Job,
     list_jobs,
@@ -193,14 +194,15 @@ def _check_arms(study: Study) -> dict[str, LightningDataModule]:
     import yaml
 
     from lightning_cifar.runs.arguments import Arguments
-    from lightning_cifar.studies.run import check
+    from lightning_cifar.runs.build import build
 
     modules = {}
     first = study.tune.combinations()[0] if study.tune else {}
     for name, config in study.arms.items():
         config = merge(config, first, f"arm {name}")
         try:
-            modules[name] = check(Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull)))
+            arguments = Arguments("fit", ("--config", yaml.safe_dump(config), "--run_dir", os.devnull))
+            modules[name] = build(arguments).datamodule
         except (UsageError, ValueError, TypeError) as error:
             raise UsageError(f"arm {name}: {innermost(error)}") from error
     return modules
@@ -233,6 +235,10 @@ def _write_results(study: Study, jobs: Sequence[Job], folder: Path) -> int:
     from lightning_cifar.studies.report.means import write_means
     from lightning_cifar.studies.report.planning import advice
 
+    if study.metric == BARRIER:
+        from lightning_cifar.commands.surface import write_barriers
+
+        write_barriers(jobs, study.baseline)
     every = [results.read_run(job) for job in jobs]
     runs, trunks = ([run for run in every if (run.arm == TRUNK) == is_trunk] for is_trunk in (False, True))
     write_means(folder, runs)

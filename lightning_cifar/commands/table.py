@@ -34,6 +34,11 @@ COMMANDS = {
         f"{_BEST} --config configs/photographs.yaml --data.root DIR",
     ),
     "lr-find": Command("sweep the learning rate and suggest one", "--config configs/lenet.yaml", "lr_find"),
+    "surface": Command(
+        "draw the loss around the weights of a run, with the path of the training, or between two runs",
+        "runs/... --directions pca",
+        "surface",
+    ),
     "explain": Command(
         "show what a trained network predicts for your images, and why",
         f"{_BEST} --images DIR",

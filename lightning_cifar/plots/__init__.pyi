@@ -26,6 +26,10 @@ from lightning_cifar.plots.graph import GraphNode as GraphNode
 from lightning_cifar.plots.graph import draw_graph as draw_graph
 from lightning_cifar.plots.image_grid import draw_image_grid as draw_image_grid
 from lightning_cifar.plots.image_grid import to_displayable as to_displayable
+from lightning_cifar.plots.loss_surface import Surface as Surface
+from lightning_cifar.plots.loss_surface import SurfacePath as SurfacePath
+from lightning_cifar.plots.loss_surface import draw_loss_line as draw_loss_line
+from lightning_cifar.plots.loss_surface import draw_loss_surface as draw_loss_surface
 from lightning_cifar.plots.lr_range import draw_lr_range as draw_lr_range
 from lightning_cifar.plots.lr_range_view import LRCurve as LRCurve
 from lightning_cifar.plots.occlusion import Occlusion as Occlusion
@@ -34,6 +38,7 @@ from lightning_cifar.plots.occlusion import draw_occlusion_maps as draw_occlusio
 from lightning_cifar.plots.occlusion import to_percent as to_percent
 from lightning_cifar.plots.pages.explain_page import Explained as Explained
 from lightning_cifar.plots.pages.explain_page import explain_html as explain_html
+from lightning_cifar.plots.pages.loss_surface_page import loss_surface_html as loss_surface_html
 from lightning_cifar.plots.pages.lr_range_page import lr_range_html as lr_range_html
 from lightning_cifar.plots.pages.microscope_page import microscope_html as microscope_html
 from lightning_cifar.plots.pages.page import PagePicture as PagePicture
@@ -51,3 +56,4 @@ from lightning_cifar.plots.regimes import draw_regimes as draw_regimes
 from lightning_cifar.plots.rendering import to_frames as to_frames
 from lightning_cifar.plots.report_curves import ArmBand as ArmBand
 from lightning_cifar.plots.report_curves import draw_report_curves as draw_report_curves
+from lightning_cifar.plots.sharpness import draw_sharpness as draw_sharpness

@@ -73,8 +73,8 @@ def read_run_id(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def read_curves(folder: Path) -> dict[str, Curve]:
-    """Read all metrics of a run folder from metrics.csv and times.csv. The run need not have ended.
+def read_curves(folder: Path, table: str = "metrics.csv") -> dict[str, Curve]:
+    """Read all metrics of a run folder from metrics.csv, or another table, and times.csv. The run need not have ended.
 
     A row without an epoch, such as a learning rate, gets the epoch of the last row that has one. The learning rate and
     the throughput of runs of earlier versions, ``lr-SGD`` and ``train/images_per_s``, get their present names.
@@ -83,7 +83,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         UnreadableFileError: If metrics.csv or times.csv does not have the form that a run writes.
     """
     try:
-        names, rows, columns, values = _read_cells(folder / "metrics.csv")
+        names, rows, columns, values = _read_cells(folder / table)
     except MissingFileError:
         return {}
     for old, new in _OLD_NAMES.items():

@@ -35,6 +35,8 @@ from lightning_cifar.studies.spec import TRUNK, Study, changes
 State = Literal["waiting", "broken", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged")
 DONE, STUDY, ABOUT, CORRECT = "done.json", "study.json", "about.json", "correct.npz"
+BARRIER = "barrier"
+"""Metric of a study that is computed after its runs: height of the loss between a run and that of the baseline."""
 
 
 class DoneRecord(TypedDict):

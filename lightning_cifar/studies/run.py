@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import time
 import traceback
@@ -28,7 +27,7 @@ from lightning_cifar.runs.fork import Fork
 from lightning_cifar.runs.metrics import TIMES
 from lightning_cifar.runs.resume import can_resume
 from lightning_cifar.runs.start import start_run
-from lightning_cifar.studies.jobs import CORRECT, DONE, Job, Progress, State, state_of
+from lightning_cifar.studies.jobs import BARRIER, CORRECT, DONE, Job, Progress, State, state_of
 
 HEADER = "epoch,step,seconds"
 
@@ -127,16 +126,6 @@ class StudyRunCLI(RunCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-class CheckCLI(RunCLI):
-    """Parses the command line and builds model and data like a run, and then stops."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        return pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=0)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing: all checks that do not need the data have passed."""
-
-
 def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     """Run or continue a job, and return its last metrics."""
     watch = Watch(job, report)
@@ -154,21 +143,6 @@ def run_job(job: Job, report: Callable[[Progress], None]) -> dict[str, float]:
     return watch.metrics
 
 
-def check(arguments: Arguments) -> pl.LightningDataModule:
-    """Check that a ``fit`` can start, without starting it, and return its data module before ``prepare_data``.
-
-    Raises:
-        UsageError: If an argument is invalid.
-    """
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
-    try:
-        built: pl.LightningDataModule = start_run(CheckCLI, arguments).datamodule
-        return built
-    finally:
-        logging.disable(before)
-
-
 def work(job: Job, report: Callable[[Progress], None]) -> State:
     """Run or resume a job in this process, and write its result to done.json.
 
@@ -181,10 +155,10 @@ def work(job: Job, report: Callable[[Progress], None]) -> State:
     try:
         metrics = run_job(job, report)
         value = metrics.get(job.metric, math.nan)
-        if job.metric not in metrics and not job.is_trunk:
+        if job.metric not in (*metrics, BARRIER) and not job.is_trunk:
             raise UsageError(f"the metric {job.metric!r} is not logged.{did_you_mean(job.metric, metrics)}")
         loss = metrics.get("train/loss", value)
-        value = loss if job.is_trunk else value
+        value = loss if job.is_trunk or job.metric == BARRIER else value
         state, error = ("done" if math.isfinite(value) and math.isfinite(loss) else "diverged"), ""
     except Exception as problem:
         # Any error ends only this run, and is shown in the table.

@@ -126,7 +126,7 @@ def read_study(path: Path, *, seeds: int | None = None, settings: Sequence[tuple
     numbers = _seeds(path, content.get("seeds", 5) if seeds is None else seeds)
     metric, mode = content.get("metric", "val/accuracy"), content.get("mode")
     if mode is None:
-        mode = "min" if "loss" in str(metric) else "max"
+        mode = "min" if any(name in str(metric) for name in ("loss", "barrier", "sharpness")) else "max"
     if mode not in ("max", "min"):
         raise UsageError(f"{path}: mode (={mode}) must be max or min.")
     baseline = str(content.get("baseline", next(iter(arms))))

@@ -14,7 +14,7 @@ import numpy as np
 from lightning_cifar.analysis.comparisons import Difference, Rules, conclude, paired_differences
 from lightning_cifar.analysis.statistics import first_reaching, mean_interval
 from lightning_cifar.runs.metrics import Curve, read_curves
-from lightning_cifar.studies.jobs import Job, State, error_of, state_of
+from lightning_cifar.studies.jobs import BARRIER, Job, State, error_of, state_of
 from lightning_cifar.studies.units import is_share, scale_of, unit_of
 
 _ROUNDING = 1e-9  # percent; if all runs reach 100 %, the interval ends there up to rounding
@@ -47,7 +47,7 @@ class RunResult:
 
 def read_run(job: Job) -> RunResult:
     """Read the folder of a job."""
-    curves = read_curves(job.path)
+    curves = read_curves(job.path) | read_curves(job.path, f"{BARRIER}.csv")
     seconds = max((float(curve.seconds[-1]) for curve in curves.values() if len(curve.seconds)), default=math.nan)
     return RunResult(job.arm, job.seed, job.path, state_of(job), error_of(job), curves, seconds)
 

@@ -33,6 +33,7 @@ PICTURES: dict[str, tuple[str, ...]] = {
     "PredictionGrid": ("predictions_val.png", "mistakes_val.png"),
     "PredictionTable": ("predictions.png",),
     "SampleGrid": ("samples_train.png", "samples_val.png"),
+    "Sharpness": ("sharpness.png",),
     "WeightGIF": ("weights.gif",),
 }
 TAGS = {
@@ -45,6 +46,7 @@ TAGS = {
     "predictions": "predictions/predict",
     "samples_train": "samples/train",
     "samples_val": "samples/val",
+    "sharpness": "curves/sharpness",
     "weights": "filters/weights",
 }
 TABLES = {
@@ -54,6 +56,7 @@ TABLES = {
     "LRRangeFinder": "lr_range.csv",
     "PredictionGrid": "mistakes_val.csv",
     "PredictionTable": "predictions.csv",
+    "Sharpness": "sharpness.csv",
 }
 DICTS = r"but they are dicts of pixels, kind: collate them to \(inputs, targets\)"
 NO_FORWARD = r"cannot call Forger with the first part of a validation batch, .*: mat1 and mat2 .* or remove \w+"
@@ -97,6 +100,10 @@ WARNED = {
     "PredictionGrid": {"segmenter": NO_LABELS} | dict.fromkeys(("dicts", "line", "forger", "reader"), NO_IMAGES),
     "PredictionTable": dict.fromkeys(("dicts", "segmenter", "line", "forger"), NO_PROBABILITIES),
     "SampleGrid": dict.fromkeys(("dicts", "line", "reader"), NO_IMAGES),
+    "Sharpness": {
+        "dicts": r"Sharpness is disabled: it needs batches \(inputs, targets, \.\.\.\) of tensors",
+        "forger": r"Sharpness is disabled: it needs one network with one optimizer and automatic optimization",
+    },
 }
 HOME = {"FitCurves": "line", "LossCurves": "forger"}  # where it works; the others with the sorter
 
@@ -203,7 +210,8 @@ def test_loggers(name: str, logger: str, run: Any, kinds: Any, make_logger: Any)
         events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
         assert set(events.Tags()["images"]) == tags
         assert bool(events.Tags()["histograms"]) == (name in ("ActivationSnapshots", "WeightHistograms"))
-    logged = {"ClassAccuracy": "val/accuracy/0", "Throughput": "throughput"}.get(name)
+    names = {"ClassAccuracy": "val/accuracy/0", "Sharpness": "train/sharpness", "Throughput": "throughput"}
+    logged = names.get(name)
     if logged and logger == "tensorboard and csv":
         assert logged in events.Tags()["scalars"]
         assert any(row[logged] for row in csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))

@@ -30,6 +30,7 @@ OF_FIT = {
 NO_FILES = {"LayerTable", "NonFiniteGuard", "Throughput", "PredictionTable", "WeightHistograms", "EmbeddingProjector"}
 NO_VALIDATION = {"ClassAccuracy", "PredictionGrid"}
 OF_STATE = {"ActivationSnapshots", "FeatureMaps", "FitCurves", "LRRangeFinder", "LossCurves", "WeightGIF"}
+OF_STATE |= {"Sharpness", "WeightTrajectory"}
 
 
 def module_for(name: str, kinds: Any, **settings: Any) -> Any:
@@ -78,7 +79,16 @@ def check_without_validation(name: str, reason: str, run: Any, kinds: Any, **set
         assert "found none of" in run.said[0]
     else:
         assert not run.said
-    assert bool(run.files) == (name in {"ExactResume", "FilterImages", "LRRangeFinder", "SampleGrid", "WeightGIF"})
+    without = {
+        "ExactResume",
+        "FilterImages",
+        "LRRangeFinder",
+        "SampleGrid",
+        "Sharpness",
+        "WeightGIF",
+        "WeightTrajectory",
+    }
+    assert bool(run.files) == (name in without)
 
 
 @pytest.mark.parametrize("name", NAMES)
