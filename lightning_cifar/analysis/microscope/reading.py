@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from lightning_cifar.analysis.microscope.layers import Layer, Network, Shape, Source
 from lightning_cifar.analysis.occlusion.receptive_field import Span, call_node
-from lightning_cifar.analysis.occlusion.tracing import trace
+from lightning_cifar.analysis.occlusion.tracing import trace_layers
 
 ACTIVATIONS = {
     **{"ReLU": "relu", "HandReLU": "relu", "relu": "relu", "relu_": "relu", "Tanh": "tanh", "tanh": "tanh"},
@@ -23,7 +23,7 @@ ACTIVATIONS = {
 
 _MOVES = {
     *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, operator.getitem),
-    *(F.pad, "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "contiguous"),
+    *(F.pad, "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "expand"),
 }
 _MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.Identity, nn.ZeroPad2d, nn.ChannelShuffle, nn.PixelShuffle)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -50,7 +50,7 @@ def read_network(model: nn.Module, example: Tensor) -> Network:
         dense (2, 1, 1) ['Linear']
     """
     name = type(model).__name__
-    traced = trace(model, simplify=False)
+    traced = trace_layers(model, example)
     if traced is None:
         raise ValueError(
             f"{name} cannot be traced: its forward pass depends on values of the images, overwrites values that are "
@@ -74,14 +74,18 @@ class _Reader(fx.Interpreter):
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced, garbage_collect_values=False)
+        self.varying: set[fx.Node] = set()  # nodes that depend on the images
         self.layers: list[Layer] = []
         self.views: dict[fx.Node, tuple[Source, bool]] = {}
         """Layer and moves of the value of a node, and whether no other node reads it on its way there."""
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if isinstance(value, Tensor) and n.op not in ("get_attr", "output"):
-            self._read(n, value)
+        if n.op == "placeholder" or any(source in self.varying for source in n.all_input_nodes):
+            self.varying.add(n)
+            # Tensors without the images along the first axis are constants, such as those of new_tensor.
+            if isinstance(value, Tensor) and n.op != "output" and value.ndim > 1 and len(value) == 1:
+                self._read(n, value)
         return value
 
     def add(self, node: fx.Node, kind: str, title: str, sources: list[Source], shape: Shape, **settings: Any) -> Source:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,32 +19,58 @@ POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def trace(model: nn.Module, *, simplify: bool = True) -> fx.GraphModule | None:
-    """Trace the model in evaluation mode; None if it cannot be traced.
+def trace(model: nn.Module) -> fx.GraphModule | None:
+    """Trace the model in evaluation mode and fold batch norms into convolutions; None if it cannot be traced.
 
-    With ``simplify``, batch norms are folded into convolutions and every ``nn.Conv2d`` becomes a :class:`Convolution`.
-    Without it, the layers are unchanged, and modules without submodules that cannot be traced are single operations.
-    The operations must not depend on the values or the number of the images. Tracing detects this in most cases but not
-    in all, so compare results before use.
+    Every ``nn.Conv2d`` becomes a :class:`Convolution`. The operations must not depend on the values or the number of
+    the images. Tracing detects this in most cases but not in all, so compare results before use.
     """
+    return _traced(model, _Tracer(), _simplify)
+
+
+def trace_layers(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
+    """Trace the model in evaluation mode with unchanged layers; None if it cannot be traced.
+
+    Modules without submodules that cannot be traced are single operations. Operations may depend on the number of
+    channels, the height and the width of the images, which are those of the example (1, C, H, W).
+    """
+    found = _traced(model, _Tracer(example.shape), lambda graph, root: root)
+    return found or _traced(model, _LayerTracer(example.shape), lambda graph, root: root)
+
+
+def _traced(
+    model: nn.Module, tracer: _Tracer, simplify: Callable[[fx.Graph, nn.Module], dict[str, object] | nn.Module]
+) -> fx.GraphModule | None:
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return None  # a hook may change the output of its layer
     try:
         root = _skeleton(model, {})
         _, *others = inspect.signature(root.forward).parameters.values()
-        constants = {parameter.name: parameter.default for parameter in others}
-        if simplify:
-            graph = _Tracer().trace(root, constants)
-            traced = fx.GraphModule(_simplify(graph, root), graph)
-        else:
-            graph = _trace_layers(root, constants)
-            traced = fx.GraphModule(root, graph)
+        with torch.no_grad():
+            graph = tracer.trace(root, {parameter.name: parameter.default for parameter in others})
+        traced = fx.GraphModule(simplify(graph, root), graph)
     except Exception:  # the model's code ran with proxies instead of tensors, and may fail in any way
         return None
     return None if any(_overwrites(node, traced) for node in graph.nodes) else traced
 
 
+class _Images(fx.Proxy):
+    """The images, of which the shape is known except for their number."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        assert isinstance(self.tracer, _Tracer)
+        return (self.size(0), *self.tracer.shape[1:])
+
+
 class _Tracer(fx.Tracer):
+    def __init__(self, shape: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Images(node, self) if node.op == "placeholder" and self.shape else super().proxy(node)
+
     def call_module(
         self,
         m: nn.Module,
@@ -61,13 +87,6 @@ class _LayerTracer(_Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not m._modules or super().is_leaf_module(m, module_qualified_name)
-
-
-def _trace_layers(root: nn.Module, constants: dict[str, object]) -> fx.Graph:
-    try:
-        return _Tracer().trace(root, constants)
-    except Exception:  # such as a layer that computes with NumPy
-        return _LayerTracer().trace(root, constants)
 
 
 def _skeleton(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
