@@ -75,7 +75,8 @@ def draw_loss_surface(surface: Surface, *, title: str = "", note: str = "") -> F
     figure = PlainFigure(figsize=(9.8, 4.6), layout="constrained")
     figure.suptitle("\n".join(filter(None, (wrap(title, 105), wrap(note, 125)))), size=10)
     norm, levels = loss_levels(loss)
-    shares = MaxNLocator(20).tick_values(100 * np.nanmin(accuracy), 100 * np.nanmax(accuracy))
+    ticks = MaxNLocator(20).tick_values(100 * np.nanmin(accuracy), 100 * np.nanmax(accuracy))
+    shares = np.asarray(ticks, np.float64)
     panels = ((loss, "loss", norm, levels, "viridis_r"), (100 * accuracy, "accuracy (%)", None, shares, "viridis"))
     for axes, (values, name, scale, steps, colors) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.set_facecolor("0.75")
