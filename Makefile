@@ -11,7 +11,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test matrix check format bench slow clean lock faults gallery dist wheels docs
+.PHONY: demo test matrix check format bench gpu slow clean lock faults gallery dist wheels docs
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python:
@@ -79,6 +79,10 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training_throughput.py
+
+# The measurements of benchmarks/gpu.md, on a machine with a GPU and CIFAR-10 in data/; a repeated command continues.
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu.py $(GPU)
 
 # All pictures of README and docs, from the real data. Takes hours; finished trainings are not repeated.
 gallery: $(VENV)/.installed

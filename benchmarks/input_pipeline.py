@@ -41,7 +41,6 @@ from lightning_cifar.models import DilatedNet
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 HOLE = 8
-NUM_OURS, NUM_PEERS = 20 * 1024, 2 * 1024
 
 
 class Transformed(Dataset[tuple[Tensor, int]]):
@@ -90,6 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=int, default=20 * 1024, help="images of an epoch; the peers get a tenth")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
@@ -97,7 +97,8 @@ def main() -> None:
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, albumentations {A.__version__}, "
         f"{options.threads} thread(s), n = {options.rounds} rounds"
     )
-    images = np.random.default_rng(0).integers(0, 256, (NUM_OURS, 32, 32, 3), dtype=np.uint8)
+    num_peers = options.images // 10
+    images = np.random.default_rng(0).integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8)
     composed = A.Compose(
         [
             A.PadIfNeeded(40, 40, border_mode=0),
@@ -118,19 +119,19 @@ def main() -> None:
             v2.Normalize(MEAN, STD),
         ]
     )
-    tensors = torch.from_numpy(images[:NUM_PEERS]).permute(0, 3, 1, 2).contiguous()
+    tensors = torch.from_numpy(images[:num_peers]).permute(0, 3, 1, 2).contiguous()
     for batch_size in options.batch_sizes:
         pipeline = Pipeline(
             build(["flip", {"crop": {"padding": 4, "mode": "zero"}}, {"cutout": {"size": HOLE, "fill": 0}}]),
             mean=MEAN,
             std=STD,
         )
-        labels = torch.zeros(NUM_OURS, dtype=torch.int64, device=options.device)
+        labels = torch.zeros(options.images, dtype=torch.int64, device=options.device)
         resident = torch.from_numpy(images).to(options.device)
         peers: dict[str, Iterable[tuple[Tensor, Tensor]]] = {
             "ours": BatchLoader(resident, labels, pipeline=pipeline, batch_size=batch_size, shuffle=True),
             "albumentations": DataLoader(
-                Transformed(images[:NUM_PEERS], lambda image: composed(image=image)["image"]), batch_size, shuffle=True
+                Transformed(images[:num_peers], lambda image: composed(image=image)["image"]), batch_size, shuffle=True
             ),
             "torchvision v2": DataLoader(Transformed(tensors, transforms), batch_size, shuffle=True),
         }

@@ -33,8 +33,6 @@ from lightning_cifar.data import NoisyLineDataModule
 from lightning_cifar.data.image_datamodule import ImageDataModule, LabelledImages
 from lightning_cifar.models import SideBySide
 
-NUM_EPOCHS = 4
-
 
 class RandomImages(ImageDataModule):
     """Noise with labels, which costs what images cost."""
@@ -104,10 +102,10 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(module: pl.LightningModule, data: pl.LightningDataModule, device: str) -> float:
+def seconds_of(module: pl.LightningModule, data: pl.LightningDataModule, device: str, epochs: int) -> float:
     clock = EpochClock()
     trainer = pl.Trainer(
-        max_epochs=NUM_EPOCHS,
+        max_epochs=epochs,
         accelerator=device,
         devices=1,
         logger=False,
@@ -121,28 +119,28 @@ def seconds_of(module: pl.LightningModule, data: pl.LightningDataModule, device:
     return sum(clock.seconds[1:])
 
 
-def seconds_alone(case: Case, device: str) -> float:
+def seconds_alone(case: Case, device: str, epochs: int) -> float:
     """The sum over the members' own runs."""
     total = 0.0
     for settings in case.members.values():
         torch.manual_seed(settings.get("seed", 0))
         module = getattr(models, settings["class_path"])(**settings["init_args"])
-        total += seconds_of(module, case.data(), device)
+        total += seconds_of(module, case.data(), device, epochs)
     return total
 
 
-def seconds_together(case: Case, device: str) -> float:
+def seconds_together(case: Case, device: str, epochs: int) -> float:
     torch.manual_seed(0)
-    return seconds_of(SideBySide(case.members), case.data(), device)
+    return seconds_of(SideBySide(case.members), case.data(), device, epochs)
 
 
-def compare(name: str, device: str, rounds: int) -> None:
+def compare(name: str, device: str, rounds: int, epochs: int) -> None:
     case = CASES[name]
     seconds: dict[str, list[float]] = {"alone": [], "lockstep": []}
     for _ in range(rounds):
-        seconds["alone"].append(seconds_alone(case, device))
-        seconds["lockstep"].append(seconds_together(case, device))
-    steps = (NUM_EPOCHS - 1) * len(case.data().train_dataloader())  # type: ignore[attr-defined]  # ours have it
+        seconds["alone"].append(seconds_alone(case, device, epochs))
+        seconds["lockstep"].append(seconds_together(case, device, epochs))
+    steps = (epochs - 1) * len(case.data().train_dataloader())  # type: ignore[attr-defined]  # ours have it
     print(f"\n{name}: {len(case.members)} networks, {steps} steps")
     for way, values in seconds.items():
         ratios = sorted(value / alone for value, alone in zip(values, seconds["alone"], strict=True))
@@ -158,6 +156,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--epochs", type=int, default=4, help="the first is not timed")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -168,7 +167,7 @@ def main() -> None:
         f"n = {options.rounds} rounds"
     )
     for name in options.cases:
-        compare(name, options.device, options.rounds)
+        compare(name, options.device, options.rounds, options.epochs)
 
 
 if __name__ == "__main__":

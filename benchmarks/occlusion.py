@@ -3,9 +3,10 @@
     python benchmarks/occlusion.py [--data FOLDER] [--checkpoint best.ckpt] [--resnet weights.pt] [--rounds 5]
                                    [--device cuda]
 
-Window 8 x 8, stride 1: 625 windows per image. captum is timed with several values of `perturbations_per_eval` (the best
-is used) and with its default of 1. Without --data, synthetic images are used; without weights, the networks have
-initial weights. This has little effect on speed, but changes the rank correlation of the fast mode.
+Window 8 x 8, stride 1 by default: 625 windows per image. captum is timed with several values of
+`perturbations_per_eval` (the best is used) and with its default of 1. Without --data, synthetic images are used;
+without weights, the networks have initial weights. This has little effect on speed, but changes the rank correlation of
+the fast mode.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--networks", nargs="+", choices=("dilated", "resnet"), default=["dilated", "resnet"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = CIFAR10DataModule(options.data, verify=False) if options.data else SyntheticDataModule(num_test=1000)
@@ -59,11 +63,13 @@ def main() -> None:
     resnet = torchvision.models.resnet18(num_classes=10)
     if options.resnet:
         resnet.load_state_dict(torch.load(Path(options.resnet), weights_only=True))
-    for name, network in {"DilatedNet 187k": dilated, "resnet18": resnet}.items():
-        compare(name, network.eval().to(options.device), images, options.together, options.rounds)
+    for name, network in {"dilated": dilated, "resnet": resnet}.items():
+        if name in options.networks:
+            compare(name, network.eval().to(options.device), images, options)
 
 
-def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds: int) -> None:
+def compare(name: str, network: nn.Module, images: Tensor, options: argparse.Namespace) -> None:
+    together, rounds, window, stride = options.together, options.rounds, options.window, options.stride
     mean = images.mean((2, 3), keepdim=True)
 
     def probabilities(x: Tensor) -> Tensor:
@@ -72,17 +78,18 @@ def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds
     def theirs(setting: int) -> Tensor:
         with torch.no_grad():
             target = network(images[:1]).argmax(1)
-            settings = {"sliding_window_shapes": (3, 8, 8), "strides": (3, 1, 1), "perturbations_per_eval": setting}
+            settings = {"sliding_window_shapes": (3, window, window), "strides": (3, stride, stride)}
+            settings["perturbations_per_eval"] = setting
             return Occlusion(probabilities).attribute(
                 images[:1], target=target, baselines=mean[:1].expand_as(images[:1]), **settings
             )
 
-    ours = occlusion_map(network, images[:1], window=8, stride=1)
+    ours = occlusion_map(network, images[:1], window=window, stride=stride)
     difference = (ours.pixels[0] - theirs(16)[0, 0]).abs().max().item()
     calls: dict[str, Callable[[], object]] = {
-        "exact": lambda: occlusion_map(network, images[:together], window=8, stride=1),
-        "exact, one image": lambda: occlusion_map(network, images[:1], window=8, stride=1),
-        "fast": lambda: occlusion_map(network, images, window=8, stride=1, mode="fast"),
+        "exact": lambda: occlusion_map(network, images[:together], window=window, stride=stride),
+        "exact, one image": lambda: occlusion_map(network, images[:1], window=window, stride=stride),
+        "fast": lambda: occlusion_map(network, images, window=window, stride=stride, mode="fast"),
         **{f"captum {setting}": lambda setting=setting: theirs(setting) for setting in SETTINGS},
     }
     counts = {"exact": min(together, len(images)), "fast": len(images)}
@@ -102,8 +109,8 @@ def compare(name: str, network: nn.Module, images: Tensor, together: int, rounds
         print(f"  {key:<18}{value:8.3f} s an image   {ratios}")
     print(f"  captum is best with perturbations_per_eval={best[1]}")
 
-    exact = occlusion_map(network, images, window=8, stride=1)
-    fast = occlusion_map(network, images, window=8, stride=1, mode="fast")
+    exact = occlusion_map(network, images, window=window, stride=stride)
+    fast = occlusion_map(network, images, window=window, stride=stride, mode="fast")
     ranks = [
         spearmanr(a.cpu().flatten(), b.cpu().flatten()).statistic
         for a, b in zip(exact.values, fast.values, strict=True)

@@ -1,7 +1,7 @@
 """Images per second of training: this package relative to a common hand-written loop and to a bare loop.
 
     python benchmarks/training_throughput.py [--threads 2] [--rounds 5] [--models LeNet DilatedNet]
-                                             [--precision bf16-mixed] [--compile]
+                                             [--device cuda] [--precision bf16-mixed] [--compile]
 
 Candidates, interleaved round by round in one process, with the same network, optimizer, batch size and random images:
 
@@ -42,7 +42,7 @@ from lightning_cifar.models import Classifier, DilatedNet, LeNet
 
 BATCH_SIZE = 128
 MODELS: dict[str, Callable[[], Classifier]] = {"LeNet": LeNet, "DilatedNet": DilatedNet}
-NUM_IMAGES = {"LeNet": 64 * BATCH_SIZE, "DilatedNet": 8 * BATCH_SIZE}
+NUM_BATCHES = {"LeNet": 64, "DilatedNet": 8}
 MEAN_STD = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -89,7 +89,7 @@ def bare_loop(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, i
     network.train()
     for images, labels in batches:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed):
             loss = F.cross_entropy(network(images), labels)
         loss.backward()
         optimizer.step()
@@ -101,18 +101,28 @@ class EpochClock(pl.Callback):
     seconds = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        wait(pl_module.device)
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        wait(pl_module.device)
         self.seconds = time.perf_counter() - self.start
 
 
-def time_ours(make: Callable[[], Classifier], num_images: int, precision: str, *, compiles: bool = False) -> float:
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_ours(
+    make: Callable[[], Classifier], num_images: int, device: str, precision: str, *, compiles: bool = False
+) -> float:
     data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
     clock = EpochClock()
     trainer = pl.Trainer(
         max_epochs=2,
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         precision=precision,
         logger=False,
         enable_checkpointing=False,
@@ -135,10 +145,13 @@ def time_loop(
     memory_format: torch.memory_format,
     warm: list[tuple[Tensor, Tensor]],
 ) -> float:
-    network = make().network.to(memory_format=memory_format)
+    device = warm[0][0].device
+    network = make().network.to(device, memory_format=memory_format)
     loop(network, warm)
+    wait(device)
     start = time.perf_counter()
     loop(network, batches)
+    wait(device)
     return time.perf_counter() - start
 
 
@@ -147,6 +160,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--batches", type=int, help="batches of an epoch; by default 64 of LeNet and 8 of DilatedNet")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="a further precision")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, in the last precision")
     options = parser.parse_args()
@@ -155,39 +170,43 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, lightning {pl.__version__}, "
-        f"{options.threads} thread(s), batch {BATCH_SIZE}, n = {options.rounds} rounds"
+        f"{options.device}, {options.threads} thread(s), batch {BATCH_SIZE}, n = {options.rounds} rounds"
     )
     for name in options.models:
-        compare(name, options.rounds, options.precision, compiles=options.compile)
+        compare(name, options)
 
 
-def compare(name: str, rounds: int, precision: str, *, compiles: bool) -> None:
+def compare(name: str, options: argparse.Namespace) -> None:
     """Run the peers in turn and print their medians."""
-    make, num_images = MODELS[name], NUM_IMAGES[name]
+    make, precision = MODELS[name], options.precision
+    num_images = (options.batches or NUM_BATCHES[name]) * BATCH_SIZE
     data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
     arrays = data.load("train")
-    ready = list(data.train_dataloader())
+    ready = [(images.to(options.device), labels.to(options.device)) for images, labels in data.train_dataloader()]
     dataset = PerSampleDataset(arrays.images, arrays.labels)
     loaders = {n: DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=n) for n in (0, 2)}
     warm = [(images.contiguous(), labels) for images, labels in ready[:2]]
 
     def per_sample(num_workers: int) -> float:
-        return time_loop(hand_written_loop, make, loaders[num_workers], torch.contiguous_format, warm)
+        batches = ((images.to(options.device), labels.to(options.device)) for images, labels in loaders[num_workers])
+        return time_loop(hand_written_loop, make, batches, torch.contiguous_format, warm)
 
     peers: dict[str, Callable[[], float]] = {
-        "ours": partial(time_ours, make, num_images, "32-true"),
+        "ours": partial(time_ours, make, num_images, options.device, "32-true"),
         "per sample, 0 workers": partial(per_sample, 0),
         "per sample, 2 workers": partial(per_sample, 2),
         "bare loop": partial(time_loop, bare_loop, make, ready, torch.channels_last, ready[:2]),
     }
     if precision != "32-true":
         mixed = partial(bare_loop, is_mixed=True)
-        peers[f"ours, {precision}"] = partial(time_ours, make, num_images, precision)
+        peers[f"ours, {precision}"] = partial(time_ours, make, num_images, options.device, precision)
         peers["bare loop, bf16"] = partial(time_loop, mixed, make, ready, torch.channels_last, ready[:2])
-    if compiles:
-        peers[f"ours, {precision}, compiled"] = partial(time_ours, make, num_images, precision, compiles=True)
+    if options.compile:
+        peers[f"ours, {precision}, compiled"] = partial(
+            time_ours, make, num_images, options.device, precision, compiles=True
+        )
     seconds: dict[str, list[float]] = {peer: [] for peer in peers}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for peer, run in peers.items():
             seconds[peer].append(run())
     print(f"\n{name}: {num_images} images a round")

@@ -159,6 +159,26 @@ def occlusion(gallery: Gallery, to: str) -> None:
     figure.savefig(gallery.out / to, dpi=120)
 
 
+def microscope(gallery: Gallery, to: str) -> None:
+    """Open the microscope page of DilatedNet in Chromium, select a channel, and save a screenshot."""
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page = RUNS / "microscope.html"
+    gallery.run("microscope", str(gallery.trained("dilated_net")), "--out", str(page))
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--window-size=1500,1640"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options) as browser:
+        browser.get(page.absolute().as_uri())
+        WebDriverWait(browser, 60).until(
+            lambda _: browser.execute_script("return document.documentElement.dataset.ready")
+        )
+        browser.execute_script("select({layer: 6, channel: 25, image: 2, window: [14, 9]}); select({target: 9});")
+        browser.save_screenshot(str(gallery.out / to))
+    shrunk(Image.open(gallery.out / to), 1200).quantize(256, kmeans=1).save(gallery.out / to, optimize=True)
+
+
 def tensorboard(gallery: Gallery, to: str) -> None:
     """Open the tabs of TensorBoard for a run and a study in Chromium, and save all screenshots."""
     import re
@@ -246,6 +266,7 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "dilated_net_curves.png": of_training("dilated_net", "loss_curves.png"),
     "dilated_net_confusion.png": of_training("dilated_net", "confusion_test.png"),
     "occlusion_dilated_net.png": occlusion,
+    "microscope_dilated_net.png": microscope,
     **{f"tensorboard_{tab}.png": tensorboard for tab in TABS},
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }

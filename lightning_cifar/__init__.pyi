@@ -22,6 +22,7 @@ from lightning_cifar.analysis.sharpness import hessian_product as hessian_produc
 from lightning_cifar.analysis.sharpness import largest_eigenvalue as largest_eigenvalue
 from lightning_cifar.analysis.sharpness import stability as stability
 from lightning_cifar.analysis.statistics import mean_interval as mean_interval
+from lightning_cifar.callbacks import EMA as EMA
 from lightning_cifar.callbacks import ActivationSnapshots as ActivationSnapshots
 from lightning_cifar.callbacks import ClassAccuracy as ClassAccuracy
 from lightning_cifar.callbacks import EmbeddingProjector as EmbeddingProjector
@@ -73,6 +74,7 @@ from lightning_cifar.models import PretrainedVGG as PretrainedVGG
 from lightning_cifar.models import Regressor as Regressor
 from lightning_cifar.models import ResNetCIFAR as ResNetCIFAR
 from lightning_cifar.models import SideBySide as SideBySide
+from lightning_cifar.models import SpeedNet as SpeedNet
 from lightning_cifar.models import TwoLayerNet as TwoLayerNet
 from lightning_cifar.notebook import show as show
 from lightning_cifar.runs.fork import fork as fork

@@ -99,7 +99,8 @@ def test_own_images_without_the_data(run: Path, tmp_path: Path, monkeypatch: pyt
 def test_errors_are_one_line_with_the_fix(
     args: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(microscope_page.microscope_html, "__defaults__", (100_000,))
+    defaults = {**(microscope_page.microscope_html.__kwdefaults__ or {}), "limit": 100_000}
+    monkeypatch.setattr(microscope_page.microscope_html, "__kwdefaults__", defaults)
     before = (run / "microscope.html").read_bytes()
     assert cli.main(["microscope", *(each.replace("RUN", str(run)) for each in args)]) == 2
     captured = capsys.readouterr()

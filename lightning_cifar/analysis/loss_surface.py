@@ -215,7 +215,7 @@ def scan(
 
     Args:
         model: Classifier (N, ...) -> logits (N, K).
-        points: The weights, see :meth:`Plane.at`.
+        points: The weights, see ``Plane.at``.
         loss: Mean loss of a batch.
         batches: Inputs and labels (N,) on the device of the model.
         statistics: Batches from which the statistics of batch norms are computed at each point; None keeps those of

@@ -6,6 +6,7 @@ matplotlib is imported when the first picture is drawn.
 
 from lightning_cifar.callbacks.activation_snapshots import ActivationSnapshots
 from lightning_cifar.callbacks.class_accuracy import ClassAccuracy
+from lightning_cifar.callbacks.ema import EMA
 from lightning_cifar.callbacks.embedding_projector import EmbeddingProjector
 from lightning_cifar.callbacks.exact_resume import ExactResume
 from lightning_cifar.callbacks.feature_maps import FeatureMaps
@@ -28,6 +29,7 @@ from lightning_cifar.callbacks.weight_histograms import WeightHistograms
 from lightning_cifar.callbacks.weight_trajectory import WeightTrajectory
 
 __all__ = [
+    "EMA",
     "ActivationSnapshots",
     "ClassAccuracy",
     "EmbeddingProjector",

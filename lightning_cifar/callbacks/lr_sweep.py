@@ -185,7 +185,8 @@ def _step(trainer: Trainer, optimizer: Optimizer, scaler: Any) -> None:
 def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
     if trainer.world_size == 1:
         return loss
-    value = torch.tensor(loss, dtype=torch.float64, device=trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    value = torch.tensor(loss, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     torch.distributed.all_reduce(value)
     return float(value) / trainer.world_size
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_cifar.analysis.microscope.content import Batches, collect
-from lightning_cifar.analysis.microscope.layers import read_network
+from lightning_cifar.analysis.microscope.content import collect
+from lightning_cifar.analysis.microscope.reading import read_network
 from lightning_cifar.artifacts import run_folder
 from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
-from lightning_cifar.callbacks.datamodule import class_names, label_name
+from lightning_cifar.callbacks.datamodule import class_names
 from lightning_cifar.callbacks.probe import first_forward, read_probe, validation_batches
 from lightning_cifar.callbacks.random_states import random_state_restored
 from lightning_cifar.files.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from lightning_cifar.plots import MicroscopePage
 
 
 class Microscope(Callback):
@@ -70,72 +66,17 @@ class Microscope(Callback):
                     assert isinstance(batch, tuple | list)  # as in the first one
                     yield batch[0], batch[1]
 
+        title = f"after epoch {trainer.current_epoch}"
         try:
-            page = to_page(
-                pl_module,
-                f"after epoch {trainer.current_epoch}",
-                facts=[f"{type(pl_module).__name__}."],
+            content = collect(pl_module, title, batches=batches, num_images=self.num_images, window=self.window)
+            written = microscope_html(
+                content,
+                network=type(pl_module).__name__,
                 classes=class_names(data),
-                normalisation=(getattr(data, "mean", None), getattr(data, "std", None)),
-                batches=batches,
-                num_images=self.num_images,
-                window=self.window,
+                mean=getattr(data, "mean", None),
+                std=getattr(data, "std", None),
             )
-            written = microscope_html(page)
         except ValueError as error:
             rank_zero_warn(f"Microscope writes no page: {error}.")
             return
         write_atomically(run_folder(trainer) / "microscope.html", written.text.encode("utf-8", "replace"))
-
-
-def to_page(
-    model: nn.Module,
-    title: str,
-    *,
-    facts: Sequence[str],
-    classes: Sequence[str],
-    normalisation: tuple[Any, Any],
-    earlier: Iterable[tuple[str, nn.Module]] = (),
-    images: Tensor | None = None,
-    names: Sequence[str] = (),
-    batches: Batches | None = None,
-    **options: Any,
-) -> MicroscopePage:
-    """Compute the content of a page, see :func:`~lightning_cifar.analysis.microscope.content.collect`.
-
-    Args:
-        model: Network.
-        title: Title of its state.
-        facts: Sentences under the title of the page.
-        classes: Names of the classes, if they are known.
-        normalisation: Mean and standard deviation of each channel; other values are ignored.
-        earlier: Titles and networks of earlier states.
-        images: (N, C, H, W); None for validation images.
-        names: Names of the images; empty for validation images.
-        batches: Reads the validation split.
-        **options: ``num_images`` and ``window``.
-    """
-    from lightning_cifar.plots import MicroscopePage
-
-    found = collect(model, title, earlier=earlier, images=images, batches=batches, **options)
-    count = found.layers[found.output]["shape"][0]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    sentence = f"{parameters:,} parameters, {title}"
-    if found.accuracy is not None:
-        sentence += f"; accuracy {found.accuracy:.2%} on the validation images"
-    return MicroscopePage(
-        title=f"Microscope: {type(model).__name__}",
-        facts=[*facts, f"{sentence}."],
-        classes=[label_name(classes, k, "class {}") for k in range(count)],
-        names=names or [f"validation image {i + 1}" for i in range(len(found.labels))],
-        labels=found.labels,
-        mean=normalisation[0],
-        std=normalisation[1],
-        layers=found.layers,
-        output=found.output,
-        states=found.states,
-        shared=found.shared,
-        windows=found.windows,
-        tiles=found.tiles,
-        tile_labels=found.tile_labels,
-    )

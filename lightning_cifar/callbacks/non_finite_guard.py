@@ -22,9 +22,13 @@ class NonFiniteGuard(Callback):
     """Stop the training, or skip the optimizer step, if the loss or a gradient is NaN or infinite.
 
     Lightning itself would continue, end normally, and save NaN weights. With this callback the weights of the last
-    valid step and the checkpoints are kept. On a GPU the check is asynchronous: the error is raised one step later,
-    after the optimizer step; the checkpoints are still valid. With a gradient scaler (``16-mixed``), which handles
-    infinite gradients, only the loss is checked.
+    valid step and the checkpoints are kept. With a gradient scaler (``16-mixed``), which handles infinite gradients,
+    only the loss is checked.
+
+    On a GPU, ``"stop"`` reads no value in a step, since that would stop the queue of kernels: the steps are checked
+    every ``log_every_n_steps``, at the end of an epoch and before a checkpoint is saved. The error names the first step
+    that was not finite. The checkpoints are valid, but the weights in memory are those of a later step. ``"skip"``
+    reads one value in each step.
 
     Args:
         action: ``"stop"`` raises an error; ``"skip"`` skips the optimizer step and warns at the end.
@@ -47,10 +51,10 @@ class NonFiniteGuard(Callback):
         self._in_a_row = 0
         self._batch = 0
         self._loss: Tensor | None = None
-        self._waiting: tuple[Tensor, torch.cuda.Event, str] | None = None
+        self._unread: list[tuple[Tensor, str]] = []  # value and message of the steps that are not checked yet
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_a_row, self._loss, self._waiting = 0, None, None
+        self._in_a_row, self._loss, self._unread = 0, None, []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch_idx
@@ -72,15 +76,29 @@ class NonFiniteGuard(Callback):
         probes = [probe.abs() if probe.is_complex() else probe for probe in probes]
         if not probes:
             return
-        if probes[0].is_cuda and self.action == "stop":
-            self._check_later(trainer, torch.stack([probe.float() for probe in probes]).sum())
-        elif not all(math.isfinite(probe.item()) for probe in probes):
-            self._act(trainer, pl_module, parameters)
+        if probes[0].device.type == "cpu":
+            finite = all(math.isfinite(probe.item()) for probe in probes)
         else:
+            total = torch.stack([probe.float() for probe in probes]).sum()
+            if self.action == "stop":
+                self._unread.append((total, self._message(trainer)))
+                if len(self._unread) >= (trainer.log_every_n_steps or 50):  # type: ignore[attr-defined]  # set untyped
+                    self._check_unread()
+                return
+            finite = math.isfinite(total.item())
+        if finite:
             self._in_a_row = 0
+        else:
+            self._act(trainer, pl_module, parameters)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_unread()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check_unread()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_previous()
+        self._check_unread()
         if self.num_skipped:
             rank_zero_warn(f"{self.num_skipped} steps were skipped: their loss or gradients were not finite.")
 
@@ -97,23 +115,12 @@ class NonFiniteGuard(Callback):
         for parameter in parameters:
             parameter.grad = None  # optimizers ignore parameters without a gradient
 
-    def _check_later(self, trainer: Trainer, probe: Tensor) -> None:
-        """Check the value of the previous step, which has been copied by now, and start the copy of this one."""
-        self._check_previous()
-        value = torch.empty((), dtype=probe.dtype, pin_memory=True)
-        value.copy_(probe, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._waiting = value, event, self._message(trainer)
-
-    def _check_previous(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            return
-        value, event, message = waiting
-        event.synchronize()
-        if not torch.isfinite(value):
-            raise NonFiniteError(message)
+    def _check_unread(self) -> None:
+        unread, self._unread = self._unread, []
+        values = torch.stack([value for value, _ in unread]).tolist() if unread else []
+        for value, (_, message) in zip(values, unread, strict=True):
+            if not math.isfinite(value):
+                raise NonFiniteError(message)
 
     def _message(self, trainer: Trainer) -> str:
         return (

@@ -52,7 +52,7 @@ class WeightHistograms(Callback):
         return trainer.is_global_zero and (epoch == 1 or epoch % self.every_n_epochs == 0)
 
     def _log(self, trainer: Trainer, tag: str, values: Tensor) -> None:
-        array = values.double().cpu().numpy().ravel()
+        array = values.cpu().double().numpy().ravel()
         array = array[np.isfinite(array)]
         if len(array):
             log_histogram(trainer, tag, *np.histogram(array, self.bins))

@@ -47,7 +47,7 @@ def main(args: Sequence[str]) -> None:
     out = choose_output(options.out or found.folder / "microscope.html", "microscope.html", ".html", ".htm")
 
     # torch takes seconds to import, so it is imported after the checks of the options.
-    from lightning_cifar.callbacks.microscope import to_page
+    from lightning_cifar.analysis.microscope.content import collect
     from lightning_cifar.checkpoints.trained import load_trained
     from lightning_cifar.plots import microscope_html
 
@@ -60,18 +60,13 @@ def main(args: Sequence[str]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     others = ((_title(path), load_trained(path, allowed=allowed).model) for path in earlier)
-    facts = [f"{type(trained.model).__name__}, {last}."]
-    names = [plain_name(path) for path in files]
+    title = _title(last) if last.name.startswith("epoch-") else f"after epoch {trained.epochs}"
     try:
-        page = to_page(
+        content = collect(
             trained.model,
-            _title(last) if last.name.startswith("epoch-") else f"after epoch {trained.epochs}",
-            facts=facts,
-            classes=trained.class_names,
-            normalisation=(trained.mean, trained.std),
+            title,
             earlier=others,
             images=images,
-            names=names,
             batches=batches,
             num_images=options.num_images,
             window=options.window,
@@ -79,14 +74,21 @@ def main(args: Sequence[str]) -> None:
     except ValueError as error:
         raise UsageError(f"{last}: {one_line(error)}.") from error
     try:
-        written = microscope_html(page)
+        written = microscope_html(
+            content,
+            network=f"{type(trained.model).__name__}, {found.folder.name}/{last.name}",
+            classes=trained.class_names,
+            names=[plain_name(path) for path in files],
+            mean=trained.mean,
+            std=trained.std,
+        )
     except ValueError as error:
         raise UsageError(f"{error}: use fewer images (--num_images 4) or states (--epochs last).") from error
-    content = written.text.encode("utf-8", "replace")
-    write_atomically(out, content)
+    text = written.text.encode("utf-8", "replace")
+    write_atomically(out, text)
     for line in written.left_out:
         sys.stdout.write(f"left out: {line}\n")
-    sys.stdout.write(f"microscope: {out} ({len(content) / 1e6:.1f} MB, {time.monotonic() - start:.0f} s)\n")
+    sys.stdout.write(f"microscope: {out} ({len(text) / 1e6:.1f} MB, {time.monotonic() - start:.0f} s)\n")
 
 
 def _parser() -> CommandParser:

@@ -101,12 +101,10 @@ class Cutout:
         rows = (top[:, None] + side).clamp(0, height - 1)
         columns = (left[:, None] + side).clamp(0, width - 1)
         image = torch.arange(num, device=images.device)
-        if self.p < 1:
-            chosen = draws[2] < self.p
-            image, rows, columns = image[chosen], rows[chosen], columns[chosen]
         pixels = (image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
         value = _fill_level(self.fill, self.mean_level, images).expand(pixels.numel(), channels)
-        return images.reshape(-1, channels).index_copy(0, pixels.view(-1), value).view_as(images)
+        cut = images.reshape(-1, channels).index_copy(0, pixels.view(-1), value).view_as(images)
+        return choose(draws[2] < self.p, cut, images) if self.p < 1 else cut
 
 
 class Erasing:
@@ -165,7 +163,9 @@ def _check_fill(name: str, fill: int | Literal["mean"]) -> int | Literal["mean"]
 
 
 def _fill_level(fill: int | Literal["mean"], mean_level: tuple[int, ...], images: Tensor) -> Tensor:
-    return torch.tensor(mean_level if fill == "mean" else (fill,), dtype=torch.uint8, device=images.device)
+    """Return uint8 (C,) or (1,), filled on the device: a copy from the host would wait for its queue of kernels."""
+    levels = mean_level if fill == "mean" else (fill,)
+    return torch.cat([torch.full((1,), level, dtype=torch.uint8, device=images.device) for level in levels])
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -39,8 +39,9 @@ def key(*numbers: int) -> int:
 
 def bits(seed: int, epoch: int, streams: range, indices: Tensor) -> Tensor:
     """Return 64 random bits for each stream and sample: int64 (len(streams), N)."""
-    keys = torch.tensor([key(seed, epoch, stream) for stream in streams], dtype=torch.int64, device=indices.device)
-    state = keys[:, None] + indices * _signed(_GOLDEN)
+    state = (indices * _signed(_GOLDEN)).repeat(len(streams), 1)
+    for row, stream in zip(state, streams, strict=True):  # a tensor of keys would be copied, which stops a GPU's queue
+        row += key(seed, epoch, stream)
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         state ^= (state >> shift) & ((1 << (64 - shift)) - 1)  # a signed shift copies the sign: mask it
         if multiplier != 1:

@@ -59,8 +59,8 @@ class RowTable:
             rows = image[:, None] * self.height + rows
         else:
             outside = (rows < 0) | (rows >= self.height)
-            rows = image[:, None] * self.height + rows
-            rows[outside] = (self._windows.shape[0] + self.width - 1) // self._padded_width - 1
+            black = (self._windows.shape[0] + self.width - 1) // self._padded_width - 1
+            rows = (image[:, None] * self.height + rows).masked_fill_(outside, black)
         starts = rows * self._padded_width + left[:, None]
         windows = self._windows.index_select(0, starts.view(-1))
         return windows.view(indices.shape[0], self.height, self.width, self.channels)

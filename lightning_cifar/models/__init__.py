@@ -16,6 +16,7 @@ from lightning_cifar.models.pretrained import (
 from lightning_cifar.models.regressor import Regressor
 from lightning_cifar.models.resnet import ResNetCIFAR
 from lightning_cifar.models.side_by_side.module import SideBySide
+from lightning_cifar.models.speed import SpeedNet
 from lightning_cifar.models.trainable import Trainable
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Regressor",
     "ResNetCIFAR",
     "SideBySide",
+    "SpeedNet",
     "Trainable",
     "TwoLayerNet",
 ]

@@ -40,7 +40,6 @@ from lightning_cifar.plots.pages.explain_page import Explained as Explained
 from lightning_cifar.plots.pages.explain_page import explain_html as explain_html
 from lightning_cifar.plots.pages.loss_surface_page import loss_surface_html as loss_surface_html
 from lightning_cifar.plots.pages.lr_range_page import lr_range_html as lr_range_html
-from lightning_cifar.plots.pages.microscope_page import MicroscopePage as MicroscopePage
 from lightning_cifar.plots.pages.microscope_page import microscope_html as microscope_html
 from lightning_cifar.plots.pages.page import PagePicture as PagePicture
 from lightning_cifar.plots.pages.report_page import HeatMap as HeatMap

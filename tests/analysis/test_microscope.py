@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_cifar.analysis.microscope import survey as survey_module
 from lightning_cifar.analysis.microscope.content import collect
-from lightning_cifar.analysis.microscope.layers import Network, read_network
+from lightning_cifar.analysis.microscope.layers import Network
+from lightning_cifar.analysis.microscope.reading import read_network
 from lightning_cifar.analysis.microscope.survey import choose_images, survey
 from lightning_cifar.models import MLP, ConvNet, DilatedNet, LeNet, LinearClassifier, ResNetCIFAR, TwoLayerNet
 
@@ -60,7 +61,9 @@ def make(name: str, seed: int = 0) -> nn.Module:
 
 
 def values_of(network: Network, images: Tensor) -> dict[int, Tensor]:
-    return {number: values.clone() for number, values in network.forward(images)}
+    found: dict[int, Tensor] = {}
+    network.forward(images, lambda number, values: found.update({number: values.clone()}))
+    return found
 
 
 @pytest.mark.parametrize("name", MODELS)

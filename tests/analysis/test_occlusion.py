@@ -267,3 +267,22 @@ def test_partial_equals_full(name: str, double: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr("lightning_cifar.analysis.occlusion.maps.whole_forward", refuse)
     found = occlusion_map(model, images, window=4, fill=0.3, output="logit")
     assert (found.values - one_by_one(model, images, 4, 0.3)).abs().max() < (1e-12 if double else 1e-5)
+
+
+def test_the_outputs_of_all_classes_are_those_of_covered_images() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    found = occlusion_map(model, images, window=3, stride=2, all_classes=True)
+    assert found.outputs is not None
+    for p, q in ((0, 0), (1, 2), (3, 3)):
+        covered = images.clone()
+        covered[..., 2 * p : 2 * p + 3, 2 * q : 2 * q + 3] = images.mean((2, 3), keepdim=True)
+        with torch.no_grad():
+            torch.testing.assert_close(found.outputs[:, p, q], model(covered).softmax(1))
+    plain = occlusion_map(model, images, window=3, stride=2)
+    assert plain.outputs is None
+    torch.testing.assert_close(found.values, plain.values)
+    torch.testing.assert_close(found.clean[:, None, None] - found.values, found.outputs[[0, 1], ..., found.targets])
+    with pytest.raises(ValueError, match=r"^`all_classes` needs mode='exact'\.$"):
+        occlusion_map(model, images, mode="fast", all_classes=True)

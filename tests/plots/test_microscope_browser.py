@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cifar.analysis.microscope.content import Content, collect
-from lightning_cifar.plots import MicroscopePage, microscope_html
+from lightning_cifar.plots import microscope_html
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -64,11 +64,11 @@ def example() -> Example:
 
 
 def write(path: Path, content: Content, **settings: Any) -> list[str]:
-    fields = {name: value for name, value in content._asdict().items() if name not in ("accuracy", "labels")}
-    facts, pixels = [NAMES[0]], (0.5,) * 3
-    labels = (0, None)
-    page = MicroscopePage(NAMES[0], facts, CLASSES, NAMES, labels, pixels, pixels, **fields)
-    written = microscope_html(page, **settings)
+    pixels = (0.5,) * 3
+    content = content._replace(labels=[0, None])
+    written = microscope_html(
+        content, network=NAMES[0], classes=CLASSES, names=NAMES, mean=pixels, std=pixels, **settings
+    )
     path.write_text(written.text, encoding="utf-8")
     return written.left_out
 
@@ -188,7 +188,7 @@ def test_a_click_or_the_keys_select_images_channels_and_pixels(page: Chrome) -> 
 
 
 def test_patches_names_and_narrow_windows(page: Chrome, example: Example) -> None:
-    assert page.title == NAMES[0]
+    assert page.title == f"Microscope: {NAMES[0]}"
     assert ask(page, "document.scripts.length") == 6
     ask(page, "select({layer: 1, channel: 0})")
     texts = ask(page, "[...document.querySelectorAll('#patches figure')].map(figure => figure.textContent)")

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_cifar.analysis.microscope.layers import Network, Source, read_network
+from lightning_cifar.analysis.microscope.layers import Network, Source
+from lightning_cifar.analysis.microscope.reading import read_network
 from lightning_cifar.analysis.microscope.survey import Survey, choose_images, survey
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.analysis.occlusion.windows import place_windows
@@ -123,8 +124,7 @@ def read_state(network: Network, images: Tensor) -> Arrays:
     arrays: Arrays = {}
     parts: dict[int, list[Tensor]] = {}
     for image in torch.split(images, 1):
-        for number, values in network.forward(image):
-            parts.setdefault(number, []).append(values.float().cpu().clone())
+        network.forward(image, lambda i, values: parts.setdefault(i, []).append(values.float().cpu().clone()))
     for number, layer in enumerate(network.layers):
         arrays[f"{number}.values"] = torch.cat(parts[number]).numpy()
         for name, weight in layer.weights.items():

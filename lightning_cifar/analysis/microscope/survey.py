@@ -57,7 +57,7 @@ def survey(network: Network, batches: Iterable[tuple[Tensor, Tensor]], num_patch
 
     Example:
         >>> from torch import nn
-        >>> from lightning_cifar.analysis.microscope.layers import read_network
+        >>> from lightning_cifar.analysis.microscope.reading import read_network
         >>> network = read_network(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.zeros(1, 3, 2, 2))
         >>> found = survey(network, [(torch.rand(20, 3, 2, 2), torch.arange(20) % 2)])
         >>> found.patches[1].images.shape, found.means[1].shape
@@ -66,16 +66,20 @@ def survey(network: Network, batches: Iterable[tuple[Tensor, Tensor]], num_patch
     kept: list[TopPatches | None] = [None] * len(network.layers)
     num_classes = network.layers[network.output].shape[0]
     sums = [torch.zeros(num_classes, layer.shape[0], dtype=torch.float64) for layer in network.layers]
-    logits, labels, seen = [], [], 0
+    logits: list[Tensor] = []
+    labels, seen = [], 0
+
+    def visit(number: int, values: Tensor) -> None:
+        kept[number] = _keep(kept[number], values, seen, num_patches)
+        means = values.mean((2, 3)).cpu().double()
+        sums[number].index_add_(0, part_labels[counted], means[counted])
+        if number == network.output:
+            logits.append(values.flatten(1).cpu())
+
     for images, targets in batches:
         for part, part_labels in zip(torch.split(images, CHUNK), torch.split(targets.cpu(), CHUNK), strict=True):
             counted = (part_labels >= 0) & (part_labels < num_classes)
-            for number, values in network.forward(part):
-                kept[number] = _keep(kept[number], values, seen, num_patches)
-                means = values.mean((2, 3)).cpu().double()
-                sums[number].index_add_(0, part_labels[counted], means[counted])
-                if number == network.output:
-                    logits.append(values.flatten(1).cpu())
+            network.forward(part, visit)
             labels.append(part_labels)
             seen += len(part)
     if not seen:

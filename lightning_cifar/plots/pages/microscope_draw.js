@@ -15,11 +15,6 @@ function colours(stops) {
 }
 const TABLES = {signed: colours(SIGNED), unsigned: colours(UNSIGNED)};
 
-const colourOf = (value, limit, signed) => {
-  const part = signed ? (value / limit + 1) / 2 : value / limit;
-  return TABLES[signed ? "signed" : "unsigned"][Math.max(0, Math.min(255, Math.round(part * 255)))];
-};
-
 // Grid of maps (C, H, W) with `columns` maps in a row, each value a square of `scale` pixels.
 function drawMaps(canvas, values, [count, height, width], {columns, scale, limit, signed, gap = 2}) {
   const rows = Math.ceil(count / columns), across = width * scale + gap, down = height * scale + gap;
@@ -29,13 +24,16 @@ function drawMaps(canvas, values, [count, height, width], {columns, scale, limit
     canvas.height = rows * down - gap;
   }
   const context = canvas.getContext("2d"), picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
+  const pixels = new Uint32Array(picture.data.buffer), table = TABLES[signed ? "signed" : "unsigned"];
+  const zero = signed ? 127.5 : 0, factor = (255 - zero) / limit;
   for (let c = 0; c < count; c++) {
     const left = c % columns * across, top = Math.floor(c / columns) * down;
     for (let y = 0; y < height; y++) {
       const start = (top + y * scale) * total + left;
       for (let x = 0; x < width; x++) {
-        pixels.fill(colourOf(values[(c * height + y) * width + x], limit, signed), start + x * scale, start + (x + 1) * scale);
+        const at = Math.round(zero + factor * values[(c * height + y) * width + x]);
+        const colour = table[at < 0 ? 0 : at > 255 ? 255 : at];
+        for (let k = start + x * scale; k < start + (x + 1) * scale; k++) pixels[k] = colour;
       }
       for (let k = 1; k < scale; k++) pixels.copyWithin(start + k * total, start, start + width * scale);
     }

@@ -12,9 +12,8 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,42 +27,27 @@ LIMIT = 40_000_000
 """Largest size of a page in bytes."""
 
 
-@dataclass(frozen=True)
-class MicroscopePage:
-    """Content of a page.
+class MicroscopeContent(Protocol):
+    """Layers and arrays, see ``lightning_cifar.analysis.microscope.content.Content``."""
 
-    Attributes:
-        title: Title of the page.
-        facts: Sentences under the title.
-        classes: Names of the K classes.
-        names: Names of the N images.
-        labels: True classes of the N images; None if they are not known.
-        mean: Mean of each channel, by which the images were normalised. Without valid ones, images are shown in their
-            own range.
-        std: Standard deviation of each channel.
-        layers: Descriptions of the layers, see ``lightning_cifar.analysis.microscope.content``.
-        output: Number of the layer with the logits.
-        states: Title and arrays of each state of the network.
-        shared: Arrays of the last state.
-        windows: Rows and columns of the occluding windows.
-        tiles: (M, C, h, w), normalised images from which patches are shown.
-        tile_labels: Their true classes.
-    """
-
-    title: str
-    facts: Sequence[str]
-    classes: Sequence[str]
-    names: Sequence[str]
-    labels: Sequence[int | None]
-    mean: ArrayLike | None
-    std: ArrayLike | None
-    layers: Sequence[Mapping[str, Any]]
-    output: int
-    states: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]
-    shared: Mapping[str, NDArray[Any]]
-    windows: tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]]
-    tiles: NDArray[np.float32]
-    tile_labels: Sequence[int]
+    @property
+    def layers(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def output(self) -> int: ...
+    @property
+    def states(self) -> Sequence[tuple[str, Mapping[str, NDArray[Any]]]]: ...
+    @property
+    def shared(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def windows(self) -> tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]]: ...
+    @property
+    def labels(self) -> Sequence[int | None]: ...
+    @property
+    def tiles(self) -> NDArray[np.float32]: ...
+    @property
+    def tile_labels(self) -> Sequence[int]: ...
+    @property
+    def accuracy(self) -> float | None: ...
 
 
 class MicroscopeFile(NamedTuple):
@@ -74,18 +58,56 @@ class MicroscopeFile(NamedTuple):
     """Sentences on weights that were left out so that the page is not too large."""
 
 
-def microscope_html(page: MicroscopePage, limit: int = LIMIT) -> MicroscopeFile:
+def microscope_html(
+    content: MicroscopeContent,
+    *,
+    network: str,
+    classes: Sequence[str],
+    names: Sequence[str] = (),
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    limit: int = LIMIT,
+) -> MicroscopeFile:
     """Return the page as text. Markup in names is escaped.
 
     If the page is larger than ``limit`` bytes, the largest weights are left out, and the arithmetic of their layers.
 
+    Args:
+        content: Layers and arrays.
+        network: Name of the network.
+        classes: Names of the classes; missing ones are numbered.
+        names: Names of the images; empty for validation images.
+        mean: Mean of each channel, by which the images were normalised. Without valid ones, images are shown in their
+            own range.
+        std: Standard deviation of each channel.
+        limit: Largest size of the page in bytes.
+
     Raises:
         ValueError: The page is above the limit without any weights.
     """
-    states = [{name: _pack(array) for name, array in arrays.items()} for _, arrays in page.states]
-    shared = {name: _pack(array) for name, array in page.shared.items()}
-    atlas = _atlas(page)
-    text = _write(page, states, shared, atlas, [])
+    channels = content.layers[0]["shape"][0]
+    known = [per_channel(values, channels) for values in (mean, std)]
+    pixels = None if known[0] is None or known[1] is None else [np.resize(each, channels).tolist() for each in known]  # type: ignore[arg-type]
+    states = [{name: _pack(array) for name, array in arrays.items()} for _, arrays in content.states]
+    atlas, columns = _atlas(content.tiles, mean, std)
+    count = content.layers[content.output]["shape"][0]
+    names = names or [f"validation image {i + 1}" for i in range(len(content.labels))]
+    data = {
+        "classes": [*classes, *(f"class {k}" for k in range(len(classes), count))][:count],
+        "images": [{"name": name, "label": label} for name, label in zip(names, content.labels, strict=True)],
+        "mean": pixels and pixels[0],
+        "std": pixels and pixels[1],
+        "layers": content.layers,
+        "output": content.output,
+        "states": [{"title": title, "arrays": state} for (title, _), state in zip(content.states, states, strict=True)],
+        "shared": {name: _pack(array) for name, array in content.shared.items()},
+        "windows": content.windows,
+        "tiles": {"columns": columns, "size": content.tiles.shape[2:], "labels": content.tile_labels},
+    }
+    fact = f"{sum(layer['parameters'] for layer in content.layers):,} parameters, {content.states[-1][0]}"
+    if content.accuracy is not None:
+        fact += f"; accuracy {content.accuracy:.2%} on the validation images"
+    text = _write(network, [f"{fact}."], data, atlas)
     left_out: list[str] = []
     excess = len(text) - limit
     while excess > 0:
@@ -94,50 +116,31 @@ def microscope_html(page: MicroscopePage, limit: int = LIMIT) -> MicroscopeFile:
             size = (excess + limit) / 1e6
             raise ValueError(f"the page has {size:.1f} MB without kernels, above the limit of {limit / 1e6:.1f} MB")
         name = max(weights, key=lambda name: weights[name])
-        count = page.states[0][1][name].size
-        layer = page.layers[int(name.split(".")[0])]["name"]
-        left_out.append(f"the kernels of {layer} ({count:,} weights, {weights[name] / 1e6:.1f} MB)")
+        layer = content.layers[int(name.split(".")[0])]["name"]
+        size = weights[name] / 1e6
+        left_out.append(f"the kernels of {layer} ({content.states[0][1][name].size:,} weights, {size:.1f} MB)")
         for state in states:
             excess -= len(state.pop(name))
     if left_out:
         note = f"Left out to stay below {limit / 1e6:.1f} MB: {', '.join(left_out)}."
-        text = _write(page, states, shared, atlas, [note])
+        text = _write(network, [f"{fact}.", note], data, atlas)
     return MicroscopeFile(text, left_out)
 
 
-def _write(
-    page: MicroscopePage,
-    states: Sequence[Mapping[str, str]],
-    shared: Mapping[str, str],
-    atlas: tuple[PagePicture, int],
-    notes: Sequence[str],
-) -> str:
-    channels = page.layers[0]["shape"][0]
-    mean, std = (per_channel(values, channels) for values in (page.mean, page.std))
-    known = None if mean is None or std is None else [np.resize(each, channels).tolist() for each in (mean, std)]
-    data = {
-        "classes": page.classes,
-        "images": [{"name": name, "label": label} for name, label in zip(page.names, page.labels, strict=True)],
-        "mean": known and known[0],
-        "std": known and known[1],
-        "layers": page.layers,
-        "output": page.output,
-        "states": [{"title": title, "arrays": state} for (title, _), state in zip(page.states, states, strict=True)],
-        "shared": shared,
-        "windows": page.windows,
-        "tiles": {"columns": atlas[1], "size": page.tiles.shape[2:], "labels": page.tile_labels},
-    }
+def _write(network: str, facts: Sequence[str], data: Mapping[str, Any], atlas: PagePicture | None) -> str:
+    # Without "<" the JSON cannot end its element.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    title = f"Microscope: {network}"
     parts = [
-        f"<h1>{escape(page.title)}</h1>",
-        paragraphs([*page.facts, *notes]),
+        f"<h1>{escape(title)}</h1>",
+        paragraphs(facts),
         _file("microscope_page.html"),
-        image(atlas[0], "", 'id="atlas" hidden ') if len(page.tiles) else "",
+        image(atlas, "", 'id="atlas" hidden ') if atlas else "",
         f'<script type="application/json" id="data">{text}</script>',
         *(f"<script>\n{_file(name)}</script>" for name in _SCRIPTS),
     ]
     policy = "script-src 'unsafe-inline'; img-src data:"
-    return document(page.title, policy, _file("microscope_page.css") + "\n", parts)
+    return document(title, policy, _file("microscope_page.css") + "\n", parts)
 
 
 def _pack(array: NDArray[Any]) -> str:
@@ -145,11 +148,11 @@ def _pack(array: NDArray[Any]) -> str:
     return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode("ascii")
 
 
-def _atlas(page: MicroscopePage) -> tuple[PagePicture, int]:
-    """One picture of all tiles, and its number of columns."""
-    if not len(page.tiles):
-        return PagePicture("", b""), 1
-    pixels = (to_displayable(page.tiles, page.mean, page.std) * 255).round().clip(0, 255).astype(np.uint8)
+def _atlas(tiles: NDArray[np.float32], mean: ArrayLike | None, std: ArrayLike | None) -> tuple[PagePicture | None, int]:
+    """One picture of all tiles (M, C, h, w), and its number of columns."""
+    if not len(tiles):
+        return None, 1
+    pixels = (to_displayable(tiles, mean, std) * 255).round().clip(0, 255).astype(np.uint8)
     count, height, width, channels = pixels.shape
     columns = math.ceil(math.sqrt(count))
     rows = -(-count // columns)

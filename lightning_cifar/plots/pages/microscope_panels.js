@@ -83,10 +83,11 @@ function drawPixel() {
   const found = explain(state, image, number, [channel, y, x]), lines = found.lines ?? [];
   get("pixel-name").textContent = `${channelName(number, channel)}, row ${y}, column ${x}. ${found.reason ?? ""}`;
   fillTable(get("sum").tBodies[0], [...lines.map(([text, value]) => [text, format(value)]), ["value in the map", format(found.stored)]]);
+  const several = page.layers[number].sources.length > 1;
   const terms = [...found.terms ?? []].sort((one, other) => Math.abs(other.product) - Math.abs(one.product));
   const rows = terms.slice(0, 12).map(({source, flat, value, weight, product}) => {
-    const layer = page.layers[source], [c, row, column] = positionOf(layer.shape, flat);
-    return [`${layer.name}, channel ${c}, row ${row}, column ${column}`, format(value), format(weight), format(product)];
+    const from = page.layers[source], [c, row, column] = positionOf(from.shape, flat), name = several ? `${from.name}, ` : "";
+    return [`${name}${c} (${row}, ${column})`, format(value), format(weight), format(product)];
   });
   const rest = terms.slice(12);
   if (rest.length) rows.push([`${rest.length} others`, "", "", format(rest.reduce((sum, term) => sum + term.product, 0))]);

@@ -1,0 +1,103 @@
+"""A complete training with all callbacks, and the analysis functions, on a device whose tensors have no values."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from lightning_cifar import callbacks, models
+from lightning_cifar.analysis.activations import summarise
+from lightning_cifar.analysis.classification import confusion_matrix, score_counts
+from lightning_cifar.analysis.embedding import features_and_outputs
+from lightning_cifar.analysis.feature_maps import default_layers, feature_maps
+from lightning_cifar.analysis.filters import find_filters, read_filters
+from lightning_cifar.analysis.occlusion.maps import occlusion_map
+from lightning_cifar.data import SyntheticDataModule
+
+
+class FakeAccelerator(CPUAccelerator):
+    def setup_device(self, device: torch.device) -> None:
+        pass
+
+
+class FakeStrategy(SingleDeviceStrategy):
+    def model_to_device(self) -> None:
+        """Do nothing: the module is built on the device, and fake tensors are not moved."""
+
+
+class StepReads(pl.Callback):
+    """Waits for the device between the first and the last hook of a step. It is the last callback."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.steps: list[list[str]] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.device.clear()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps.append(self.device.waits)
+        self.device.clear()
+
+
+@pytest.mark.parametrize("device", ["meta"], indirect=True)
+def test_a_training_with_all_callbacks(device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.Classifier, "to", lambda self, device: self)
+    monkeypatch.setattr(models.Classifier, "cpu", lambda self: self)
+    monkeypatch.chdir(tmp_path)
+    model = device.build(lambda: models.LeNet(lr=0.1))
+    steps = StepReads(device)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        strategy=FakeStrategy(device.device, accelerator=FakeAccelerator()),
+        log_every_n_steps=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+        callbacks=[
+            callbacks.NonFiniteGuard(),
+            callbacks.EMA(),
+            callbacks.ClassAccuracy(),
+            callbacks.FeatureMaps(),
+            callbacks.FilterImages(),
+            callbacks.PredictionGrid(),
+            callbacks.SampleGrid(),
+            callbacks.WeightHistograms(),
+            callbacks.LayerTable(),
+            callbacks.Throughput(),
+            steps,
+        ],
+    )
+    data = SyntheticDataModule(num_train=24, num_val=8, num_test=8, batch_size=4, augment=["flip", "crop"])
+    trainer.fit(model, data)
+    assert len(steps.steps) == 6
+    # The first step also makes what lasts for the whole training; the fourth is a logging point.
+    assert [waits for number, waits in enumerate(steps.steps, 1) if number not in (1, 4)] == [[]] * 4
+    assert device.doubles == []
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+def test_analysis(device: Any) -> None:
+    model = device.build(lambda: models.LeNet(lr=0.1))
+    images = torch.zeros(2, 3, 32, 32, device=device.device)
+    labels = torch.zeros(2, dtype=torch.int64, device=device.device)
+    maps = feature_maps(model, images, default_layers(model))
+    assert all(value.device.type == device.device.type for value in maps.values())
+    features, outputs = features_and_outputs(model, images)
+    assert features.device.type == outputs.device.type == device.device.type
+    _, layer = find_filters(model)
+    assert read_filters(layer, color=True, max_kernels=4).shape == (4, 3, 5, 5)
+    summarise(outputs)
+    confusion_matrix(labels, labels, 10)
+    score_counts(labels, outputs.softmax(1))
+    for mode in ("exact", "fast"):
+        drops = occlusion_map(model, images, window=16, stride=8, mode=mode)  # type: ignore[arg-type]  # one of both
+        assert drops.pixels.device.type == device.device.type
+    assert device.doubles == []
