@@ -134,6 +134,14 @@ def small(args: list[str]) -> list[str]:
         )
         more = ["--epoch", "1", *args[4:]] if verb == "fork" else args[2:]
         return [verb, "kept", *more]
+    if verb == "surface":  # each run of the command, with two epochs
+        runs = dict.fromkeys(word for word in args if word.startswith("runs/"))
+        names = {run: f"made-{number}" for number, run in enumerate(runs)}
+        for name in names.values():
+            overlay = "configs/callbacks/weight_trajectory.yaml"
+            fit = small(["fit", "--config", "configs/lenet.yaml", "--config", overlay, "--run_dir", name])
+            assert cli.main([*fit, "--trainer.max_epochs", "2"]) == 0
+        return [*(names.get(word, word) for word in args), "--points", "3"]
     if verb == "study":
         seeds = [] if "--seeds" in args else ["--seeds", "2"]
         epochs = 7 if "when_to_drop" in args[1] else 1  # the trunk has 6
