@@ -46,6 +46,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "LinearClassifier": LinearClassifier,
     "TwoLayerNet": TwoLayerNet,
     "branches": Branches,
+    "pooling before padding": lambda: nn.Sequential(
+        *(nn.Conv2d(3, 4, 7, stride=2, padding=3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 3)),
+    ),
 }
 
 
@@ -78,7 +82,7 @@ def test_every_layer_is_displayed_with_its_parameters_and_the_last_one_has_the_l
     assert "other" not in {layer.kind for layer in network.layers}
 
 
-@pytest.mark.parametrize("name", ["LeNet", "DilatedNet", "ResNetCIFAR", "ConvNet", "branches"])
+@pytest.mark.parametrize("name", sorted({*MODELS} - {"hand-made", "MLP", "LinearClassifier", "TwoLayerNet"}))
 def test_pixels_outside_a_receptive_field_change_nothing(name: str) -> None:
     image = torch.randn(1, 3, 32, 32)
     network = read_network(make(name), image)
@@ -86,6 +90,7 @@ def test_pixels_outside_a_receptive_field_change_nothing(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     for number, layer in enumerate(network.layers):
         y, x = (int(torch.randint(size, (), generator=generator)) for size in layer.shape[1:])
+        y, x = (0, x) if number % 2 else (y, layer.shape[2] - 1)  # at the border, where the padding is
         (top, bottom), (left, right) = network.field_of(number, (y, y + 1), (x, x + 1))
         changed = torch.randn(1, 3, 32, 32, generator=generator)
         changed[..., top:bottom, left:right] = image[..., top:bottom, left:right]

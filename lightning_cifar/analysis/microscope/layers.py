@@ -96,8 +96,11 @@ class Network(NamedTuple):
             if i not in spans:
                 continue
             layer = self.layers[i]
+            # Padding does not depend on the image.
+            inside = (_clipped(span, size) for span, size in zip(spans[i], layer.shape[1:], strict=True))
+            needed = layer.spans(*inside)
             for source in layer.sources:
-                found = _moved(source, self.layers[source.layer].shape, *layer.spans(*spans[i]))
+                found = _moved(source, self.layers[source.layer].shape, *needed)
                 both = [found, *([spans[source.layer]] if source.layer in spans else [])]
                 spans[source.layer] = hull([down for down, _ in both]), hull([across for _, across in both])
         size = self.layers[0].shape[1:]
