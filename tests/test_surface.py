@@ -74,7 +74,7 @@ def test_the_plane_of_the_training(run: Path, capsys: pytest.CaptureFixture[str]
     printed, _ = capsys.readouterr()
     loss, accuracy = own_metrics(run)
     assert f"center: loss {loss:.4g}, accuracy {100 * accuracy:.2f} %; plane of 3 snapshots" in printed
-    assert "which explains 100.0 % of their squared distances" in printed
+    assert "plane of 3 snapshots: 100.0 % of their squared distances" in printed
     assert len(rows_of(tmp_path / "a.csv")) == 16  # three points are in a plane
     path = rows_of(tmp_path / "a_path.csv")
     assert [row["epoch"] for row in path] == ["0.0", "1.0", "2.0"]
