@@ -94,6 +94,13 @@ def of_study(name: str) -> Callable[[Gallery, str], None]:
     return make
 
 
+def family(gallery: Gallery, to: str) -> None:
+    """Draw the tree of a study with a trunk."""
+    folder = gallery.studied("when_to_drop")
+    gallery.run("report", str(folder), "--out", str(folder / "report.html"), "--png")
+    shrunk(Image.open(folder / "report-family.png"), 800).save(gallery.out / to, optimize=True)
+
+
 def shrunk(picture: Image.Image, width: int) -> Image.Image:
     height = round(picture.height * width / picture.width)
     return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
@@ -188,13 +195,13 @@ def tensorboard(gallery: Gallery, to: str) -> None:
     from selenium import webdriver
 
     folder = RUNS / "tensorboard"
-    if not folder.exists():
-        (folder / "runs").mkdir(parents=True)
+    if not (folder / "runs" / "demo" / "result.json").is_file():
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
         overlays = ("weight_histograms", "embedding_projector", "weight_gif", "prediction_grid")
         more = [word for name in overlays for word in ("--config", f"configs/callbacks/{name}.yaml")]
         gallery.run("fit", *DEMO, *more, "--run_dir", str(folder / "runs" / "demo"))
-        (folder / "lr.yaml").write_text(LR_STUDY)
-        gallery.run("study", str(folder / "lr.yaml"), "--out", str(folder / "runs" / "lr"))
+    (folder / "lr.yaml").write_text(LR_STUDY)
+    gallery.run("study", str(folder / "lr.yaml"), "--out", str(folder / "runs" / "lr"))  # continues where it stopped
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "runs"), "--port", "0"]
     with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
@@ -268,6 +275,7 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "occlusion_dilated_net.png": occlusion,
     "microscope_dilated_net.png": microscope,
     **{f"tensorboard_{tab}.png": tensorboard for tab in TABS},
+    "forks_when_to_drop.png": family,
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }
 

@@ -558,7 +558,7 @@ def test_settings_of_every_network_come_back_with_its_checkpoint(model: list[str
         (["--model", "MLPRegresor", "--data", "NoisyLineDataModule"], "Did you mean MLPRegressor?"),
         (["--model", "ConvNet", *SMALL, "--model.strides", "[1]"], "strides (=[1]) must be one value, or 2 entries"),
         (["--model", "ConvNet", *SMALL, "--model.kernels", "40"], "image_size (=32) is too small"),
-        (["--model", "MLP", *SMALL, "--model.hidden_size", "[4]"], "Did you mean hidden_sizes?"),
+        (["--model", "MLP", *SMALL, "--model.hidden_size", "[4]"], "Did you mean --model.hidden_sizes?"),
         (["--model", "LeNet", "--data", "MNISTDataModule"], "MNIST was not found in data: pass --data.download true"),
     ],
 )

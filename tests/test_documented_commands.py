@@ -134,6 +134,14 @@ def small(args: list[str]) -> list[str]:
         )
         more = ["--epoch", "1", *args[4:]] if verb == "fork" else args[2:]
         return [verb, "kept", *more]
+    if verb == "surface":  # each run of the command, with two epochs
+        runs = dict.fromkeys(word for word in args if word.startswith("runs/"))
+        names = {run: f"made-{number}" for number, run in enumerate(runs)}
+        for name in names.values():
+            overlay = "configs/callbacks/weight_trajectory.yaml"
+            fit = small(["fit", "--config", "configs/lenet.yaml", "--config", overlay, "--run_dir", name])
+            assert cli.main([*fit, "--trainer.max_epochs", "2"]) == 0
+        return [*(names.get(word, word) for word in args), "--points", "3"]
     if verb == "study":
         seeds = [] if "--seeds" in args else ["--seeds", "2"]
         epochs = 7 if "when_to_drop" in args[1] else 1  # the trunk has 6
@@ -221,15 +229,16 @@ def test_links_are_valid() -> None:
 
 @pytest.mark.slow
 def test_the_gallery_creates_all_pictures(world: Path) -> None:
-    """All but the range test of a large network and the screenshots, in their small forms."""
+    """All but the range test of a large network, the screenshots and the tree, in their small forms."""
     gallery = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
     names = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
     assert set(gallery["RECIPES"]) == names
     study = small(["study", "configs/studies/augmentation.yaml"])[2:]
-    made = [name for name in gallery["RECIPES"] if not name.startswith(("lr_range", "microscope", "tensorboard"))]
+    left_out = ("lr_range", "microscope", "tensorboard", "forks")
+    made = [name for name in gallery["RECIPES"] if not name.startswith(left_out)]
     gallery["remake"](made, gallery["Gallery"](world / "out", [*QUIET, *IMAGES], study, ["--rounds", "1"]))
     left = names ^ {path.name for path in (world / "out").iterdir()}
-    assert left == {name for name in names if name.startswith(("lr_range", "microscope", "tensorboard"))}
+    assert left == {name for name in names if name.startswith(left_out)}
 
 
 def test_every_picture_is_shown() -> None:

@@ -210,6 +210,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "DilatedNet 187k": ("DilatedNet", {}),
     "DilatedNet 191k": ("DilatedNet", {"variant": "191k"}),
     "ResNetCIFAR": ("ResNetCIFAR", {"stochastic_depth": 0.2}),
+    "SpeedNet": ("SpeedNet", {"widths": [8, 8, 8]}),
     "PretrainedSqueezeNet": ("PretrainedSqueezeNet", {"weights": None, "input_size": 40}),
     "PretrainedResNet, smaller": ("PretrainedResNet", {"weights": None, "input_size": 32, "image_size": 48}),
 }

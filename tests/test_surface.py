@@ -74,8 +74,8 @@ def test_the_plane_of_the_training(run: Path, capsys: pytest.CaptureFixture[str]
     printed, _ = capsys.readouterr()
     loss, accuracy = own_metrics(run)
     assert f"center: loss {loss:.4g}, accuracy {100 * accuracy:.2f} %; plane of 3 snapshots" in printed
-    assert "explains 100.0 %" in printed  # three points are in a plane
-    assert len(rows_of(tmp_path / "a.csv")) == 16
+    assert "plane of 3 snapshots: 100.0 % of their squared distances" in printed
+    assert len(rows_of(tmp_path / "a.csv")) == 16  # three points are in a plane
     path = rows_of(tmp_path / "a_path.csv")
     assert [row["epoch"] for row in path] == ["0.0", "1.0", "2.0"]
     assert float(path[-1]["loss"]) == pytest.approx(loss, rel=1e-5)

@@ -162,7 +162,7 @@ class Sharpness(Callback):
             reason = plain_text(str(error).partition("\n")[0])[:160]
             self._disable(f"the second derivative of {type(pl_module).__name__} cannot be computed: {reason}")
             return
-        self._formula = limits.formula
+        self._formula = limits.formula or self._formula
         if math.isfinite(found.value):
             self._vector = found.vector
         epoch, lr = completed_epochs(trainer, within=True), float(optimizer.param_groups[0]["lr"])

@@ -160,10 +160,8 @@ def _principal(runs: Sequence[TrainedRun], histories: list[Trajectory]) -> tuple
     snapshots = torch.cat([each.weights for each in histories])
     plane = trajectory_plane(snapshots, histories[0].weights[-1])
     share = 100 * sum(plane.explained or ())
-    text = (
-        f"plane of {len(snapshots)} snapshots, which explains {share:.1f} % of their squared distances from the last "
-    )
-    return plane, f"{text}weights of {runs[0].folder.name}; the paths are projections"
+    text = f"plane of {len(snapshots)} snapshots: {share:.1f} % of their squared distances from the last weights of "
+    return plane, f"{text}{runs[0].folder.name}; paths are projections"
 
 
 def _follow(

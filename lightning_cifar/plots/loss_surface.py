@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
@@ -54,7 +54,7 @@ def draw_loss_surface(surface: Surface, *, title: str = "", note: str = "") -> F
     Args:
         surface: What is drawn.
         title: Title of the picture.
-        note: Line below the picture.
+        note: Second line of the title.
 
     Raises:
         ValueError: If no point has a finite loss, or shapes differ.
@@ -72,11 +72,11 @@ def draw_loss_surface(surface: Surface, *, title: str = "", note: str = "") -> F
         raise ValueError(f"loss {loss.shape} and accuracy {accuracy.shape} must be (Y, X) = ({len(y)}, {len(x)})")
     if not np.isfinite(loss).any():
         raise ValueError("no point of the plane has a finite loss: choose a smaller region")
-    figure = PlainFigure(figsize=(11, 4.9), layout="constrained")
-    figure.suptitle(wrap(title, 120), size=11)
+    figure = PlainFigure(figsize=(9.8, 4.6), layout="constrained")
+    figure.suptitle("\n".join(filter(None, (wrap(title, 105), wrap(note, 125)))), size=10)
     norm, levels = loss_levels(loss)
-    shares = np.linspace(np.floor(10 * np.nanmin(accuracy)) * 10, np.ceil(10 * np.nanmax(accuracy)) * 10, 21)
-    shares = shares if shares[-1] > shares[0] else np.linspace(0, 100, 21)
+    ticks = MaxNLocator(20).tick_values(100 * np.nanmin(accuracy), 100 * np.nanmax(accuracy))
+    shares = np.asarray(ticks, np.float64)
     panels = ((loss, "loss", norm, levels, "viridis_r"), (100 * accuracy, "accuracy (%)", None, shares, "viridis"))
     for axes, (values, name, scale, steps, colors) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.set_facecolor("0.75")
@@ -94,8 +94,6 @@ def draw_loss_surface(surface: Surface, *, title: str = "", note: str = "") -> F
     handles, names = figure.axes[0].get_legend_handles_labels()
     if names:
         figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9, facecolor="0.75")
-    if note:
-        figure.supxlabel(wrap(note, 150), size=9, color="0.3")
     return figure
 
 

@@ -24,7 +24,8 @@ def draw_sharpness(
 ) -> Figure:
     """Draw the largest eigenvalue of the Hessian and the stability limit against the step, and the learning rate below.
 
-    The upper axis is logarithmic; values that are not positive and finite are left out.
+    The upper axis is logarithmic; values that are not positive and finite are left out, and so are limits far above the
+    sharpness, such as those of a warm-up.
 
     Args:
         steps: (T,), completed optimizer steps.
@@ -60,6 +61,8 @@ def draw_sharpness(
     upper.grid(alpha=0.3, which="both")
     if upper.lines:
         low, high = upper.get_ylim()
+        peak = max((float(np.nanmax(line.get_ydata())) for line in upper.lines[:1]), default=high)
+        upper.set_ylim(low, high := min(high, max(20 * peak, 5 * low)))
         if high < 100 * low:  # otherwise, less than two powers of ten have labels
             for axis in (upper.yaxis.set_major_formatter, upper.yaxis.set_minor_formatter):
                 axis(ScalarFormatter())

@@ -5,6 +5,8 @@ import json
 import logging
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -335,25 +337,31 @@ def test_an_empty_loader_is_refused(tmp_path: Path) -> None:
         sweep(trainer, trainer.lightning_module, [0.1] * 10, seed=0, stop=lambda losses: False)
 
 
-class Record(pl.Callback):
-    """Writes what each process found."""
+DDP = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import lightning.pytorch as pl
+from lightning_cifar.callbacks import LRRangeFinder
+from lightning_cifar.data import SyntheticDataModule
+from lightning_cifar.models import LeNet
+pl.seed_everything(0)
+finder = LRRangeFinder(num_steps=12, num_sweeps=2, apply=True)
+trainer = pl.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[1], callbacks=[finder],
+    limit_val_batches=0,
+)
+model = LeNet()
+trainer.fit(model, SyntheticDataModule(num_train=64, num_val=10, num_test=10, batch_size=8, seed=0))
+found = {"lr": model.lr, "losses": [sweep.losses.tolist() for sweep in finder.sweeps]}
+open(f"{sys.argv[1]}/rank{trainer.global_rank}.json", "w").write(json.dumps(found))
+"""
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        (finder,) = (each for each in trainer.callbacks if isinstance(each, LRRangeFinder))  # type: ignore[attr-defined]
-        found = {"lr": pl_module.lr, "losses": [sweep.losses.tolist() for sweep in finder.sweeps]}
-        Path(trainer.default_root_dir, f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
 
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice on several devices
 def test_two_processes_agree(tmp_path: Path) -> None:
-    pl.seed_everything(0)
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, limit_val_batches=0,
-        callbacks=[LRRangeFinder(num_steps=12, num_sweeps=2, apply=True), Record()],
-    )  # fmt: skip
-    trainer.fit(LeNet(), SyntheticDataModule(num_train=64, num_val=10, num_test=10, batch_size=8, seed=0))
+    script = tmp_path / "run.py"
+    script.write_text(DDP)
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True)
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert len(first["losses"]) == 2

@@ -168,6 +168,7 @@ def copy_of(model: Classifier) -> Classifier:
     return copied
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # when the network is copied
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 def test_the_average_is_updated_without_a_read(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classifier, "to", lambda self, device: self)  # fake tensors are not moved

@@ -36,7 +36,7 @@ def loss_surface_html(surface: Surface, *, title: str = "", note: str = "") -> s
     traces: list[dict[str, object]] = [
         {"type": "surface", "z": shown, "surfacecolor": color, "colorscale": "Viridis", "reversescale": True}
         | plane
-        | {"showscale": False, "hovertemplate": at + "loss %{z:.4g}<extra></extra>"},
+        | {"showscale": False, "opacity": 0.85, "hovertemplate": at + "loss %{z:.4g}<extra></extra>"},
         {"type": "contour", "z": color, "colorscale": "Viridis", "reversescale": True, "ncontours": 24, "colorbar": bar}
         | plane
         | {"hovertemplate": hover},
@@ -56,13 +56,15 @@ def loss_surface_html(surface: Surface, *, title: str = "", note: str = "") -> s
     layout = {
         "template": "plotly_white",
         "title": {"text": html.escape(title), "subtitle": {"text": html.escape(note)}},
-        "scene": axes | {"zaxis": {"title": {"text": "loss"}, "type": "log"}, "domain": {"x": [0, 0.47]}},
-        "xaxis": axes["xaxis"] | {"domain": [0.55, 1]},
+        "scene": axes
+        | {"zaxis": {"title": {"text": "loss"}, "type": "log"}, "domain": {"x": [0, 0.5]}}
+        | {"camera": {"eye": {"x": 1.5, "y": -1.9, "z": 1.1}}},
+        "xaxis": axes["xaxis"] | {"domain": [0.57, 1]},
         "yaxis": axes["yaxis"],
         "legend": {"orientation": "h", "y": -0.12},
         "margin": {"t": 120},
         "updatemenus": [
-            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0.55, "xanchor": "left", "y": 1.02}
+            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0.57, "xanchor": "left", "y": 1.02}
             | {"yanchor": "bottom"}
         ],
     }

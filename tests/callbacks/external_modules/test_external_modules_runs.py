@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from lightning_cifar import callbacks
 
-NAMES = sorted({*callbacks.__all__} - {"SWAWeightAveraging"})  # which writes no files and changes the training
+# These write no files and change the training.
+NAMES = sorted({*callbacks.__all__} - {"EMA", "SWAWeightAveraging"})
 HOME = {"FitCurves": "line", "LossCurves": "forger"}
 OF_FIT = {
     "ActivationSnapshots",
