@@ -30,6 +30,21 @@ TRAININGS = {
     "configs/callbacks/feature_maps.yaml --config configs/callbacks/prediction_grid.yaml --test_after_fit true",
     "batchnorm_mnist": "--config configs/batchnorm_mnist.yaml",
     "dropout_toy": "--config configs/dropout_toy.yaml",
+    **{
+        f"{network}_{rate}": f"--config configs/{config}.yaml --config configs/callbacks/weight_trajectory.yaml {more} "
+        f"--model.lr {rate} --model.schedule constant --model.warmup 0 --data.augment []"
+        for network, config, rates, more in (
+            ("lenet_surface", "lenet", (0.005, 0.05), "--config configs/callbacks/sharpness.yaml"),
+            ("batch_norm_surface", "dilated_net", (0.01, 0.1), "--trainer.max_epochs 8 --data.num_train 10000"),
+            (
+                "no_norm_surface",
+                "dilated_net",
+                (0.01, 0.05),
+                "--trainer.max_epochs 8 --data.num_train 10000 --model.batch_norm false",
+            ),
+        )
+        for rate in rates
+    },
 }
 
 
@@ -92,6 +107,36 @@ def of_study(name: str) -> Callable[[Gallery, str], None]:
         shrunk(sheet, 1120).save(gallery.out / to)
 
     return make
+
+
+def of_surface(*trainings: str, directions: str = "pca", **more: object) -> Callable[[Gallery, str], None]:
+    """Draw the plane of the trainings, or one below the other a random plane of each."""
+
+    def make(gallery: Gallery, to: str) -> None:
+        runs = [str(gallery.trained(name)) for name in trainings]
+        options = [word for name, value in more.items() for word in (f"--{name}", str(value))]
+        pictures = []
+        for group in [runs] if directions == "pca" else [[run] for run in runs]:
+            page = RUNS / "surfaces" / f"{to.removesuffix('.png')}_{len(pictures)}.html"
+            gallery.run("surface", *group, "--directions", directions, "--out", str(page), *options)
+            pictures.append(Image.open(page.with_suffix(".png")).convert("RGB"))
+        stacked(pictures).quantize(256, kmeans=1).save(gallery.out / to, optimize=True)
+
+    return make
+
+
+def sharpness(gallery: Gallery, to: str) -> None:
+    pictures = [gallery.trained(name) / "pictures" / "sharpness.png" for name in LENETS]
+    stacked([Image.open(path).convert("RGB") for path in pictures]).save(gallery.out / to, optimize=True)
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(each.width for each in pictures), sum(each.height for each in pictures)), "white")
+    top = 0
+    for each in pictures:
+        sheet.paste(each, (0, top))
+        top += each.height
+    return sheet
 
 
 def family(gallery: Gallery, to: str) -> None:
@@ -228,13 +273,13 @@ name: lr
 seeds: 3
 metric: val/accuracy
 base:
-  trainer: {max_epochs: 8}
+  trainer: {max_epochs: 6}
   model:
     class_path: LeNet
     init_args: {activation: relu, pooling: max, momentum: 0.9, schedule: cosine, warmup: 0.2}
   data:
     class_path: SyntheticDataModule
-    init_args: {num_train: 4000, num_val: 1000, num_test: 500, batch_size: 64, augment: [flip]}
+    init_args: {num_train: 1500, num_val: 1000, num_test: 500, batch_size: 64, augment: [flip]}
 baseline: lr 0.05
 arms:
   lr 0.05: {model.lr: 0.05}
@@ -252,6 +297,7 @@ TABS = {
     "pr_curves": (1300, 943, "#pr_curves"),
 }
 LOADING = 45  # seconds until the server has read the files, or a tab shows its charts
+LENETS = ("lenet_surface_0.005", "lenet_surface_0.05")
 REGIMES = ("constant", "step", "exponential", "linear", "cosine", "one-cycle", "triangular", "warm-restarts")
 STUDIES = ("lr_regimes", "augmentation", "regularisation", "architectures")
 RECIPES: dict[str, Callable[[Gallery, str], None]] = {
@@ -276,6 +322,13 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "microscope_dilated_net.png": microscope,
     **{f"tensorboard_{tab}.png": tensorboard for tab in TABS},
     "forks_when_to_drop.png": family,
+    "surface_lenet.png": of_surface(*LENETS),
+    "surface_lenet_random.png": of_surface(*LENETS, directions="random"),
+    "surface_batch_norm.png": of_surface(
+        "batch_norm_surface_0.01", "batch_norm_surface_0.1", points=17, num_images=1000
+    ),
+    "surface_no_norm.png": of_surface("no_norm_surface_0.01", "no_norm_surface_0.05", points=17, num_images=1000),
+    "sharpness_lenet.png": sharpness,
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_cifar.artifacts import FrameStore
 from lightning_cifar.callbacks.probe import loader_at
 
 Stage: TypeAlias = Literal["val", "test"]
@@ -44,6 +46,82 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
         rank_zero_warn(f"{type(callback).__name__}: {len(equal)} of them overwrite each other's files: {fix}.")
 
 
+class StoringCallback(Callback, ABC):
+    """Base class of callbacks that store the state of the network on disk during a training.
+
+    Args:
+        every_n_epochs: period in epochs; 1 if no period is given.
+        every_n_steps: period in optimizer steps instead.
+    """
+
+    def __init__(self, every_n_epochs: int | None, every_n_steps: int | None) -> None:
+        if every_n_epochs is not None and every_n_steps is not None:
+            raise ValueError(
+                f"every_n_epochs (={every_n_epochs}) and every_n_steps (={every_n_steps}) are mutually exclusive: "
+                "give one of them"
+            )
+        check_minimum(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+        self.every_n_epochs = 1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
+        self.every_n_steps = every_n_steps
+        self._store: FrameStore | None = None  # while training, on global rank zero
+        self._in_epoch = False
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, object]: ...
+
+    @abstractmethod
+    def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+
+    @abstractmethod
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when the training has ended, also by an interruption or an error."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._store, self._in_epoch = None, False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self._in_epoch = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if self.every_n_steps is not None:
+            self._capture_if_due(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._capture_if_due(trainer, pl_module)
+        self._in_epoch = False
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, dict[str, object]]
+    ) -> None:
+        # A checkpoint may be saved before our hook of the same step or epoch, which a resumed run does not call again.
+        self._capture_if_due(trainer, pl_module)
+        checkpoint["callbacks"][self.state_key] = self.state_dict()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        quietly(self, self._finish, trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._store = None
+
+
+def quietly(
+    callback: Callback,
+    write: Callable[[Trainer, LightningModule], None],
+    trainer: Trainer,
+    pl_module: LightningModule,
+) -> None:
+    """Write after an exception. An error of a file becomes a warning, since it must not hide the exception."""
+    try:
+        write(trainer, pl_module)
+    except OSError as error:  # may have the same cause
+        rank_zero_warn(f"{type(callback).__name__}: {error}")
+
+
 class SnapshotCallback(Callback, ABC):
     """Base class of callbacks that keep snapshots of a training in bounded memory and animate them.
 
@@ -77,10 +155,7 @@ class SnapshotCallback(Callback, ABC):
             self._period *= 2
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._write(trainer, pl_module)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"{type(self).__name__}: {error}")
+        quietly(self, self._write, trainer, pl_module)
 
     @abstractmethod
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:

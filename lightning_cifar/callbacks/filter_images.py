@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_cifar.analysis.filters import (
@@ -17,7 +16,7 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
+from lightning_cifar.callbacks.base import check_minimum, quietly, warn_of_duplicates
 
 
 class FilterImages(Callback):
@@ -81,10 +80,7 @@ class FilterImages(Callback):
         self._draw(trainer, pl_module, self.name, trainer.current_epoch)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._draw(trainer, pl_module, self.name, trainer.current_epoch)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"FilterImages: {error}")
+        quietly(self, self.on_train_end, trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._found = None

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.base import check_minimum, quietly
 from lightning_cifar.callbacks.progress import epochs_of
 
 
@@ -114,10 +114,7 @@ class LossCurves(Callback):
         checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._draw(trainer, pl_module)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"LossCurves: {error}")
+        quietly(self, self._draw, trainer, pl_module)
 
     def _warn_if_empty(self, trainer: Trainer, when: str) -> None:
         if self.history or self._warned:

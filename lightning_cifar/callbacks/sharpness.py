@@ -15,7 +15,7 @@ from lightning_cifar.analysis.layers import uncompiled
 from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.sharpness import hessian_product, largest_eigenvalue, stability, trained
 from lightning_cifar.artifacts import log_scalars, save_figure, save_table
-from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.base import check_minimum, quietly
 from lightning_cifar.callbacks.probe import networks_of
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.text import plain_text
@@ -129,10 +129,7 @@ class Sharpness(Callback):
         self._write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._write(trainer, pl_module)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"Sharpness: {error}")
+        quietly(self, self._write, trainer, pl_module)
 
     def _disable(self, reason: str) -> None:
         if not self._disabled:

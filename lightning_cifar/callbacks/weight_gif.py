@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
@@ -22,7 +22,7 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation
-from lightning_cifar.callbacks.base import check_minimum, check_seconds_per_frame
+from lightning_cifar.callbacks.base import StoringCallback, check_minimum, check_seconds_per_frame
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.callbacks.weight_frames import Frame, FramesState, no_frames, read_frame, warn_of_damage
 
@@ -30,7 +30,7 @@ ACCURACIES = ("val/accuracy", "val/acc", "val_accuracy", "val_acc")
 """Usual names of a validation accuracy."""
 
 
-class WeightGIF(Callback):
+class WeightGIF(StoringCallback):
     """Animate the filters of a convolution as ``pictures/<name>.gif`` and ``.webp`` (lossless).
 
     The first frame shows the initial weights. An animation has at most 240 frames, evenly selected, with the first and
@@ -75,19 +75,12 @@ class WeightGIF(Callback):
         max_kernels: int = 128,
         name: str | None = None,
     ) -> None:
-        if every_n_epochs is not None and every_n_steps is not None:
-            raise ValueError(
-                f"every_n_epochs (={every_n_epochs}) and every_n_steps (={every_n_steps}) are mutually exclusive: "
-                "give one of them"
-            )
-        if every_n_epochs is None and every_n_steps is None:
-            every_n_epochs = 1
-        check_minimum(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, columns=columns)
+        super().__init__(every_n_epochs, every_n_steps)
+        check_minimum(columns=columns)
         if not 1 <= max_kernels <= 256:
             raise ValueError(f"max_kernels (={max_kernels}) must be 1 to 256")
         check_seconds_per_frame(seconds_per_frame)
         self.layer, self.metric = layer, metric
-        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.columns, self.max_kernels = columns, max_kernels
         self.mode, self.scaling = mode, scaling
         self.seconds_per_frame = seconds_per_frame
@@ -96,9 +89,7 @@ class WeightGIF(Callback):
         self._layer_name = ""
         self._color = False
         self._shape: tuple[int, ...] = ()
-        self._store: FrameStore | None = None  # while training, on global rank zero
         self._state = no_frames()
-        self._in_epoch = False
         self._rendered = 0
 
     @property
@@ -117,7 +108,8 @@ class WeightGIF(Callback):
         self._shape = read_filters(self._layer, color=self._color, max_kernels=self.max_kernels).shape
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._store, self._in_epoch, self._rendered = None, False, 0
+        super().on_train_start(trainer, pl_module)
+        self._rendered = 0
         if trainer.global_step == 0:
             self._state = no_frames()  # a new training with a callback that was used before
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
@@ -127,40 +119,17 @@ class WeightGIF(Callback):
         if not self._state["count"]:
             self._capture(trainer)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        self._in_epoch = True
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        if self.every_n_steps is not None:
-            self._capture_if_due(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._capture_if_due(trainer)
-        self._in_epoch = False
-
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, dict[str, object]]
     ) -> None:
-        # A checkpoint may be saved before our hook of the same step or epoch, which a resumed run does not call again.
-        self._capture_if_due(trainer)
         self._note_metric(trainer)
-        checkpoint["callbacks"][self.state_key] = self.state_dict()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._render(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._render(trainer, pl_module)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"WeightGIF: {error}")
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._store = self._layer = None
+        super().teardown(trainer, pl_module, stage)
+        self._layer = None
 
-    def _capture_if_due(self, trainer: Trainer) -> None:
+    def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store a frame if it is due. After the validation it is stored again, with the new metric."""
         if not self._in_epoch:
             return
@@ -230,7 +199,7 @@ class WeightGIF(Callback):
         last = read_frame(store, self._state["count"] - 1, self._shape)
         return last is not None and (last.run, last.step) == (self._state["run"], self._state["step"])
 
-    def _render(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._store is None or self._layer is None or self._rendered == self._state["count"]:
             return
         from lightning_cifar.plots import encode_animation

@@ -8,14 +8,14 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.analysis.loss_surface import trained_parameters
 from lightning_cifar.analysis.sharpness import flatten
 from lightning_cifar.artifacts import FrameStore, run_folder
-from lightning_cifar.callbacks.base import check_minimum
+from lightning_cifar.callbacks.base import StoringCallback, check_minimum
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.reading import UnreadableFileError
 
@@ -41,7 +41,7 @@ class _State(TypedDict):
     """Number of periods between two snapshots, after thinning."""
 
 
-class WeightTrajectory(Callback):
+class WeightTrajectory(StoringCallback):
     """Store the trained weights regularly as ``trajectory/<step>.npz``, always the first and the last ones.
 
     ``lightning-cifar surface RUN`` draws the loss on the plane of these weights, with their path.
@@ -64,20 +64,12 @@ class WeightTrajectory(Callback):
     def __init__(
         self, every_n_epochs: int | None = None, every_n_steps: int | None = None, max_snapshots: int = 60
     ) -> None:
-        if every_n_epochs is not None and every_n_steps is not None:
-            raise ValueError(
-                f"every_n_epochs (={every_n_epochs}) and every_n_steps (={every_n_steps}) are mutually exclusive: "
-                "give one of them"
-            )
-        check_minimum(every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+        super().__init__(every_n_epochs, every_n_steps)
         check_minimum(3, max_snapshots=max_snapshots)
-        self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs or 1
         self.max_snapshots = max_snapshots
-        self._store: FrameStore | None = None  # while training, on global rank zero
         self._state = _new_state()
         self._ticks: dict[int, int] = {}
         """Number of completed periods by step, of the snapshots on disk."""
-        self._in_epoch = False
 
     def state_dict(self) -> dict[str, object]:
         return dict(self._state)
@@ -86,7 +78,8 @@ class WeightTrajectory(Callback):
         self._state = _State(**state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._store, self._ticks, self._in_epoch = None, {}, False
+        super().on_train_start(trainer, pl_module)
+        self._ticks = {}
         if trainer.global_step == 0:
             self._state = _new_state()  # a new training with a callback that was used before
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
@@ -94,52 +87,20 @@ class WeightTrajectory(Callback):
         self._store = FrameStore(run_folder(trainer) / FOLDER)
         self._continue(trainer, self._store)
         self._state["folder"] = str(run_folder(trainer).resolve())
-        self._capture(trainer, pl_module)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        self._in_epoch = True
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        if self.every_n_steps is not None:
-            self._capture_if_due(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._capture_if_due(trainer, pl_module)
-        self._in_epoch = False
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, dict[str, object]]
-    ) -> None:
-        # A checkpoint may be saved before our hook of the same step or epoch, which a resumed run does not call again.
-        self._capture_if_due(trainer, pl_module)
-        checkpoint["callbacks"][self.state_key] = self.state_dict()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._capture(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        try:
-            self._capture(trainer, pl_module)
-        except OSError as error:  # must not hide the first exception, which may have the same cause
-            rank_zero_warn(f"WeightTrajectory: {error}")
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._store = None
+        self._finish(trainer, pl_module)
 
     def _tick(self, trainer: Trainer) -> int:
         """Return the number of completed periods."""
         if self.every_n_steps is not None:
             return trainer.global_step // self.every_n_steps
-        return int(completed_epochs(trainer, within=self._in_epoch)) // self.every_n_epochs
+        return int(completed_epochs(trainer, within=self._in_epoch)) // (self.every_n_epochs or 1)
 
     def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         tick = self._tick(trainer)
         if tick % self._state["period"] == 0 and tick > max(self._ticks.values(), default=-1):
-            self._capture(trainer, pl_module)
+            self._finish(trainer, pl_module)
 
-    def _capture(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights unless those of this step are stored, and remove those that are not due any more."""
         step = trainer.global_step
         if self._store is None or step in self._ticks:

@@ -70,10 +70,7 @@ def test_an_arm_that_changes_nothing_has_the_bits_of_the_base(tmp_path: Path, on
     assert not list((tmp_path / "study/same/seed-3/checkpoints").glob("epoch-*"))
     every = [results.read_run(job) for job in jobs]
     trunks, arms = ([run for run in every if (run.arm == "trunk") is wanted] for wanted in (True, False))
-    saved, whole = (sum(run.seconds for run in runs) for runs in (trunks, arms))
-    assert f"saved {saved:.0f} s of {whole:.0f} s of training ({saved / whole:.0%})" in results.trunk_text(
-        trunks, arms, 2
-    )
+    assert "saved 4 of 12 epochs of training (33%), about " in results.trunk_text(trunks, arms, 2)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +116,8 @@ def test_the_report_draws_the_epochs_before_a_fork_once(tmp_path: Path, write_st
     (folder / "study.json").write_text(json.dumps({**held, "trunk": {"epochs": 2}}))
     for seed in range(2):
         shutil.copytree(folder / f"constant/seed-{seed}", folder / f"trunk/seed-{seed}")
-    assert "The first 2 epochs were trained once per seed, which saved 30 s of 45 s" in compare([folder]).saved
+    saved = "saved 8 of 30 epochs of training (27%), about 12 s of 45 s"
+    assert f"The first 2 epochs were trained once per seed, which {saved}" in compare([folder]).saved
     found = lines(draw_family(compare([folder])))
     assert found.pop("fork")[0] == [2.0] * 3
     assert {name: x for name, (x, _) in found.items()} == {
@@ -127,7 +125,7 @@ def test_the_report_draws_the_epochs_before_a_fork_once(tmp_path: Path, write_st
         **{f"{arm} (n = 2)": [2, 3, 4, 5] for arm in ("constant", "dropped", "linear")},
     }
     assert report(folder / "report.html", folder) == "forked runs"
-    assert "saved 30 s of 45 s of training (67%)" in (folder / "report.html").read_text()
+    assert saved in (folder / "report.html").read_text()
 
 
 def test_the_report_draws_a_parent_as_the_trunk_of_its_forks(tmp_path: Path, write_run: Callable[..., None]) -> None:

@@ -32,6 +32,12 @@ class RunResult:
     curves: dict[str, Curve] = field(repr=False)
     seconds: float
 
+    @property
+    def epochs(self) -> float:
+        """Number of recorded epochs; 0 if it is unknown."""
+        last = (float(curve.epoch[-1]) for curve in self.curves.values() if len(curve.epoch))
+        return max(filter(math.isfinite, last), default=-1.0) + 1  # epochs in metrics.csv are counted from 0
+
     def final(self, metric: str) -> float:
         """Return the last value of a metric; NaN if it is missing or the run is not done."""
         curve = self.curves.get(metric)
@@ -188,22 +194,24 @@ def markdown_text(text: str) -> str:
 
 
 def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: int) -> str:
-    """Return a sentence about the training time that the trunk of a study saved; empty without a trunk.
+    """Return a sentence about the training that the trunk of a study saved; empty without a trunk.
+
+    The seconds are the share of the epochs, since the time of an epoch depends on what else the machine does.
 
     Args:
-        trunks: Runs of the trunk; their seconds are part of those of each run that forks from them.
-        runs: Runs of the arms.
+        trunks: Runs of the trunk.
+        runs: Runs of the arms; their curves and seconds include the trunk.
         epochs: Epochs of the trunk.
     """
-    seconds = {run.seed: run.seconds for run in trunks if math.isfinite(run.seconds)}
-    forked = [run for run in runs if run.seed in seconds and math.isfinite(run.seconds)]
+    seeds = {run.seed for run in trunks}
+    forked = [run for run in runs if run.seed in seeds and run.epochs and math.isfinite(run.seconds)]
     if not forked:
         return ""
-    whole = sum(run.seconds for run in forked)
-    saved = sum(seconds[run.seed] for run in forked) - sum(seconds[seed] for seed in {run.seed for run in forked})
+    saved, whole = epochs * (len(forked) - len({run.seed for run in forked})), sum(run.epochs for run in forked)
+    seconds = sum(run.seconds for run in forked)
     return (
-        f"The first {epochs} epochs were trained once per seed, which saved {saved:.0f} s of {whole:.0f} s of training "
-        f"({saved / whole:.0%})."
+        f"The first {epochs} epochs were trained once per seed, which saved {saved} of {whole:g} epochs of training "
+        f"({saved / whole:.0%}), about {seconds * saved / whole:.0f} s of {seconds:.0f} s."
     )
 
 
