@@ -49,8 +49,9 @@ class Plane(NamedTuple):
         """
         offsets = weights - self.center
         points = _products(offsets, self.directions)
-        squares = torch.stack([_products(row[None], row[None])[0, 0] for row in offsets])
-        distances = (squares - points.square().sum(1)).clamp(min=0).sqrt()
+        # Not the root of a difference of squares, which loses half of the digits near the plane.
+        rests = (row - point.to(row) @ self.directions for row, point in zip(offsets, points, strict=True))
+        distances = torch.stack([torch.linalg.vector_norm(rest, dtype=torch.float64) for rest in rests])
         return points.numpy(), distances.numpy()
 
 
