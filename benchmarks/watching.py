@@ -2,7 +2,7 @@
 
     python benchmarks/watching.py [--config configs/lenet.yaml] [OPTIONS OF FIT]
 
-Trains (default: configs/demo.yaml) with the default callbacks and both TensorBoard overlays, and prints the seconds and
+Trains (default: configs/demo.yaml) with the default callbacks and four overlays, and prints the seconds and
 share of each callback, and the size of the event files. The time in a hook includes that of the hooks called in it.
 """
 
@@ -27,7 +27,12 @@ DEFAULT: tuple[type[Callback], ...] = (
     *(callbacks.ClassAccuracy, callbacks.SampleGrid, callbacks.LayerTable, callbacks.LossCurves),
     *(callbacks.Throughput, LearningRateMonitor, BoardRecord),
 )
-OVERLAYS: tuple[type[Callback], ...] = (callbacks.WeightHistograms, callbacks.EmbeddingProjector)
+OVERLAYS: dict[type[Callback], str] = {
+    callbacks.WeightHistograms: "weight_histograms",
+    callbacks.EmbeddingProjector: "embedding_projector",
+    callbacks.Sharpness: "sharpness",
+    callbacks.WeightTrajectory: "weight_trajectory",
+}
 SECONDS: dict[str, float] = defaultdict(float)
 
 
@@ -55,8 +60,7 @@ def run(args: list[str]) -> None:
     for kind in (*DEFAULT, *OVERLAYS):
         watch(kind)
     given = args if "--config" in args else ["--config", "configs/demo.yaml", *args]
-    overlays = ("configs/callbacks/weight_histograms.yaml", "configs/callbacks/embedding_projector.yaml")
-    more = [word for name in overlays for word in ("--config", name)]
+    more = [word for name in OVERLAYS.values() for word in ("--config", f"configs/callbacks/{name}.yaml")]
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         main(["fit", *given, *more, "--run_dir", f"{folder}/run"])

@@ -123,13 +123,17 @@ def test_the_arithmetic_of_random_pixels_adds_up_to_the_values_of_torch(page: Ch
     assert kinds >= {("conv", "norm", "relu"), ("dense", "norm", "sigmoid"), ("add", "gelu"), ("concat",), ("max",)}
 
 
-def test_dragging_shows_the_probabilities_of_the_covered_image(page: Chrome, example: Example) -> None:
+@pytest.mark.parametrize("pointer", ["mouse", "touch"])
+def test_dragging_shows_the_probabilities_of_the_covered_image(page: Chrome, example: Example, pointer: str) -> None:
     from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.pointer_input import PointerInput
 
+    device = PointerInput(pointer, pointer)  # type: ignore[no-untyped-call]
     canvas = page.find_element("id", "covered")
     height, width = example.images.shape[2:]
     for dx, dy in ((-60, -40), (30, 50), (5, 0)):
-        ActionChains(page).move_to_element(canvas).click_and_hold().move_by_offset(dx, dy).release().perform()
+        actions = ActionChains(page, devices=[device]).move_to_element(canvas)
+        actions.click_and_hold().move_by_offset(dx, dy).release().perform()
         p, q = ask(page, "selected.window")
         (top, bottom), (left, right) = example.content.windows[0][p], example.content.windows[1][q]
         scale = canvas.size["width"] / width
