@@ -325,9 +325,9 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "surface_lenet.png": of_surface(*LENETS),
     "surface_lenet_random.png": of_surface(*LENETS, directions="random"),
     "surface_batch_norm.png": of_surface(
-        "batch_norm_surface_0.01", "batch_norm_surface_0.1", points=17, num_images=1000
+        "batch_norm_surface_0.01", "batch_norm_surface_0.1", points=13, num_images=500
     ),
-    "surface_no_norm.png": of_surface("no_norm_surface_0.01", "no_norm_surface_0.05", points=17, num_images=1000),
+    "surface_no_norm.png": of_surface("no_norm_surface_0.01", "no_norm_surface_0.05", points=13, num_images=500),
     "sharpness_lenet.png": sharpness,
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }

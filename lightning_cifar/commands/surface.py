@@ -129,7 +129,8 @@ def _draw_plane(runs: Sequence[TrainedRun], data: _Data, options: argparse.Names
         raise UsageError("no point of the plane has a finite loss: the training diverged, use --directions random.")
     paths, rows = _follow(runs, histories, points, data)
     surface = Surface(x, y, loss, accuracy, paths, (labels[0], labels[1]))
-    title = f"{type(runs[0].model).__name__}, {_describe(runs[0], data, options)}"
+    names = ", ".join(run.folder.name for run in runs)
+    title = f"{type(runs[0].model).__name__} of {names}: {_describe(runs[0], data, options)}"
     tables = {"": to_csv(("x", "y", "loss", "accuracy"), _cells(x, y, loss, accuracy))}
     if rows:
         header = ("run", "step", "epoch", "x", "y", "distance", "loss", "accuracy")
