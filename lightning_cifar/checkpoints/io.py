@@ -16,7 +16,7 @@ from lightning_cifar.files.checksums import read_verified, remove_verified, writ
 class VerifiedCheckpointIO(TorchCheckpointIO):
     """Checkpoint plugin of Lightning that writes and verifies checksums. The command line uses it for all runs.
 
-    Reading a file does not execute code in it. In a distributed run, all processes receive the checkpoint that rank zero
+    Reading a file does not execute code in it. All processes of a distributed run receive the checkpoint that rank zero
     reads. Lightning handles remote paths (``s3://...``) without checksums.
 
     Args:

@@ -235,7 +235,9 @@ def test_two_nodes_evaluate_like_one(runs: Runs, tmp_path: Path) -> None:
             for table in tables:
                 assert (folder / table).read_bytes() == (tmp_path / "one" / verb / table).read_bytes(), table
             if verb != "predict":
-                results = [json.loads((each / verb / "result.json").read_text()) for each in (tmp_path / "one", folder.parent)]
+                results = [
+                    json.loads((each / verb / "result.json").read_text()) for each in (tmp_path / "one", folder.parent)
+                ]
                 assert results[0]["metrics"] == results[1]["metrics"]
         if verb == "predict":
             with (tmp_path / "first/predict/predictions.csv").open(newline="") as file:
@@ -315,7 +317,9 @@ def test_a_study_on_two_nodes(killed: bool, nodes: Any, cluster: Any, tmp_path: 
     if killed:
         assert f"{arm}, seed 0: broken" in text
         assert "Restor" in (tmp_path / f"ray/{arm}/seed-0.log").read_text(), "it continued from its checkpoint"
-    subprocess.run([sys.executable, "-m", "lightning_cifar", *args, "local"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "lightning_cifar", *args, "local"], cwd=tmp_path, check=True, capture_output=True
+    )
     found = rows(tmp_path / "ray")
     assert [row["state"] for row in found] == ["done"] * len(ARMS)
     assert found == rows(tmp_path / "local")
