@@ -111,136 +111,128 @@ def wait_for(happened: Callable[[], bool], *processes: subprocess.Popen[bytes]) 
 # ---------------------------------------------------------------- DDP
 
 
-class Runs:
-    """Commands of ``lightning-cifar`` with two processes, on one node or on two.
+def words(args: tuple[str, ...], *, devices: int, num_nodes: int) -> list[str]:
+    counts = ["--trainer.devices", str(devices), "--trainer.num_nodes", str(num_nodes)]
+    return [sys.executable, "-m", "lightning_cifar", *args, *counts, "--trainer.strategy", "ddp"]
 
-    The folder of a node is ``folder/NAME``: both may have the same one.
-    """
+
+def run_on_one(*args: str, folder: Path) -> None:
+    """Run a command with two processes on this machine."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = folder / "one.log"
+    with log.open("w") as file:
+        whole = words(args, devices=2, num_nodes=1)
+        code = subprocess.run(whole, cwd=folder, stdout=file, stderr=file, env=environment, check=False).returncode
+    assert code == 0, log.read_text()
+
+
+class Pair:
+    """Commands with one process on each of two nodes, in the folders ``folder/first`` and ``folder/second``."""
 
     def __init__(self, nodes: tuple[Node, Node], folder: Path) -> None:
         self.nodes, self.folder = nodes, folder
         self.port = 29500
 
-    def one(self, *args: str) -> None:
-        """Run a command with two processes on the first node."""
-        self._end([self._start(self.nodes[0], args, "one", "devices", {})], [0])
-
-    def begin(self, args: tuple[str, ...], *folders: str) -> list[subprocess.Popen[bytes]]:
-        """Start a command with one process on each node, in these folders."""
+    def begin(self, *args: str, folders: tuple[str, str]) -> list[subprocess.Popen[bytes]]:
         self.port += 1  # that of an earlier run may still be in use
         both = {"MASTER_ADDR": self.nodes[0].address, "MASTER_PORT": str(self.port), "GLOO_SOCKET_IFNAME": "cable"}
-        return [
-            self._start(node, args, folder, "num_nodes", {**both, "NODE_RANK": str(rank)})
-            for rank, (node, folder) in enumerate(zip(self.nodes, folders, strict=True))
-        ]
+        begun = []
+        for rank, (node, name) in enumerate(zip(self.nodes, folders, strict=True)):
+            (self.folder / name).mkdir(exist_ok=True)
+            place = {"folder": self.folder / name, "log": self.folder / f"{node.name}.log"}
+            begun.append(node.start(*words(args, devices=1, num_nodes=2), **place, **both, NODE_RANK=str(rank)))
+        return begun
 
-    def two(self, *args: str, folders: tuple[str, str]) -> None:
-        """Run a command with one process on each node."""
-        self._end(self.begin(args, *folders), [0, 0])
+    def run(self, *args: str, folders: tuple[str, str]) -> None:
+        codes = [process.wait() for process in self.begin(*args, folders=folders)]
+        assert codes == [0, 0], "\n".join(map(self.log, self.nodes))
 
     def log(self, node: Node) -> str:
         return (self.folder / f"{node.name}.log").read_text()
 
-    def _start(
-        self, node: Node, args: tuple[str, ...], folder: str, option: str, environment: dict[str, str]
-    ) -> subprocess.Popen[bytes]:
-        path = self.folder / folder
-        path.mkdir(exist_ok=True)
-        counts = {"num_nodes": "1", "devices": "1", option: "2"}
-        options = [word for name, value in counts.items() for word in (f"--trainer.{name}", value)]
-        words = [sys.executable, "-m", "lightning_cifar", *args, *options, "--trainer.strategy", "ddp"]
-        return node.start(*words, folder=path, log=self.folder / f"{node.name}.log", **environment)
-
-    def _end(self, processes: list[subprocess.Popen[bytes]], codes: list[int]) -> None:
-        found = [process.wait() for process in processes]
-        assert found == codes, "\n".join(self.log(node)[-3000:] for node in self.nodes[: len(codes)])
-
 
 @pytest.fixture
-def runs(nodes: tuple[Node, Node], tmp_path: Path) -> Runs:
-    return Runs(nodes, tmp_path)
+def pair(nodes: tuple[Node, Node], tmp_path: Path) -> Pair:
+    return Pair(nodes, tmp_path)
 
 
-def fit(folder: Path, model: dict[str, Any]) -> tuple[str, ...]:
-    trainer = {**TRAINER, "callbacks": [GIF] if model is LENET else []}
-    path = folder / "fit.yaml"
-    path.write_text(yaml.safe_dump({"trainer": trainer, "model": model, "data": DATA, "test_after_fit": True}))
-    return ("fit", "--config", str(path), "--run_dir", "run")
+class Whole:
+    """A run with two processes on one node, with which the others are compared."""
+
+    def __init__(self, folder: Path, model: dict[str, Any]) -> None:
+        callbacks = [GIF] if model is LENET else []
+        config = {"trainer": {**TRAINER, "callbacks": callbacks}, "model": model, "data": DATA, "test_after_fit": True}
+        path = folder / "fit.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self.args = ("fit", "--config", str(path), "--run_dir", "run")
+        run_on_one(*self.args, folder=folder)
+        self.folder = folder / "run"
+        self.end = outcome(self.folder)
+
+
+@pytest.fixture(scope="module", params=[LENET, SIDE_BY_SIDE], ids=["lenet", "side_by_side"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return Whole(tmp_path_factory.mktemp("whole"), request.param)
 
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("model", [LENET, SIDE_BY_SIDE], ids=["lenet", "side_by_side"])
-def test_two_nodes_train_like_one(model: dict[str, Any], runs: Runs, tmp_path: Path) -> None:
-    """To the bit, with a folder that both nodes share and with separate ones, also if a node is killed."""
-    args = fit(tmp_path, model)
-    runs.one(*args)
-    end = outcome(tmp_path / "one/run")
-
-    runs.two(*args, folders=("shared", "shared"))
-    assert differences(end, outcome(tmp_path / "shared/run")) == []
+def test_two_nodes_train_like_one(pair: Pair, whole: Whole, tmp_path: Path) -> None:
+    """To the bit, with a folder that both nodes share and with separate ones."""
+    pair.run(*whole.args, folders=("shared", "shared"))
+    assert differences(whole.end, outcome(tmp_path / "shared/run")) == []
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["run"]
 
-    runs.two(*args, folders=("first", "second"))
-    assert differences(end, outcome(tmp_path / "first/run")) == []
+    pair.run(*whole.args, folders=("first", "second"))
+    assert differences(whole.end, outcome(tmp_path / "first/run")) == []
     assert files(tmp_path / "second") == [], "only rank zero writes"
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-@pytest.mark.parametrize("model", [LENET, SIDE_BY_SIDE], ids=["lenet", "side_by_side"])
-def test_a_killed_node_ends_the_run_which_resumes(
-    model: dict[str, Any], killed: int, runs: Runs, tmp_path: Path
-) -> None:
+def test_a_killed_node_ends_the_run_which_resumes(killed: int, pair: Pair, whole: Whole, tmp_path: Path) -> None:
     """The other node reports it; with separate folders, the folder of the run is copied to the second node."""
-    args = fit(tmp_path, model)
-    runs.one(*args)
     folders = ("shared", "shared") if killed else ("first", "second")
-    run = tmp_path / folders[0] / "run"
-    processes = runs.begin(args, *folders)
+    run, second = tmp_path / folders[0] / "run", tmp_path / folders[1]
+    processes = pair.begin(*whole.args, folders=folders)
     wait_for((run / "checkpoints/resume.previous.ckpt").exists, *processes)
-    runs.nodes[killed].kill()
+    pair.nodes[killed].kill()
     code = processes[1 - killed].wait()
-    text = runs.log(runs.nodes[1 - killed])
+    text = pair.log(pair.nodes[1 - killed])
     assert not (run / "result.json").exists(), "it was killed in the middle"
     assert code == 2, text
-    last = text.splitlines()[-1]
-    assert "no connection to another process of this training" in last, text
-    assert ("--resume run" in last) == bool(killed)
+    (error,) = (line for line in text.splitlines() if line.startswith("lightning-cifar: error: "))
+    assert "no connection to another process of this training" in error
+    assert ("--resume run" in error) == bool(killed)
     assert "Traceback" not in text
 
     if not killed:
-        assert files(tmp_path / "second") == []
-        shutil.copytree(run, tmp_path / "second/run")
-        before = files(tmp_path / "second")
-    runs.two("fit", "--resume", "run", folders=folders)
-    assert differences(outcome(tmp_path / "one/run"), outcome(run)) == []
-    if not killed:
-        assert files(tmp_path / "second") == before
+        assert files(second) == []
+        shutil.copytree(run, second / "run")
+    before = files(second)
+    pair.run("fit", "--resume", "run", folders=folders)
+    assert differences(whole.end, outcome(run)) == []
+    assert killed or files(second) == before
 
 
-def test_two_nodes_evaluate_like_one(runs: Runs, tmp_path: Path) -> None:
-    runs.one(*fit(tmp_path, LENET), "--trainer.max_epochs", "1")
-    checkpoint = str(tmp_path / "one/run/checkpoints/best.ckpt")
-    for verb in ("validate", "test", "predict"):
+@pytest.mark.parametrize("whole", [LENET], indirect=True, ids=["lenet"])
+def test_two_nodes_evaluate_like_one(pair: Pair, whole: Whole, tmp_path: Path) -> None:
+    for verb in ("test", "predict"):
+        checkpoint = str(whole.folder / "checkpoints/best.ckpt")
         args = (verb, "--ckpt_path", checkpoint, "--run_dir", verb, "--trainer.accelerator", "cpu")
-        runs.one(*args)
-        runs.two(*args, folders=("shared", "shared"))
-        runs.two(*args, folders=("first", "second"))
-        tables = [path.name for path in (tmp_path / "one" / verb).glob("*.csv")]
+        run_on_one(*args, folder=tmp_path)
+        pair.run(*args, folders=("first", "second"))
+        one, two = tmp_path / verb, tmp_path / "first" / verb
+        tables = [path.name for path in one.glob("*.csv")]
         assert tables
-        for name in ("shared", "first"):
-            folder = tmp_path / name / verb
-            for table in tables:
-                assert (folder / table).read_bytes() == (tmp_path / "one" / verb / table).read_bytes(), table
-            if verb != "predict":
-                results = [
-                    json.loads((each / verb / "result.json").read_text()) for each in (tmp_path / "one", folder.parent)
-                ]
-                assert results[0]["metrics"] == results[1]["metrics"]
-        if verb == "predict":
-            with (tmp_path / "first/predict/predictions.csv").open(newline="") as file:
+        for table in tables:
+            assert (two / table).read_bytes() == (one / table).read_bytes(), table
+        if verb == "test":
+            metrics = [json.loads((each / "result.json").read_text())["metrics"] for each in (one, two)]
+            assert metrics[0] == metrics[1]
+        else:
+            with (two / "predictions.csv").open(newline="") as file:
                 assert [row["image"] for row in csv.DictReader(file)] == list(map(str, range(43)))
     assert files(tmp_path / "second") == []
 
