@@ -16,7 +16,8 @@ from lightning_cifar.files.checksums import read_verified, remove_verified, writ
 class VerifiedCheckpointIO(TorchCheckpointIO):
     """Checkpoint plugin of Lightning that writes and verifies checksums. The command line uses it for all runs.
 
-    Reading a file does not execute code in it. Lightning handles remote paths (``s3://...``) without checksums.
+    Reading a file does not execute code in it. All processes of a distributed run receive the checkpoint that rank zero
+    reads. Lightning handles remote paths (``s3://...``) without checksums.
 
     Args:
         checkpoint: A checkpoint that is already in memory, and is not read again.
@@ -47,11 +48,20 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         if _is_remote(path):
             return super().load_checkpoint(path, map_location, weights_only)
-        if self._checkpoint is not None and Path(path) == self._checkpoint.path:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self._read(Path(path), map_location, weights_only)
+        # Other nodes may not have the file, which rank zero wrote.
+        held = [self._read(Path(path), map_location, weights_only) if torch.distributed.get_rank() == 0 else {}]
+        torch.distributed.broadcast_object_list(held)
+        return held[0]
+
+    def _read(self, path: Path, map_location: Any, weights_only: bool | None) -> dict[str, Any]:
+        if self._checkpoint is not None and path == self._checkpoint.path:
             held, self._checkpoint = dict(self._checkpoint.content), None  # once: the file can change during the run
             return held
-        content = io.BytesIO(read_verified(Path(path)))
-        loaded: dict[str, Any] = torch.load(content, map_location, weights_only=weights_only is not False)
+        loaded: dict[str, Any] = torch.load(
+            io.BytesIO(read_verified(path)), map_location, weights_only=weights_only is not False
+        )
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -65,6 +65,11 @@ class BestOfEach(Checkpoint):
         if Path(state_dict["path"]).is_file():
             self.best_model_path, self.best_model_score = state_dict["path"], dict(state_dict["scores"])
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Other nodes may not have the file, and all processes save at the same time.
+        best = self.best_model_path, self.best_model_score
+        self.best_model_path, self.best_model_score = trainer.strategy.broadcast(best)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -85,7 +90,7 @@ class BestOfEach(Checkpoint):
         for key in _TRAINING_STATE:
             checkpoint.pop(key, None)
         kept = tuple(f"members.{name}." for name in self.monitors.keys() - self._improved)
-        if kept and self.best_model_path:
+        if kept and self.best_model_path and trainer.is_global_zero:  # the only one that writes it
             before = torch.load(self.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             checkpoint["state_dict"] |= {key: value for key, value in before.items() if key.startswith(kept)}
 

@@ -226,7 +226,8 @@ class RunCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 print(self.parent.describe(yaml.safe_load(self._config_text())))
         if not self._is_trial:
-            self.folder.claim(self._config_text(), self._write_state if self.parent is not None else None)
+            fill = self._write_state if self.parent is not None else None
+            self.folder.claim(self._config_text(), fill, is_writer=self.trainer.is_global_zero)
         super()._run_subcommand(subcommand)
 
     def _write_state(self, folder: Path) -> None:

@@ -25,6 +25,8 @@ _EXPECTED = (
     "The dirpath has changed",
     # The callback replaces the schedule by one that is stepped each epoch.
     "SWA is currently only supported every epoch",
+    # The processes agree on the accuracy; the throughput must not be synchronized, see the callback.
+    r"It is recommended to use `self\.log\('(throughput|train/accuracy)'",
     # An evaluation does not need the states of the callbacks of the training.
     "Be aware that when using `ckpt_path`",
 )

@@ -48,23 +48,25 @@ class RunFolder:
             self.path = next(path for path in paths if not path.exists())
         return self.path
 
-    def claim(self, config: str, fill: Callable[[Path], None] | None = None) -> None:
+    def claim(self, config: str, fill: Callable[[Path], None] | None = None, *, is_writer: bool = True) -> None:
         """Create the folder or, if a run is resumed, lock its folder; then write ``config.yaml``.
 
         Args:
             config: Configuration as YAML text.
             fill: Called with a new folder to write further files; ``config.yaml`` follows, which makes it a run.
+            is_writer: Whether this process has global rank zero. The other processes of a run, on this and on other
+                nodes, write nothing.
 
         Raises:
             UsageError: If the folder already exists, cannot be created, or is used by another process.
         """
         assert self.path is not None
-        if RUN_DIR_VARIABLE in os.environ:  # the process that started this one has claimed it
+        os.environ[RUN_DIR_VARIABLE] = str(self.path)
+        if not is_writer:
             return
         if self.resumed is None:
             self._make(self.path)
         self._lock = FolderLock(self.path)
-        os.environ[RUN_DIR_VARIABLE] = str(self.path)
         self._config = f"# run {self.run_id}\n{config}"  # as a comment, which a new run with this file ignores
         if self.resumed is None:
             if fill is not None:

@@ -16,6 +16,7 @@ from lightning_cifar.runs.disk_full import is_full, no_space, silent_writers
 from lightning_cifar.runs.expected_warnings import expected_warnings_ignored
 from lightning_cifar.runs.folder import RunFolder
 from lightning_cifar.runs.fork import Fork, start_fork
+from lightning_cifar.runs.lost_process import is_of_lost_process, lost_process
 from lightning_cifar.runs.resume import Resumed, can_resume, find_resumed
 from lightning_cifar.runs.signals import interruption_behind, terminations_raised
 from lightning_cifar.runs.user_modules import allow_modules
@@ -69,6 +70,8 @@ def start_run(
             if is_full(error) and folder.is_claimed:
                 assert folder.path is not None
                 raise no_space(folder.path, resumes=kind is RunCLI) from error
+            if is_of_lost_process(error):
+                raise lost_process(error, folder.path) from error
             if is_of_restoring(error):
                 name = arguments.get("--ckpt_path")
                 raise UsageError(f"{name} cannot be restored here: {one_line(error)[:160]}") from error
