@@ -36,27 +36,31 @@ class EMA(EMAWeightAveraging):
         super().__init__(decay=decay, **averaging)
         self.decay = decay
         self._kwargs["avg_fn"] = self._mean
-        self._num_updates = 0  # 0 until it is read from the average
+        self._num_updates: int | None = None  # None until it is read from the average
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._num_updates = 0
+        self._num_updates = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._num_updates == 0 or not self._use_buffers or self._device is not None:
+        if not self._num_updates or not self._use_buffers or self._device is not None:
+            if self._num_updates is None:
+                assert self._average_model is not None
+                self._num_updates = int(self._average_model.n_averaged)
+            before = self._latest_update_step
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            assert self._average_model is not None
-            self._num_updates = int(self._average_model.n_averaged)
+            self._num_updates += self._latest_update_step > before
         elif trainer.global_step > self._latest_update_step and self.should_update(step_idx=trainer.global_step - 1):
-            self._update(pl_module)
+            self._update(pl_module, self._num_updates)
+            self._num_updates += 1
             self._latest_update_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self.update_starting_at_epoch is not None:  # it may have updated the average
-            self._num_updates = 0
+            self._num_updates = None
 
     def _weight(self, num_updates: int) -> float:
         return min(self.decay, (1 + num_updates) / (10 + num_updates))
@@ -66,9 +70,9 @@ class EMA(EMAWeightAveraging):
         return weight * average + (1 - weight) * current
 
     @torch.no_grad()
-    def _update(self, pl_module: LightningModule) -> None:
+    def _update(self, pl_module: LightningModule, num_updates: int) -> None:
         assert self._average_model is not None
-        weight = self._weight(self._num_updates)
+        weight = self._weight(num_updates)
         module = self._average_model.module
         averages = chain(module.parameters(), module.buffers())
         pairs = list(zip(averages, chain(pl_module.parameters(), pl_module.buffers()), strict=True))
@@ -80,4 +84,3 @@ class EMA(EMAWeightAveraging):
         torch._foreach_mul_(means, weight)
         torch._foreach_add_(means, torch._foreach_mul([current for _, current in floats], 1 - weight))
         self._average_model.n_averaged += 1
-        self._num_updates += 1
