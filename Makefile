@@ -80,7 +80,7 @@ docs: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/training_throughput.py
 
-# The measurements of benchmarks/gpu.md, on a machine with a GPU and CIFAR-10 in data/; a repeated command continues.
+# The measurements of docs/gpu.md, on a machine with a GPU and CIFAR-10 in data/; a repeated command continues.
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/gpu.py $(GPU)
 

@@ -1,10 +1,12 @@
-"""All measurements of benchmarks/gpu.md on this machine, in order of value, into docs/gpu.md.
+"""All measurements of docs/gpu.md on this machine, in order of value, and the page itself.
 
     python benchmarks/gpu.py [--device cuda] [--out runs/gpu] [--page docs/gpu.md] [--parts steps resume ...] [--tiny]
+                             [--data data] [--unofficial] [--airbench FILE]
 
-Each part is a process of less than ten minutes with a file of its own in the folder ``--out``: a repeated command
-continues with the parts that have not ended, and the page is written anew after each part. A part that fails is run
-again by the next command. ``--tiny`` runs everything with few images and steps, to test the commands themselves.
+Each part is a process of less than ten minutes with a file of its own in the folder ``--out``, which also holds the
+runs: a repeated command continues with the parts that have not ended, and the page is written anew after each part. A
+part that fails is run again by the next command; a training that was stopped is resumed. ``--tiny`` runs everything
+with few images and steps, to test the commands themselves. ``--parts`` without a name only writes the page.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,17 +37,30 @@ class Part(NamedTuple):
     title: str
     target: str
     command: str
-    """Arguments of Python; {device}, {data}, {airbench} and {out} are replaced."""
+    """Arguments of Python; {device}, {data}, {verify}, {airbench}, {out} and {run}, a folder, are replaced."""
     tiny: str
     """Further arguments for ``--tiny``, which replace earlier ones."""
 
+
+NO_FILE = "FILE"
+INTRODUCTION = """# GPU measurements
+
+This page is written by `make gpu`, not by hand.
+
+`make gpu` runs the parts of this page in this order, each in a process of less than ten minutes, and writes the page
+anew after each. A repeated command continues with the parts that have not ended; a training that does not fit into ten
+minutes is resumed. CIFAR-10 must be in `data/`. `make gpu GPU="--parts steps resume"` selects parts, and
+`make gpu GPU="--airbench FILE"` includes airbench94, a script of `KellerJordan/cifar10-airbench`.
+`python benchmarks/gpu.py --device cpu --tiny` runs everything with few images on a CPU.
+`configs/reference/dilated_net_augmented.yaml` needs a CPU for its augmentation and is not part of the command.
+"""
 
 SMALL_RUN = (
     "--data SyntheticDataModule --data.num_train 64 --data.num_val 16 --data.num_test 16 --data.batch_size 32 "
     "--data.augment [] --trainer.max_epochs 1 --compile false"
 )
 OWN = "benchmarks/gpu.py --device {device} --out {out} --run"
-FIT = "--data.root {data} --trainer.accelerator {device} --test_after_fit true --trainer.default_root_dir {out}"
+FIT = "--data.root {data} {verify} --trainer.accelerator {device} --test_after_fit true --run_dir {run}"
 
 
 def fits(name: str, title: str, target: str, config: str, seeds: Iterable[int], more: str = "") -> list[Part]:
@@ -220,16 +237,25 @@ def command_of(part: Part, options: argparse.Namespace) -> list[str]:
     text = f"{part.command} "
     if options.tiny:  # without the real data
         text = re.sub(r"--data(.root|-root)? {data} ", "", text) + part.tiny
-    places = {"device": options.device, "data": options.data, "out": options.out, "airbench": options.airbench or ""}
-    return shlex.split(text.format(**places))
+    places = {name: getattr(options, name) for name in ("device", "data", "out", "airbench")}
+    verify = "--data.verify false" if options.unofficial and not options.tiny else ""
+    return shlex.split(text.format(**places, verify=verify, run=f"{options.out}/{part.name}"))
 
 
-def measure(part: Part, options: argparse.Namespace) -> dict[str, Any]:
-    """Run a part in a new process and return its record."""
+def measure(part: Part, options: argparse.Namespace, spent: float = 0.0) -> dict[str, Any]:
+    """Run a part in a new process and return its record. A training that was stopped after ``spent`` s is resumed."""
+    from lightning_cifar.runs.resume import can_resume
+
     words = command_of(part, options)
-    record = {"command": f"python {shlex.join(words)}", "machine": machine(options.device), "output": ""}
-    if not words:
-        return {**record, "code": -1, "seconds": 0.0, "output": "not run: pass --airbench FILE, its airbench94 script"}
+    record: dict[str, Any] = {"command": f"python {shlex.join(words)}", "machine": machine(options.device)}
+    if part.name == "airbench" and options.airbench == NO_FILE:
+        return {**record, "code": -1, "seconds": 0.0, "output": f"not run: pass --airbench {NO_FILE}"}
+    run = ROOT / options.out / part.name
+    if can_resume(run) and not (run / "result.json").exists():
+        words = ["-m", "lightning_cifar", "fit", "--resume", str(run)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)
+        spent = 0.0
     start = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     try:
@@ -245,62 +271,88 @@ def measure(part: Part, options: argparse.Namespace) -> dict[str, Any]:
         code, output = done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr[-2000:]
     except subprocess.TimeoutExpired:
         code, output = -1, f"stopped after {LIMIT} seconds"
-    return {**record, "code": code, "seconds": time.perf_counter() - start, "output": output}
+    return {**record, "code": code, "seconds": spent + time.perf_counter() - start, "output": output}
 
 
-def page_of(records: dict[str, dict[str, Any]], device: str) -> str:
+def page_of(records: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
     """Return docs/gpu.md."""
-    lines = [f"# Measurements on {device}", "", "Written by `make gpu` (`benchmarks/gpu.py`); not edited by hand.", ""]
-    missing = [part for part in PARTS if records.get(part.name, {"code": -1})["code"] != 0]
-    lines += [f"{len(PARTS) - len(missing)} of {len(PARTS)} parts are measured.", ""]
-    if missing:
-        lines += ["## Missing", "", "| part | reason |", "|---|---|"]
-        for part in missing:
-            reason = records.get(part.name, {"output": "not run yet"})["output"].strip().splitlines() or ["no output"]
-            lines.append(f"| {part.name}: {part.title} | {reason[-1].replace('|', '/')[:200]} |")
-        lines.append("")
-    for part in PARTS:
-        if part in missing:
-            continue
+    measured = [part for part in PARTS if records.get(part.name, {"code": -1})["code"] == 0]
+    commands = []
+    lines = [INTRODUCTION]
+    if measured:
+        lines += [f"{len(measured)} of {len(PARTS)} parts are measured, on {options.device}.", ""]
+    else:
+        lines += ["**Nothing has been measured on a GPU yet.**", ""]
+    lines += ["| part | measurement | target | state |", "|---|---|---|---|"]
+
+    def state(part: Part) -> str:
+        if part in measured:
+            return f"measured in {records[part.name]['seconds']:.0f} s"
+        output = records.get(part.name, {"output": "not run yet"})["output"].strip().splitlines() or ["no output"]
+        return output[-1].replace("|", "/")[:200]
+
+    # Seeds in the same state are one row.
+    for (title, text), group in groupby(PARTS, key=lambda part: (part.title.partition(", seed")[0], state(part))):
+        parts = list(group)
+        names = " to ".join(f"`{part.name}`" for part in dict.fromkeys((parts[0], parts[-1])))
+        lines.append(f"| {names} | {title} | {parts[0].target} | {text} |")
+        if parts[0] not in measured:
+            commands.append(f"python {shlex.join(command_of(parts[0], options))}")
+    if commands:
+        lines += ["", "Commands of the missing parts, with the first seed:", "", "```text", *commands, "```"]
+    for part in measured:
         record = records[part.name]
-        lines += [
-            f"## {part.title}",
-            "",
-            f"Target: {part.target}. {record['seconds']:.0f} s on {record['machine']}.",
-            "",
-        ]
-        lines += ["```text", f"$ {record['command']}", *record["output"].strip().splitlines()[-40:], "```", ""]
-    return "\n".join(lines).rstrip() + "\n"
+        lines += ["", f"## {part.title}", ""]
+        lines += [f"Target: {part.target}. {record['seconds']:.0f} s on {record['machine']}.", ""]
+        lines += ["```text", f"$ {record['command']}", *record["output"].strip().splitlines()[-40:], "```"]
+    return "\n".join(lines) + "\n"
 
 
-def main(args: list[str] | None = None) -> int:
+def parse(args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the records")
-    parser.add_argument("--page", type=Path, default=Path("docs/gpu.md"))
-    parser.add_argument("--data", default="data", help="folder of CIFAR-10")
-    parser.add_argument("--airbench", help="file of airbench94 from KellerJordan/cifar10-airbench")
-    parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS], metavar="PART")
+    parser.add_argument("--out", type=Path, help="folder of the records and runs (default: runs/gpu)")
+    parser.add_argument("--page", type=Path, help="default: docs/gpu.md; with --tiny or on a CPU, gpu.md in --out")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder of CIFAR-10")
+    parser.add_argument("--unofficial", action="store_true", help="read a copy without the official checksums")
+    parser.add_argument("--airbench", default=NO_FILE, help="file of airbench94 from KellerJordan/cifar10-airbench")
+    parser.add_argument("--parts", nargs="*", choices=[part.name for part in PARTS], metavar="PART")
     parser.add_argument("--tiny", action="store_true", help="few images and steps")
     parser.add_argument("--run", choices=CHECKS, help=argparse.SUPPRESS)
     options = parser.parse_args(args)
-    options.out = options.out.resolve()
+    is_trial = options.tiny or options.device == "cpu"
+    out = options.out or ROOT / "runs" / ("gpu" if not is_trial else f"gpu-{options.device}{'-tiny' * options.tiny}")
+    options.page = options.page or (out / "gpu.md" if is_trial else ROOT / "docs" / "gpu.md")
+    options.out, options.data = in_repository(out), in_repository(options.data)
+    if options.airbench != NO_FILE:
+        options.airbench = in_repository(Path(options.airbench))
+    return options
+
+
+def in_repository(path: Path) -> Path:
+    """Return the path relative to the repository, in which all commands run, if it is inside."""
+    path = Path(os.path.abspath(path))  # links are kept
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def main(args: list[str] | None = None) -> int:
+    options = parse(args)
+    out = ROOT / options.out
     if options.run:
-        CHECKS[options.run](options.device, options.out)
+        CHECKS[options.run](options.device, out)
         return 0
-    options.out.mkdir(parents=True, exist_ok=True)
-    records: dict[str, dict[str, Any]] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    files = {part.name: out / f"{part.name}.json" for part in PARTS}
+    records = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.is_file()}
     for part in PARTS:
-        path = options.out / f"{part.name}.json"
-        if path.is_file():
-            records[part.name] = json.loads(path.read_text(encoding="utf-8"))
-        is_wanted = options.parts is None or part.name in options.parts
-        if is_wanted and records.get(part.name, {"code": -1})["code"] != 0:
+        record = records.get(part.name, {"code": -1, "seconds": 0.0})
+        if record["code"] != 0 and (options.parts is None or part.name in options.parts):
             print(f"{part.name}: {part.title} ...", flush=True)
-            records[part.name] = measure(part, options)
-            path.write_text(json.dumps(records[part.name], indent=1), encoding="utf-8")
-            print(f"  {records[part.name]['seconds']:.0f} s, ended with {records[part.name]['code']}", flush=True)
-        options.page.write_text(page_of(records, options.device), encoding="utf-8")
+            records[part.name] = record = measure(part, options, record["seconds"])
+            files[part.name].write_text(json.dumps(record, indent=1), encoding="utf-8")
+            print(f"  {record['seconds']:.0f} s, ended with {record['code']}", flush=True)
+            options.page.write_text(page_of(records, options), encoding="utf-8")
+    options.page.write_text(page_of(records, options), encoding="utf-8")
     return int(any(record["code"] != 0 for name, record in records.items() if name != "airbench"))
 
 

@@ -57,6 +57,7 @@ _generated/api
 _generated/commands
 _generated/configurations
 results
+gpu
 reliability
 ```
 

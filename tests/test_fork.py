@@ -38,7 +38,7 @@ ARGS = """fit --model LeNet --data SyntheticDataModule --data.num_train 96 --dat
 --keep_every_n_epochs 2""".split()  # noqa: SIM905
 MOMENTUM = "--model.mixup 0.3 --model.schedule cosine --model.warmup 0.2 --model.cycles 2 --model.lr 0.05".split()  # noqa: SIM905
 ADAM = ["--model.optimizer", "adam", "--model.lr", "0.003", "--model.schedule", "linear"]
-ADAM += ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
+ADAM += ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay", "0.9"]
 WORKERS = ["--data.num_workers", "2", "--trainer.accumulate_grad_batches", "2", *MOMENTUM]
 
 

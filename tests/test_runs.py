@@ -211,7 +211,7 @@ def test_automatic_precision_needs_a_device_that_computes_in_bfloat16(
 
 def test_compiled_networks_keep_the_names_of_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(type(module).__name__))
     assert cli.main([*FIT, "--trainer.max_epochs", "1", "--compile", "true", "--run_dir", "run"]) == 0
     assert compiled == ["Sequential"]
     compiled.clear()

@@ -98,8 +98,11 @@ def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
 def compile_networks(model: nn.Module, **options: Any) -> None:
     """Compile the networks of a LightningModule with ``torch.compile`` and its options, in place.
 
-    The names of the weights stay. The LightningModule itself is not compiled, since its steps call the Trainer.
+    The names of the weights stay. The LightningModule itself is not compiled, since its steps call the Trainer. Each
+    size of a batch has its own code: after the smaller last batch of an epoch, code for variable sizes, which is
+    slower, would otherwise replace that for full batches.
     """
+    options = {"dynamic": False, **options}
     for child in model.children():
         if isinstance(child, nn.ModuleDict | nn.ModuleList) or hasattr(child, "training_step"):
             compile_networks(child, **options)

@@ -170,8 +170,9 @@ class PretrainedInception(Transfer):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Convert images from ImageNet's mean and std to mean 0.5 and std 0.5, used in the training of the weights."""
-        mean, std = images.new_tensor([IMAGENET_MEAN, IMAGENET_STD])
-        return torch.addcmul(((mean - 0.5) / 0.5)[:, None, None], images, (std / 0.5)[:, None, None])
+        # Filled on the device: new_tensor would copy numbers from the CPU, for which a GPU waits in each step.
+        mean, std = (torch.cat([images.new_full((1, 1, 1), v) for v in each]) for each in (IMAGENET_MEAN, IMAGENET_STD))
+        return torch.addcmul((mean - 0.5) / 0.5, images, std / 0.5)
 
 
 def _with_classifier(body: dict[str, tuple[str, ...]]) -> Stages:

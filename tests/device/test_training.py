@@ -24,6 +24,8 @@ MODELS: dict[str, Callable[..., Any]] = {
     "PretrainedVGG": lambda **kwargs: models.PretrainedVGG(weights=None, input_size=64, **kwargs),
     "PretrainedSqueezeNet": lambda **kwargs: models.PretrainedSqueezeNet(weights=None, input_size=64, **kwargs),
     "PretrainedAlexNet": lambda **kwargs: models.PretrainedAlexNet(weights=None, input_size=64, **kwargs),
+    "PretrainedInception": lambda **kwargs: models.PretrainedInception(weights=None, train="all", **kwargs),
+    "SpeedNet": models.SpeedNet,
 }
 SETTINGS: list[dict[str, Any]] = [{"optimizer": name} for name in OPTIMIZERS]
 SETTINGS += [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}]
@@ -156,10 +158,27 @@ def test_the_average_has_the_bits_of_lightnings(every: int) -> None:
 
     torch.manual_seed(0)
     model = models.ResNetCIFAR(depth=8)
-    settings = {"decay": 0.7, "update_every_n_steps": every}
+    settings = {"decay": 0.15, "update_every_n_steps": every}  # so small that it does not need to grow
     ours, theirs = (fit_average(kind(**settings), copy_of(model)) for kind in (EMA, EMAWeightAveraging))
     assert len(ours) == len(theirs)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("device", [None, "cpu"], ids=["fast", "of Lightning"])
+def test_the_initial_weights_do_not_dominate_the_average_of_a_short_training(device: str | None) -> None:
+    model, callback = models.LeNet(), EMA(decay=0.999, device=device)
+    with torch.no_grad():
+        model.network[0].bias.fill_(0)
+    for step in range(41):
+        trainer = trainer_of(global_step=step)
+        if step == 0:
+            callback.setup(trainer, model, "fit")
+        else:
+            callback.on_train_batch_end(trainer, model, None, None, 0)
+        with torch.no_grad():
+            model.network[0].bias.fill_(1)
+    average = callback._average_model.module.network[0].bias
+    assert average.min() > 0.99, "a constant decay gives 0.04"
 
 
 def copy_of(model: Classifier) -> Classifier:

@@ -126,7 +126,9 @@ class _Reader(fx.Interpreter):
             moved = None
         elif (isinstance(layer, _MOVING_LAYERS) or node.target in _MOVES) and not padded:
             value = self.env[origin]
-            numbers = torch.arange(1.0, value.numel() + 1, dtype=torch.float64, device=value.device).view(value.shape)
+            count = value.numel()
+            exact = torch.float32 if count < 1 << 24 else torch.float64  # which mps does not have
+            numbers = torch.arange(1.0, count + 1, dtype=exact, device=value.device).view(value.shape)
             others = {each: self.env[each] for each in node.all_input_nodes if each is not origin}
             moved = call_node(node, layer, (origin,), others, numbers).flatten().long() - 1
             if source.moves is not None:
