@@ -1,6 +1,6 @@
 """Distance of suggested learning rates from the best one, for the rules of this package and of other tools.
 
-    python benchmarks/lr_finder_rules.py [--out FOLDER] [--rounds 4] [--big] [--choose]
+    python benchmarks/lr_finder_rules.py [--out FOLDER] [--rounds 4] [--seeds 20] [--draws 10] [--big] [--choose]
 
 The trainings take 400 steps with batch 32 from new weights. The protocol was committed before the first measurement:
 
@@ -10,7 +10,7 @@ The trainings take 400 steps with batch 32 from new weights. The protocol was co
   which ``--rounds`` are done. ``--big`` measures DilatedNet with Adam and ResNet-20 with momentum instead, on
   CIFAR-10 at 32 x 32 pixels, linear to zero, with 3 seeds and 3 draws.
 - *Truth*: the final loss of a training is its mean over the last 50 steps, at most ln 10 (chance, which is also the
-  value of a diverged training). Screening: every second rate of the grid 1e-4 x 1.5^k up to 10, 2 seeds. Then 20
+  value of a diverged training). Screening: every second rate of the grid 1e-4 x 1.5^k up to 10, one seed. Then 20
   seeds at the screened best and its neighbours in the grid, extended by one rate at a time until the best of these
   is not at their edge (except at the end of the grid). The best rate has the lowest mean over the 20 seeds.
 - *Draws*: 10 per combination; a draw is a new network with three sweeps of 200 steps from 1e-4 to 10, from the same
@@ -22,9 +22,10 @@ The trainings take 400 steps with batch 32 from new weights. The protocol was co
 - *Choices* (rules, constants of ``--verify``) are made only with ``--choose``: other seeds, Fashion-MNIST instead of
   MNIST, the test images of CIFAR-10, and the other schedule; 3 seeds and 3 draws.
 
-Results are appended to FOLDER/results.jsonl, from which an interrupted measurement continues. A round takes about 6
-minutes of a free core. A full day would add the other 100 combinations, 32 pixels, and 20 seeds for the big
-networks.
+Results are appended to FOLDER/results.jsonl, from which an interrupted measurement continues, also with more seeds,
+draws or rounds. A round takes about 6 minutes of a free core. If a machine is too busy for this, the first round with
+``--seeds 5 --draws 3`` is measured first and reported as such. A full day would add the other 100 combinations, 32
+pixels, and 20 seeds for the big networks.
 
 The other tools, implemented from their published descriptions, each with its smoothing, omitted steps at both ends and
 stop on divergence:
@@ -313,7 +314,7 @@ def find_truth(results: Results, combination: Combination, first_seed: int, num_
         return float(losses[index].mean())
 
     screened = range(0, len(GRID), 2)
-    centre = min(screened, key=lambda index: measure(index, 2))
+    centre = min(screened, key=lambda index: measure(index, 1))
     fine = {i: measure(i, num_seeds) for i in range(max(centre - 1, 0), min(centre + 2, len(GRID)))}
     while True:
         best = min(fine, key=fine.__getitem__)
@@ -348,11 +349,10 @@ class Row(NamedTuple):
     regrets: list[float]
 
 
-def measure(results: Results, combination: Combination, big: bool, choose: bool) -> dict[str, Row]:
+def measure(results: Results, combination: Combination, num_seeds: int, num_draws: int, choose: bool) -> dict[str, Row]:
     if choose:
         data, schedule = CHOICE[combination.data], SCHEDULES[1 - SCHEDULES.index(combination.schedule)]
         combination = combination._replace(data=data, schedule=schedule)
-    num_seeds, num_draws = (3, 3) if big else (3, 3) if choose else (20, 10)
     first = 1000 if choose else 100
     truth = find_truth(results, combination, first, num_seeds)
     rows: dict[str, Row] = {}
@@ -389,6 +389,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path.home() / ".cache/lr_finder_rules", help="for results.jsonl")
     parser.add_argument("--rounds", type=int, default=4, help="5 combinations each")
+    parser.add_argument("--seeds", type=int, default=20, help="trainings per learning rate")
+    parser.add_argument("--draws", type=int, default=10, help="suggestions per combination")
     parser.add_argument("--big", action="store_true", help="the big networks instead of the small ones")
     parser.add_argument("--choose", action="store_true", help="other seeds and data, to choose rules")
     parser.add_argument("--threads", type=int, default=1)
@@ -400,8 +402,9 @@ def main() -> None:
     )
     start = time.process_time()
     results = Results(options.out)
+    numbers = (3, 3) if options.big or options.choose else (options.seeds, options.draws)
     chosen = BIG_COMBINATIONS if options.big else combinations(options.rounds)
-    print_table({combination: measure(results, combination, options.big, options.choose) for combination in chosen})
+    print_table({combination: measure(results, combination, *numbers, options.choose) for combination in chosen})
     print(f"\n{time.process_time() - start:.0f} s of processor time")
 
 
