@@ -411,6 +411,16 @@ def test_lr_find_suggests_and_writes_but_trains_nothing(tmp_path: Path, capsys: 
     assert not list((tmp_path / "found").glob("events*"))
 
 
+def test_lr_find_verifies_its_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*FIND, "--verify", "--out", "found"]) == 0
+    found = json.loads((tmp_path / "found/lr_range.json").read_text())
+    out = capsys.readouterr().out
+    assert f"--model.lr {found['value']:.2g}" in out
+    assert ("  verified (losses" in out) is (found["value"] == found["rules"]["upturn_eighth"])
+    assert 4 <= len(found["tested"]) <= 6
+    assert found["value"] in [lr for lr, _ in found["tested"]]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

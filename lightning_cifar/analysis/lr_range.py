@@ -29,6 +29,10 @@ MIN_STEPS = 10
 # a third to a twentieth of the upturn. Tried: a tenth of the rate at which the loss is back at its start, which fails
 # where a BatchNorm keeps the loss low up to the end of the sweep.
 UPTURN_RATIO = 8.0
+VERIFY_STEPS = 100
+"""Number of steps of each training of :func:`verify`."""
+
+_VERIFIED = 6  # largest number of trainings of `verify`: 600 steps, as many as three sweeps of 200
 _FALLEN = 0.02  # smallest relative decrease of the loss that counts as learning
 
 
@@ -53,6 +57,8 @@ class Suggestion(NamedTuple):
     high: float
     rules: dict[str, float]
     """Name of a rule -> median of its learning rates over the sweeps."""
+    tested: tuple[tuple[float, float], ...] = ()
+    """Learning rates that :func:`verify` trained with, increasing, and their losses; infinite if it diverged."""
 
 
 def sweep_lrs(
@@ -189,6 +195,49 @@ def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
     rules = {name: float(10 ** np.median(logs)) for name, logs in found.items()}
     low, high = (float(10 ** extreme(found["upturn_eighth"])) for extreme in (np.min, np.max))
     return Suggestion(rules["upturn_eighth"], low, high, rules)
+
+
+def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float]]) -> Suggestion:
+    """Test a suggestion with short trainings, and replace it by a better learning rate if one is found.
+
+    A training has 100 steps, in which the learning rate decreases linearly from its peak to zero. Its score is the mean
+    loss of the last 25 steps. The peaks are a quarter, a half, one and two times the suggestion. As long as the lowest
+    or the highest peak is the best, the next one is half or twice as high, up to six trainings in total.
+
+    The result is needed where the loss of a sweep stays low up to very large rates, so that the rise comes too late:
+    batch norm with adaptive optimizers.
+
+    Args:
+        suggestion: Result of :func:`suggest`.
+        train: Trains for one step at each of the given learning rates and returns the loss of each step, fewer if it
+            diverges. Every call starts from the same weights and uses the same batches, so that the scores can be
+            compared.
+
+    Returns:
+        The suggestion, with the best peak as its value, and with all peaks and scores in ``tested``. The interval of a
+        replaced value consists of the neighbouring peaks.
+    """
+    scores: dict[float, float] = {}
+
+    def test(factor: float) -> None:
+        losses = train([suggestion.value * factor * (1 - step / VERIFY_STEPS) for step in range(VERIFY_STEPS)])
+        finished = len(losses) == VERIFY_STEPS and np.isfinite(losses[-1])
+        scores[factor] = float(np.mean(losses[-(VERIFY_STEPS // 4) :])) if finished else np.inf
+
+    for factor in (1.0, 0.5, 0.25, 2.0):  # the first one is kept in a tie
+        test(factor)
+    while True:
+        best = min(scores, key=scores.__getitem__)
+        beyond = best / 2 if best == min(scores) else best * 2
+        if beyond in scores or len(scores) == _VERIFIED:
+            break
+        test(beyond)
+    value = suggestion.value
+    tested = tuple((value * factor, scores[factor]) for factor in sorted(scores))
+    if best == 1:
+        return suggestion._replace(tested=tested)
+    around = [value * factor for factor in scores if best / 2 <= factor <= best * 2]
+    return Suggestion(value * best, min(around), max(around), suggestion.rules, tested)
 
 
 def doubt(sweeps: Sequence[Sweep]) -> str:

@@ -13,7 +13,16 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lightning_cifar import artifacts
-from lightning_cifar.analysis.lr_range import Suggestion, Sweep, doubt, has_diverged, smooth, suggest, sweep_lrs
+from lightning_cifar.analysis.lr_range import (
+    Suggestion,
+    Sweep,
+    doubt,
+    has_diverged,
+    smooth,
+    suggest,
+    sweep_lrs,
+    verify,
+)
 from lightning_cifar.callbacks.lr_sweep import sweep
 
 LR_NAMES = ("lr", "learning_rate")
@@ -38,6 +47,8 @@ class LRRangeFinder(Callback):
             optimizer and schedule again.
         milestones: Epochs, counted from 1, at whose start to sweep again, without applying the result.
         zoom: Range of learning rates of a second picture.
+        verify: Test the suggestion with four to six trainings of 100 steps at a quarter to two times its value, and
+            correct it (:func:`~lightning_cifar.analysis.lr_range.verify`).
 
     Raises:
         ValueError: If a value is out of range.
@@ -57,6 +68,7 @@ class LRRangeFinder(Callback):
         apply: bool = False,
         milestones: Sequence[int] = (),
         zoom: Sequence[float] | None = None,
+        verify: bool = False,
     ) -> None:
         if not (math.isfinite(min_lr) and min_lr > 0):
             raise ValueError(f"min_lr (={min_lr}) must be a positive number.")
@@ -74,7 +86,7 @@ class LRRangeFinder(Callback):
             limits = f"between {min_lr:g} and {max_lr:g}"
             raise ValueError(f"zoom (={list(zoom)}) must be two increasing learning rates {limits}.")
         self.lrs = [float(lr) for lr in sweep_lrs(min_lr, max_lr, num_steps, spacing)]
-        self.num_sweeps, self.stop_factor, self.apply = num_sweeps, stop_factor, apply
+        self.num_sweeps, self.stop_factor, self.apply, self.verify = num_sweeps, stop_factor, apply, verify
         self.milestones, self.zoom = tuple(milestones), None if zoom is None else (float(zoom[0]), float(zoom[1]))
         self.sweeps: list[Sweep] = []
         self.suggestion: Suggestion | None = None
@@ -116,6 +128,9 @@ class LRRangeFinder(Callback):
         rank_zero_info(f"found lr{where}: {value:.3g} ({low:.2g} to {high:.2g}, {self.num_sweeps} sweeps)")
         if self.doubt:
             rank_zero_info(f"found lr{where}: {self.doubt}")
+        if self.verify:
+            self.suggestion = verify(self.suggestion, lambda lrs: self._train(trainer, pl_module, lrs))
+            rank_zero_info(f"found lr{where}: {verdict(self.suggestion)}")
         if trainer.is_global_zero:
             self._write(trainer, f"lr_range{suffix}")
         return self.suggestion
@@ -157,6 +172,9 @@ class LRRangeFinder(Callback):
                 raw = np.asarray(losses)
                 yield Sweep(np.asarray(self.lrs[: len(raw)]), raw, smooth(raw), len(raw) < len(self.lrs), seed)
 
+    def _train(self, trainer: Trainer, pl_module: LightningModule, lrs: list[float]) -> list[float]:
+        return sweep(trainer, pl_module, lrs, seed=self.num_sweeps, stop=lambda losses: False)
+
     def _stop(self, losses: list[float]) -> bool:
         return self.stop_factor is not None and has_diverged(np.asarray(losses), self.stop_factor)
 
@@ -188,6 +206,14 @@ class LRRangeFinder(Callback):
             else:
                 rank_zero_warn(f"no sweep reached the zoom range {low:g} to {high:g}: its picture is not drawn.")
         artifacts.save_page(trainer, name, lr_range_html(curves, **marks))
+
+
+def verdict(suggestion: Suggestion) -> str:
+    """Describe the result of a verification in one line."""
+    tested = ", ".join(f"{lr:.2g}: {loss:.3g}" for lr, loss in suggestion.tested)
+    found = suggestion.rules["upturn_eighth"]
+    result = "verified" if suggestion.value == found else f"corrected from {found:.2g} to {suggestion.value:.2g}"
+    return f"{result} (losses of short trainings: {tested})"
 
 
 def _own_lr(pl_module: LightningModule) -> tuple[str | None, float | None]:

@@ -30,7 +30,13 @@ def main(args: Sequence[str]) -> None:
     from lightning_cifar.runs.start import start_run
 
     finder = LRRangeFinder(
-        options.min_lr, options.max_lr, options.num_steps, options.seeds, options.spacing, zoom=options.zoom
+        options.min_lr,
+        options.max_lr,
+        options.num_steps,
+        options.seeds,
+        options.spacing,
+        zoom=options.zoom,
+        verify=options.verify,
     )
     out = [] if options.out is None else ["--run_dir", str(choose_output(Path(options.out), None))]
     start_run(LRFindCLI, Arguments("fit", (*rest, *out)), option="--out", finder=finder)
@@ -47,5 +53,6 @@ def _parser() -> CommandParser:
     add("--seeds", type=int, default=3, help="number of sweeps, each with different batches (default %(default)s)")
     add("--spacing", choices=("geometric", "linear"), default="geometric", help="spacing (default %(default)s)")
     add("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of learning rates for a second picture")
+    add("--verify", action="store_true", help="test the suggestion with short trainings and correct it")
     add("--out", help="folder for the results; must not exist (default: one in runs/)")
     return parser

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lightning_cifar.callbacks import LRRangeFinder
+from lightning_cifar.callbacks.lr_range_finder import verdict
 from lightning_cifar.runs.cli import RunCLI
 
 
@@ -38,9 +39,11 @@ class LRFindCLI(RunCLI):
         if found is None or not self.trainer.is_global_zero:
             return
         value = f"{found.value:.2g}"
-        spread = f"({found.low:.2g} to {found.high:.2g} over {self.finder.num_sweeps} sweeps)"
+        over = f"{self.finder.num_sweeps} sweeps" if not found.tested else "sweeps and short trainings"
+        spread = f"({found.low:.2g} to {found.high:.2g} over {over})"
         lines = ["", f"learning rate: {value}   {spread}"]
         lines += [f"  {self.finder.doubt}"] if self.finder.doubt else []
+        lines += [f"  {verdict(found)}"] if found.tested else []
         lines += [f"  {name:<16} {lr:.2g}" for name, lr in found.rules.items()]
         if self.finder.own_lr is not None:
             lines.append(f"  {'configured':<16} {self.finder.own_lr:.2g}")

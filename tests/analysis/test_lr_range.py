@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from lightning_cifar.analysis.lr_range import (
     RULES,
+    VERIFY_STEPS,
+    Suggestion,
     Sweep,
     doubt,
     has_diverged,
@@ -20,6 +22,7 @@ from lightning_cifar.analysis.lr_range import (
     sweep_lrs,
     upturn_eighth,
     valley,
+    verify,
 )
 
 Array = NDArray[np.float64]
@@ -237,6 +240,37 @@ def test_one_bad_sweep_of_three_does_not_move_the_suggestion_far() -> None:
 def test_an_empty_list_of_sweeps_raises() -> None:
     with pytest.raises(ValueError, match="`sweeps` is empty"):
         suggest([])
+
+
+FOUND = Suggestion(0.1, 0.08, 0.13, {"upturn_eighth": 0.1})
+
+
+@pytest.mark.parametrize("best", 0.1 * 2.0 ** np.arange(-6, 7))
+@pytest.mark.parametrize("diverging", [1.0, 0.3])
+def test_a_verification_finds_the_best_peak_in_reach(best: float, diverging: float) -> None:
+    peaks: list[float] = []
+
+    def train(lrs: list[float]) -> list[float]:
+        peaks.append(lrs[0])
+        np.testing.assert_allclose(lrs, np.linspace(lrs[0], 0, VERIFY_STEPS, endpoint=False))
+        return [abs(np.log(lrs[0] / best))] * VERIFY_STEPS if lrs[0] < diverging else [2.3, np.nan]
+
+    found = verify(FOUND, train)
+    assert 4 <= len(peaks) <= 6
+    reachable = [lr for lr in 0.1 * 2.0 ** np.arange(-4, 4) if lr < diverging]
+    assert found.value == pytest.approx(min(reachable, key=lambda lr: ratio(lr, best)))
+    assert found.low <= found.value <= found.high
+    assert [lr for lr, _ in found.tested] == sorted(peaks)
+    assert all((loss == np.inf) is (lr >= diverging) for lr, loss in found.tested)
+    if found.value == FOUND.value:
+        assert found == FOUND._replace(tested=found.tested)
+
+
+@pytest.mark.parametrize("losses", [[1.0] * VERIFY_STEPS, [np.inf], []], ids=["equal", "diverged", "none"])
+def test_a_verification_without_differences_keeps_the_suggestion(losses: list[float]) -> None:
+    found = verify(FOUND, lambda lrs: losses)
+    assert found[:4] == FOUND[:4]
+    assert len(found.tested) == 4
 
 
 def test_a_suggestion_without_a_fall_is_uncertain() -> None:

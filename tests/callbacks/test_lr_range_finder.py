@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cifar import plots
+from lightning_cifar.analysis.lr_range import VERIFY_STEPS
 from lightning_cifar.callbacks import LRRangeFinder
 from lightning_cifar.callbacks.lr_sweep import find_optimizer, sweep
 from lightning_cifar.data import SyntheticDataModule
@@ -138,7 +139,7 @@ class Guarded(LRRangeFinder):
 def test_nothing_changes_before_and_in_the_middle_of_training(
     kind: str, kwargs: dict[str, Any], tmp_path: Path
 ) -> None:
-    finder = Guarded(num_steps=12, num_sweeps=2, milestones=[2])
+    finder = Guarded(num_steps=12, num_sweeps=2, milestones=[2], verify=True)
     make_trainer(tmp_path, finder, **kwargs).fit(ExternalModule(kind), loader())
     assert finder.num_checks == 2
     assert (tmp_path / "lr_range_epoch_2.csv").exists()
@@ -152,7 +153,7 @@ def test_a_fit_after_a_sweep_equals_a_fit_without(kind: str, tmp_path: Path) -> 
         make_trainer(tmp_path, *callbacks).fit(model, loader())
         return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
-    assert torch.equal(weights(), weights(LRRangeFinder(num_steps=15, milestones=[2])))
+    assert torch.equal(weights(), weights(LRRangeFinder(num_steps=15, milestones=[2], verify=True)))
 
 
 def test_an_exception_inside_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -195,6 +196,27 @@ def test_a_value_that_depends_only_on_the_divergence_is_reported(
         f"found lr: {finder.doubt}",
     ]
     assert "only the divergence supports" in finder.doubt
+
+
+def test_a_verification_trains_from_the_same_weights_on_the_same_batches(tmp_path: Path) -> None:
+    runs: list[tuple[list[float], list[float]]] = []
+
+    class Noting(LRRangeFinder):
+        def _train(self, trainer: pl.Trainer, pl_module: pl.LightningModule, lrs: list[float]) -> list[float]:
+            tiny = [1e-12 * lr for lr in lrs]  # nothing is learnt: losses tell weights and batches
+            runs.append((lrs, super()._train(trainer, pl_module, tiny)))
+            return runs[-1][1]
+
+    finder = Noting(num_steps=12, num_sweeps=1, verify=True)
+    make_trainer(tmp_path, finder, max_epochs=0).fit(ExternalModule(), loader())
+    assert finder.suggestion is not None
+    assert [lrs[0] for lrs, _ in runs[:4]] == [finder.suggestion.rules["upturn_eighth"] * f for f in (1, 0.5, 0.25, 2)]
+    for lrs, losses in runs:
+        assert len(lrs) == len(losses) == VERIFY_STEPS
+        np.testing.assert_allclose(losses, runs[0][1], rtol=1e-5)
+    assert len(set(np.round(runs[0][1][:6], 6))) > 1
+    tested = json.loads((tmp_path / "lr_range.json").read_text())["tested"]
+    assert tested == [list(pair) for pair in finder.suggestion.tested]
 
 
 @pytest.mark.parametrize(
