@@ -39,8 +39,9 @@ TRAININGS = {
             (
                 "no_norm_surface",
                 "dilated_net",
-                (0.01, 0.05),
-                "--trainer.max_epochs 8 --data.num_train 10000 --model.batch_norm false",
+                (0.0002, 0.001),
+                "--trainer.max_epochs 8 --data.num_train 5000 --model.batch_norm false --model.optimizer adam "
+                "--model.nesterov false --model.weight_decay 0",
             ),
         )
         for rate in rates
@@ -327,7 +328,7 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     "surface_batch_norm.png": of_surface(
         "batch_norm_surface_0.01", "batch_norm_surface_0.1", points=13, num_images=500
     ),
-    "surface_no_norm.png": of_surface("no_norm_surface_0.01", "no_norm_surface_0.05", points=13, num_images=500),
+    "surface_no_norm.png": of_surface("no_norm_surface_0.0002", "no_norm_surface_0.001", points=13, num_images=500),
     "sharpness_lenet.png": sharpness,
     **{f"study_{name}.png": of_study(name) for name in STUDIES},
 }

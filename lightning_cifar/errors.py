@@ -159,8 +159,11 @@ def _meant(name: str, options: Sequence[str]) -> str:
 
 def _near(name: str, options: Sequence[str]) -> str:
     """Return a hint to the option with the most similar name, as a whole or in its last part."""
-    by_last = {option.rsplit(".", 1)[-1]: option for option in reversed(options)}
-    for part, known in ((name, {option: option for option in options}), (name.rsplit(".", 1)[-1], by_last)):
+    whole = {option: option for option in options}
+    for option in _SYNONYMS.keys() & whole.keys():
+        whole |= dict.fromkeys((f"{option.split('.')[0]}.{synonym}" for synonym in _SYNONYMS[option]), option)
+    by_last = {known.rsplit(".", 1)[-1]: option for known, option in reversed(whole.items())}
+    for part, known in ((name, whole), (name.rsplit(".", 1)[-1], by_last)):
         if near := difflib.get_close_matches(part, list(known), n=1, cutoff=0.6):
             return f" Did you mean --{known[near[0]]}?"
     return ""

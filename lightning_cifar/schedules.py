@@ -98,7 +98,7 @@ def check_regime(
                 means = ", ".join(f"{key} {setting}" for key, setting in REGIMES[schedule].items())
                 raise ValueError(
                     f"{name} (={value}) contradicts schedule={schedule!r}, which means {means}: "
-                    f"set {name} to null, or pass schedule {shape} with your own settings."
+                    f"set {name} to null (--model.{name} null), or pass schedule {shape} with your own settings."
                 )
             named[name] = value
     warmup, cycles, cycle_mult = (named[name] for name in given)

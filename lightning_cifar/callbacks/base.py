@@ -47,7 +47,7 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
 
 
 class StoringCallback(Callback, ABC):
-    """Base class of callbacks that store the state of the network on disk during a training.
+    """Base class of callbacks that store the state of the network on disk during training.
 
     Args:
         every_n_epochs: period in epochs; 1 if no period is given.
@@ -123,7 +123,7 @@ def quietly(
 
 
 class SnapshotCallback(Callback, ABC):
-    """Base class of callbacks that keep snapshots of a training in bounded memory and animate them.
+    """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them.
 
     Args:
         every_n_steps: period of the snapshots.

@@ -1,4 +1,4 @@
-"""Page to explore the network at the end of a training."""
+"""Page to explore the network at the end of a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_cifar.files.atomic import write_atomically
 
 
 class Microscope(Callback):
-    """Write ``microscope.html`` at the end of a training: an offline page to explore the network.
+    """Write ``microscope.html`` at the end of a training run: an offline page to explore the network.
 
     The page shows the maps of all layers for correctly and wrongly classified validation images, the arithmetic of each
     value, the validation patches that activate each channel most, and the probabilities with a window over the image.

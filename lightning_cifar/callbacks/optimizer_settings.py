@@ -1,4 +1,4 @@
-"""Settings of the optimizers of any module, such as ``lr``, to apply those that differ between two trainings."""
+"""Settings of the optimizers of any module, such as ``lr``, to apply those that differ between two training runs."""
 
 from __future__ import annotations
 

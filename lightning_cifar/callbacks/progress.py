@@ -1,4 +1,4 @@
-"""Progress of a training, in steps and epochs."""
+"""Progress of a training run, in steps and epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Largest curvature of the training loss during a training, and the optimizer's stability limit."""
+"""Largest curvature of the training loss during training, and the optimizer's stability limit."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class FramesState(TypedDict):
     """State of the animation in a checkpoint."""
 
     run: str
-    """Identifies the frames of a training, in all folders."""
+    """Identifies the frames of a training run, in all folders."""
     count: int
     folder: str
     """Folder of the last frame, to which count, epoch and step belong too."""

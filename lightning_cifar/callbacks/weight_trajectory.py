@@ -1,4 +1,4 @@
-"""Snapshots of all trained weights during a training, from which ``lightning-cifar surface`` draws the path."""
+"""Snapshots of all trained weights during training, from which ``lightning-cifar surface`` draws the path."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Trajectory(NamedTuple):
 
 class _State(TypedDict):
     run: str
-    """Identifies the snapshots of a training, in all folders."""
+    """Identifies the snapshots of a training run, in all folders."""
     folder: str
     """Folder of the run that wrote them."""
     period: int

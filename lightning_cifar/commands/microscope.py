@@ -156,7 +156,7 @@ def _validation(trained: Trained, options: argparse.Namespace, notes: list[str])
     except Exception as error:  # data may be missing or damaged in any way
         reason = "it is empty" if isinstance(error, StopIteration) else one_line(error).split(": pass")[0][:160]
         if options.images is None:
-            fix = "pass --data_root DIR, or your own images with --images DIR"
+            fix = "pass --data_root DIR (config.yaml of the run names it), or your own images with --images DIR"
             raise UsageError(f"the validation split cannot be read ({reason}): {fix}.") from error
         notes.append(f"no patches and no means of classes: the validation split cannot be read ({reason})")
         return None

@@ -237,14 +237,15 @@ def write_barriers(jobs: Sequence[Job], baseline: str) -> None:
 def _scan(
     run: TrainedRun, weights: Iterable[Tensor], data: _Data, count: int, unit: str = ""
 ) -> Iterator[tuple[float, float]]:
-    """Yield loss and accuracy at each vector of weights, with a progress bar in a terminal."""
+    """Yield loss and accuracy at each vector of weights, with a progress bar; in a log, only if it takes long."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     from lightning_cifar.analysis.loss_surface import scan
 
     on_device = (each.to(run.model.device) for each in weights)
     found = scan(run.model, on_device, run.model.evaluation_loss, *data)
-    yield from tqdm(found, total=count, unit=f" {unit}", disable=None if unit else True)
+    pace = {} if sys.stderr.isatty() else {"delay": 10, "mininterval": 10, "maxinterval": 60}
+    yield from tqdm(found, total=count, unit=f" {unit}", disable=not unit, **pace)
 
 
 def _axes(points: NDArray[np.float64] | None, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -42,7 +42,7 @@ def whitening_filters(images: Tensor, eps: float = 5e-4) -> Tensor:
 class SpeedNet(Classifier):
     """A network in the style of airbench94: whitened patches, then three blocks of two convolutions each.
 
-    The first layer is frozen: at the start of a training, ``whitening_filters`` of the first batch replace its
+    The first layer is frozen: at the start of a training run, ``whitening_filters`` of the first batch replace its
     initial weights. Differences from airbench: the bias of the first layer is trained with the learning rate of all,
     the weights have torch's initial values, and there is no average over flipped and shifted test images.
 

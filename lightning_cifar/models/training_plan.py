@@ -1,4 +1,4 @@
-"""Number of optimizer steps of a training, and a check of its last batch, before the first step."""
+"""Number of optimizer steps of a training run, and a check of its last batch, before the first step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def schedule_origin(plan: Mapping[str, Any], num_steps: float) -> Origin | None:
 
 
 def planned_steps(trainer: Any) -> float:
-    """Return the number of optimizer steps of a training; infinity if it has no end.
+    """Return the number of optimizer steps of a training run; infinity if it has no end.
 
     Unlike ``trainer.estimated_stepping_batches``, it takes GradientAccumulationScheduler into account.
 

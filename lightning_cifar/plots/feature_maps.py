@@ -1,4 +1,4 @@
-"""Feature maps as pictures: next to their image, and over the epochs of a training."""
+"""Feature maps as pictures: next to their image, and over the epochs of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on a plane through its weights, with the paths of trainings, or along a line."""
+"""Loss and accuracy of a network on a plane through its weights, with the paths of training runs, or along a line."""
 
 from __future__ import annotations
 
@@ -87,14 +87,30 @@ def draw_loss_surface(surface: Surface, *, title: str = "", note: str = "") -> F
         bar = figure.colorbar(filled, ax=axes, label=name)
         if isinstance(scale, LogNorm):
             bar.ax.yaxis.set_minor_locator(NullLocator())
-            bar.set_ticks(steps[::3].tolist(), labels=[f"{level:.3g}" for level in steps[::3]])
+            bar.set_ticks(steps[::3].tolist(), labels=distinct(steps[::3].tolist()))
         _draw_paths(axes, surface.paths)
         axes.set_xlabel(surface.labels[0])
         axes.set_ylabel(surface.labels[1])
     handles, names = figure.axes[0].get_legend_handles_labels()
     if names:
-        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9, facecolor="0.75")
+        style = {"ncols": 4, "fontsize": 9, "facecolor": "0.75", "title_fontsize": 9}
+        figure.legend(
+            handles, names, loc="outside lower center", title="square: first weights, star: last weights", **style
+        )
     return figure
+
+
+def distinct(values: Sequence[float]) -> list[str]:
+    """Return the numbers with the fewest digits, at least 3, with which all differ.
+
+    >>> distinct([2.241, 2.238, 2.3])
+    ['2.241', '2.238', '2.300']
+    """
+    for digits in range(3, 8):
+        texts = [f"{value:#.{digits}g}" for value in values]
+        if len({*texts}) == len(texts):
+            break
+    return texts
 
 
 def loss_levels(loss: Array) -> tuple[Normalize, Array]:

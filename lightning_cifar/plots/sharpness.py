@@ -1,4 +1,4 @@
-"""Sharpness during a training, with the stability limit of the optimizer."""
+"""Sharpness during training, with the stability limit of the optimizer."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_cifar import models
 
 Monitor = tuple[str, Literal["min", "max"]]
-# State that is needed to continue a training. A best.ckpt with networks from different epochs cannot be continued.
+# State that is needed to continue a training run. A best.ckpt with networks from different epochs cannot be continued.
 _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 

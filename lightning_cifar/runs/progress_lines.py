@@ -1,4 +1,4 @@
-"""Text output of a training: a line for each epoch, and a warning about too few steps."""
+"""Text output of a training run: a line for each epoch, and a warning about too few steps."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def _logged(metrics: Mapping[str, Tensor], name: str) -> list[str]:
 
 
 class FewSteps(Callback):
-    """Warns, in one line, about a training with very few steps.
+    """Warns, in one line, about a training run with very few steps.
 
-    A training that is limited on purpose, by steps or batches, is not reported.
+    A training run that is limited on purpose, by steps or batches, is not reported.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
