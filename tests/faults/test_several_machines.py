@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4000)]
 
 KILLS = runpy.run_path(str(Path(__file__).with_name("test_kills.py")))
 outcome, differences = KILLS["outcome"], KILLS["differences"]
