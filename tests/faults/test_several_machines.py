@@ -2,7 +2,7 @@
 
 Runs on two nodes (DDP with gloo) and studies on a Ray cluster of two nodes give the results of one node. A node is
 killed with all of its processes; the run ends with an error and resumes, and the study completes. Needs root and
-iproute2.
+iproute2; ``make faults`` runs it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4000)]
 
 KILLS = runpy.run_path(str(Path(__file__).with_name("test_kills.py")))
 outcome, differences = KILLS["outcome"], KILLS["differences"]
@@ -240,7 +242,7 @@ def test_two_nodes_evaluate_like_one(pair: Pair, whole: Whole, tmp_path: Path) -
 # ---------------------------------------------------------------- Ray
 
 STUDY = {
-    "base": {"trainer": {**TRAINER, "max_epochs": 12}, "model": LENET, "data": DATA},
+    "base": {"trainer": TRAINER, "model": LENET, "data": DATA},
     "arms": {"plain": {"model.mixup": 0.0}, "mixup": {"model.mixup": 0.5}, "slow": {"model.lr": 0.001}},
     "seeds": 1,
 }
