@@ -92,7 +92,7 @@ PARTS = [
             f"Throughput of {model}{', compiled' * bool(more)}, against a bare loop",
             "at least 0.95x of the bare loop",
             f"benchmarks/training_throughput.py --device {{device}} --models {model}{more}",
-            "--rounds 1 --batches 2",
+            f"--rounds 1 --batches 1{more and ' --compile aot_eager'}",  # without the compiler for C++
         )
         for model in ("LeNet", "DilatedNet")
         for more in ("", " --compile")

@@ -115,7 +115,7 @@ def wait(device: torch.device) -> None:
 
 
 def time_ours(
-    make: Callable[[], Classifier], num_images: int, device: str, precision: str, *, compiles: bool = False
+    make: Callable[[], Classifier], num_images: int, device: str, precision: str, *, backend: str | None = None
 ) -> float:
     data = SyntheticDataModule(num_train=num_images, num_val=0, num_test=1, batch_size=BATCH_SIZE, seed=0)
     clock = EpochClock()
@@ -132,8 +132,8 @@ def time_ours(
         callbacks=[clock, Throughput()],
     )
     model = make()
-    if compiles:
-        compile_networks(model)
+    if backend:
+        compile_networks(model, backend=backend)
     trainer.fit(model, data)
     return clock.seconds
 
@@ -163,7 +163,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, help="batches of an epoch; by default 64 of LeNet and 8 of DilatedNet")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="a further precision")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile, in the last precision")
+    compiles = "also with torch.compile and this backend (default: inductor), in the last precision"
+    parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help=compiles)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -203,7 +204,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
         peers["bare loop, bf16"] = partial(time_loop, mixed, make, ready, torch.channels_last, ready[:2])
     if options.compile:
         peers[f"ours, {precision}, compiled"] = partial(
-            time_ours, make, num_images, options.device, precision, compiles=True
+            time_ours, make, num_images, options.device, precision, backend=options.compile
         )
     seconds: dict[str, list[float]] = {peer: [] for peer in peers}
     for _ in range(options.rounds):

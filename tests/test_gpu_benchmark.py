@@ -70,6 +70,7 @@ def test_a_training_that_was_stopped_is_resumed(gpu: Any, tmp_path: Path, monkey
         return gpu.argparse.Namespace(returncode=0, stdout="done")
 
     monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu, "machine", lambda device: "this one")
     part = next(part for part in gpu.PARTS if part.name == "best-0")
     options = gpu.parse(["--out", str(tmp_path)])
     folder = tmp_path / "best-0"

@@ -219,6 +219,13 @@ def test_compiled_networks_keep_the_names_of_their_weights(monkeypatch: pytest.M
     assert compiled == ["Sequential", "Sequential"]
 
 
+def test_pretrained_networks_are_not_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", "PretrainedSqueezeNet", "--model.weights", "null", "--model.input_size", "32"]
+    assert cli.main(["fit", *model, *DATA, "--compile", "true", "--run_dir", "run"]) == 2
+    assert "compile (=true) has no effect on PretrainedSqueezeNet" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
 def test_steps_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*FIT, "--trainer.log_every_n_steps", "0", "--run_dir", "run"]) == 0
     assert "train/loss_step" not in table("run")[0]

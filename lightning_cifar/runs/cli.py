@@ -21,6 +21,7 @@ from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID, Checkpoint
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.paths import expand_users
+from lightning_cifar.models.transfer import Transfer
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.board_record import BoardRecord
 from lightning_cifar.runs.compatibility import (
@@ -175,6 +176,11 @@ class RunCLI(LightningCLI):
         if self.checkpoint is not None:
             check_weights(self.checkpoint, self.model, self.datamodule)
         if self._get(self.config, "compile"):
+            if isinstance(self.model, Transfer):
+                raise UsageError(
+                    f"compile (=true) has no effect on {type(self.model).__name__}, which calls the stages of its "
+                    "network one by one: leave it out."
+                )
             compile_networks(self.model)
         hint = precision_hint(self._get(self.config, "trainer"), self.model)
         if self.subcommand == "fit" and hint:
