@@ -205,9 +205,9 @@ def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float
     best, half of it is tested too, up to six trainings in total.
 
     This is needed where the loss of a sweep stays low up to very large rates, so that the rise comes too late: batch
-    norm with adaptive optimizers. Larger peaks are not tested: the best rate of 100 steps is often above that of a
-    longer training. (Tried: LeNet with SGD left its plateau sooner with 4 and 8 times the suggestion, which were 2 to 4
-    times the best rate of 400 steps.)
+    norm with adaptive optimizers. Larger peaks are not tested: the best rate of 100 steps can be too large for a longer
+    training. (Tried: 4 and 8 times the suggestion for LeNet with SGD, which then leaves its plateau sooner; this was 2
+    and 3 times the best rate of 400 steps.)
 
     Args:
         suggestion: Result of :func:`suggest`.
