@@ -6,9 +6,9 @@ The trainings take 400 steps with batch 32 from new weights. The protocol was co
 
 - *Combinations*: the i-th of 5 small networks with the j-th of 4 optimizers trains on data set (i + j) mod 3
   (CIFAR-10, MNIST, drawn shapes) with schedule (i + j // 2) mod 2 (constant, linear to zero), at 16 x 16 pixels
-  (means of 2 x 2; MNIST is padded to 32 x 32 first). They are measured in four rounds, j = (i + 3 + round) mod 4, of
-  which ``--rounds`` are done. ``--big`` measures DilatedNet with Adam and ResNet-20 with momentum instead, on
-  CIFAR-10 at 32 x 32 pixels, linear to zero, with 3 seeds and 3 draws.
+  (means of 2 x 2; MNIST is padded to 32 x 32 first). They are measured in four rounds, j = (i + 3 + round) mod 4, i
+  from 4 to 0, of which ``--rounds`` are done. ``--big`` measures DilatedNet with Adam and ResNet-20 with momentum
+  instead, on CIFAR-10 at 32 x 32 pixels, linear to zero, with 3 seeds and 3 draws.
 - *Truth*: the final loss of a training is its mean over the last 50 steps, at most ln 10 (chance, which is also the
   value of a diverged training). Screening: every second rate of the grid 1e-4 x 1.5^k up to 10, one seed. Then 20
   seeds at the screened best and its neighbours in the grid, extended by one rate at a time until the best of these
@@ -214,7 +214,7 @@ CHOICE = {"CIFAR-10": "CIFAR-10 test", "MNIST": "Fashion-MNIST", "shapes": "othe
 
 
 def combinations(rounds: int) -> list[Combination]:
-    pairs = [(i, (i + 3 + k) % len(OPTIMIZERS)) for k in range(rounds) for i in range(len(SMALL))]
+    pairs = [(i, (i + 3 + k) % len(OPTIMIZERS)) for k in range(rounds) for i in reversed(range(len(SMALL)))]
     return [
         Combination(list(SMALL)[i], list(OPTIMIZERS)[j], DATA[(i + j) % 3], SCHEDULES[(i + j // 2) % 2])
         for i, j in pairs

@@ -47,8 +47,8 @@ class LRRangeFinder(Callback):
             optimizer and schedule again.
         milestones: Epochs, counted from 1, at whose start to sweep again, without applying the result.
         zoom: Range of learning rates of a second picture.
-        verify: Test the suggestion with four to six trainings of 100 steps at a quarter to two times its value, and
-            correct it (:func:`~lightning_cifar.analysis.lr_range.verify`).
+        verify: Test the suggestion, its half and its quarter with trainings of 100 steps, and correct it downwards
+            (:func:`~lightning_cifar.analysis.lr_range.verify`).
 
     Raises:
         ValueError: If a value is out of range.
