@@ -124,7 +124,12 @@ def run_on_one(*args: str, folder: Path) -> None:
     log = folder / "one.log"
     with log.open("w") as file:
         whole = words(args, devices=2, num_nodes=1)
-        code = subprocess.run(whole, cwd=folder, stdout=file, stderr=file, env=environment, check=False).returncode
+        process = subprocess.Popen(whole, cwd=folder, stdout=file, stderr=file, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # both processes
+        raise
     assert code == 0, log.read_text()
 
 
