@@ -135,5 +135,5 @@ def test_tiny(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.slow
 def test_all_tiny(gpu: Any, tmp_path: Path) -> None:
-    """All parts but those that differ only in their seed from another: four minutes."""
+    """All parts but those that differ only in their seed from another."""
     run(gpu, [part.name for part in gpu.PARTS if not re.search("-[1-4]$", part.name)], tmp_path)
