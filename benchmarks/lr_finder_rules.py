@@ -375,7 +375,7 @@ def measure(results: Results, combination: Combination, num_seeds: int, num_draw
 def print_table(rows: dict[Combination, dict[str, Row]]) -> None:
     groups = {name: [c for c in rows if c.network == name] for name in dict.fromkeys(c.network for c in rows)}
     groups["all"] = list(rows)
-    print("\nshare within 3x / median regret\n\n| rule | " + " | ".join(groups) + " |\n|---" * (len(groups) + 1) + "|")
+    print("\nshare within 3x / median regret\n\n| rule | " + " | ".join(groups) + " |\n|" + "---|" * (len(groups) + 1))
     for rule in next(iter(rows.values())):
         cells = []
         for group in groups.values():
