@@ -193,6 +193,7 @@ def test_automatic_precision_is_resolved_before_it_is_stored(
         ("auto", "avx512_bf16 amx_bf16 amx_tile", "bf16-mixed"),
         ("cpu", "avx512_bf16 amx_bf16 amx_tile", "bf16-mixed"),
         ("cpu", "avx512f avx512_bf16", "32-true"),
+        ("cpu", "AuthenticAMD avx512f avx512_bf16", "bf16-mixed"),
         ("mps", "avx512_bf16 amx_bf16 amx_tile", "32-true"),
     ],
 )

@@ -114,8 +114,13 @@ def distinct(values: Sequence[float]) -> list[str]:
 
 
 def loss_levels(loss: Array) -> tuple[Normalize, Array]:
-    """Return a colour scale of the losses and 25 levels, both logarithmic if all finite losses are positive."""
+    """Return a colour scale of the losses and 25 levels, both logarithmic if all finite losses are positive.
+
+    The scale ends at four times the median, so that an exploding corner of the plane does not hide the rest.
+    """
     low, high = float(np.nanmin(loss)), float(np.nanmax(loss))
+    if low > 0:
+        high = min(high, 4 * float(np.nanmedian(loss)))
     high = max(high, low + 1e-6 * max(abs(low), 1e-6))
     if low > 0:
         return LogNorm(low, high), np.geomspace(low, high, 25)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import platform
-import re
 import time
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from lightning_cifar import artifacts
 from lightning_cifar.checkpoints.reading import CONFIG_KEY, RUN_ID
+from lightning_cifar.files.processor import processor_name
 from lightning_cifar.runs.checkpoint_writers import best_writer
 from lightning_cifar.runs.folder import RunFolder
 
@@ -87,11 +85,3 @@ def machine(trainer: pl.Trainer) -> dict[str, Any]:
         "device": str(trainer.strategy.root_device),
         "precision": str(trainer.precision),
     }
-
-
-def processor_name() -> str:
-    """Return the model of the processor, or else its architecture."""
-    with suppress(OSError):
-        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M):
-            return found[1].strip()
-    return platform.processor() or platform.machine()

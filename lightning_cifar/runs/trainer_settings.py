@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
@@ -14,6 +12,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
 
 from lightning_cifar.errors import UsageError, did_you_mean
+from lightning_cifar.files.processor import is_fast_in_bfloat16
 
 # Defaults of a run that differ from those of the Trainer.
 TRAINER_DEFAULTS: Mapping[str, object] = {"max_epochs": 10, "log_every_n_steps": 10, "num_sanity_val_steps": 0}
@@ -66,18 +65,11 @@ def check_trainer(settings: Mapping[str, object]) -> None:
 
 
 def fastest_precision(accelerator: object) -> tuple[str, str]:
-    """Return the precision that ``auto`` stands for, ``bf16-mixed`` or ``32-true``, and the reason.
-
-    Processors that have the instructions avx512_bf16 but not AMX train slower with bf16-mixed than with 32-true
-    (measured: 0.9x), so they count as not computing in bfloat16.
-    """
+    """Return the precision that ``auto`` stands for, ``bf16-mixed`` or ``32-true``, and the reason."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         has, device = torch.cuda.is_bf16_supported(including_emulation=False), "this GPU"
     else:
-        flags = ""
-        with suppress(OSError):
-            flags = Path("/proc/cpuinfo").read_text()
-        has, device = accelerator in ("auto", "cpu") and " amx_bf16 " in flags, "this processor"
+        has, device = accelerator in ("auto", "cpu") and is_fast_in_bfloat16(), "this processor"
     return ("bf16-mixed", f"{device} computes in bfloat16") if has else ("32-true", f"{device} is faster with float32")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightning_cifar.errors import one_line
+from lightning_cifar.files.processor import is_fast_in_bfloat16, processor_name
 
 # Peak of `fit --model LeNet --data CIFAR10DataModule`, with or without crops: 1.64 GB (torch 2.14.1, 1 thread, n = 2).
 NEEDED_MEMORY = 1.7e9
@@ -42,11 +42,9 @@ def guarded(name: str, check: Callable[[], Iterable[Check]]) -> Iterator[Check]:
 def processor() -> Iterator[Check]:
     """Report the system, the processor, and the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = _read("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.M)
-    name = found[1] if found else platform.processor() or "unknown"
+    name = processor_name()
     yield Check("processor", "ok", f"{name}, {cores} of {os.cpu_count()} cores for this process; {platform.platform()}")
-    if " amx_bf16 " in info:
+    if is_fast_in_bfloat16():
         yield Check("precision", "ok", "computes in bfloat16: --trainer.precision auto trains large networks faster")
 
 
