@@ -58,7 +58,7 @@ class Suggestion(NamedTuple):
     rules: dict[str, float]
     """Name of a rule -> median of its learning rates over the sweeps."""
     tested: tuple[tuple[float, float], ...] = ()
-    """Learning rates that :func:`verify` trained with, increasing, and their losses; infinite if it diverged."""
+    """Learning rates that ``verify`` trained with, increasing, and their losses; infinite if it diverged."""
 
 
 def sweep_lrs(

@@ -48,7 +48,7 @@ class LRRangeFinder(Callback):
         milestones: Epochs, counted from 1, at whose start to sweep again, without applying the result.
         zoom: Range of learning rates of a second picture.
         verify: Test the suggestion, its half and its quarter with trainings of 100 steps, and correct it downwards
-            (:func:`~lightning_cifar.analysis.lr_range.verify`).
+            (``analysis.lr_range.verify``).
 
     Raises:
         ValueError: If a value is out of range.
