@@ -88,14 +88,18 @@ PARTS = [
     ),
     *(
         Part(
-            f"throughput-{model}{'-compiled' * bool(more)}",
-            f"Throughput of {model}{', compiled' * bool(more)}, against a bare loop",
+            f"throughput-{model}{name}",
+            f"Throughput of {model}{title}, against a bare loop",
             "at least 0.95x of the bare loop",
             f"benchmarks/training_throughput.py --device {{device}} --models {model}{more}",
             f"--rounds 1 --batches 1{more and ' --compile aot_eager'}",  # without the compiler for C++
         )
         for model in ("LeNet", "DilatedNet")
-        for more in ("", " --compile")
+        for name, title, more in (
+            ("", "", ""),
+            ("-compiled", ", compiled", " --compile"),
+            ("-cudagraphs", ", compiled with CUDA graphs", " --compile cudagraphs"),
+        )
     ),
     Part(
         "occlusion",

@@ -6,7 +6,8 @@
 Window 8 x 8, stride 1 by default: 625 windows per image. captum is timed with several values of
 `perturbations_per_eval` (the best is used) and with its default of 1. Without --data, synthetic images are used;
 without weights, the networks have initial weights. This has little effect on speed, but changes the rank correlation of
-the fast mode.
+the fast mode. The bound is the number of products of whole forward passes, divided by those of the output positions
+that a window can change: what an exact method could gain at most with the same convolutions.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def compare(name: str, network: nn.Module, images: Tensor, options: argparse.Nam
     for key, value in seconds.items():
         ratios = f"{best[0] / value:6.2f}x best, {seconds['captum 1'] / value:6.2f}x default"
         print(f"  {key:<18}{value:8.3f} s an image   {ratios}")
+    print(f"  bound of the exact mode: {least_products(network, images[:1], window, stride):.2f}x")
     print(f"  captum is best with perturbations_per_eval={best[1]}")
 
     exact = occlusion_map(network, images, window=window, stride=stride)
@@ -118,6 +120,33 @@ def compare(name: str, network: nn.Module, images: Tensor, options: argparse.Nam
     actual = (exact.values - fast.values).square().mean((1, 2)).sqrt().mean().item()
     print(f"  fast: rank correlation mean {statistics.mean(ranks):.4f}, lowest {min(ranks):.4f}, {len(images)} images;")
     print(f"        root mean square error {actual:.4f}, stated {fast.error.mean().item():.4f}")
+
+
+@torch.no_grad()
+def least_products(network: nn.Module, image: Tensor, window: int, stride: int) -> float:
+    """Products of all windows in whole forward passes, relative to those that depend on the window.
+
+    A NaN in the window reaches exactly the values that depend on it.
+    """
+    whole = changed = 0.0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal whole, changed
+        products = layer.weight[0].numel() * output[0].numel()  # type: ignore[index]
+        whole += products * len(output)
+        changed += products * output.isnan().float().mean((1, *range(2, output.ndim))).sum().item()
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    for top in range(0, image.shape[2] - window + 1, stride):
+        lefts = range(0, image.shape[3] - window + 1, stride)
+        occluded = image.repeat(len(lefts), 1, 1, 1)
+        for row, left in zip(occluded, lefts, strict=True):
+            row[:, top : top + window, left : left + window] = torch.nan
+        network(occluded)
+    for hook in hooks:
+        hook.remove()
+    return whole / changed
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ Candidates, interleaved round by round in one process, with the same network, op
   a DataLoader with n workers, NCHW, the usual hand-written loop with running loss and accuracy;
 - ``bare loop``: the same network in the same memory format over prepared normalised batches;
 - ``ours``: a Lightning Trainer with a DataModule of this package (crop, flip, normalise) and ``Throughput``, without
-  logger; ``--precision bf16-mixed`` adds it and the bare loop in that precision, ``--compile`` the compiled network.
+  logger; ``--precision bf16-mixed`` adds it and the bare loop in that precision, ``--compile`` the compiled network,
+  ``--compile cudagraphs`` with CUDA graphs, which start all kernels of a pass at once.
 
 Prints the median ratio over the rounds, with the smallest and the largest.
 """
@@ -133,7 +134,7 @@ def time_ours(
     )
     model = make()
     if backend:
-        compile_networks(model, backend=backend)
+        compile_networks(model, **({"mode": "reduce-overhead"} if backend == "cudagraphs" else {"backend": backend}))
     trainer.fit(model, data)
     return clock.seconds
 
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, help="batches of an epoch; by default 64 of LeNet and 8 of DilatedNet")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="a further precision")
-    compiles = "also with torch.compile and this backend (default: inductor), in the last precision"
+    compiles = "also with torch.compile and this backend (default: inductor; or cudagraphs), in the last precision"
     parser.add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help=compiles)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
