@@ -107,7 +107,19 @@ def compile_networks(model: nn.Module, **options: Any) -> None:
         if isinstance(child, nn.ModuleDict | nn.ModuleList) or hasattr(child, "training_step"):
             compile_networks(child, **options)
         elif next(child.parameters(), None) is not None:
-            child.compile(**options)
+            child._compiled_call_impl = torch.compile(_call_of(child), **options)
+
+
+def _call_of(module: nn.Module) -> Callable[..., Any]:
+    """The call of a module, as a function of this file.
+
+    torch 2.11 does not compile functions of ``torch.nn`` themselves: ``nn.Sequential(...).compile()`` has no effect.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    return call
 
 
 def is_compiled(model: nn.Module) -> bool:
