@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import shorten
 
 Array = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -127,7 +128,7 @@ def _draw_panels(axes: Axes, row: Occlusion, panels: Sequence[Array], box: tuple
         (top, row.title, 47, 9.0, _MISTAKE_COLOR if row.mistake else "black"),
         (top - _LINE, row.note, 56, 7.5, "0.3"),
     ):
-        text = _shorten(text, round(1.6 * fitting))
+        text = shorten(text, round(1.6 * fitting))
         size *= min(1, fitting / max(1, len(text)))  # smaller letters for long texts
         axes.text(left, y, text, size=size, color=color, va="top", parse_math=False)
     top -= _WORDS
@@ -193,7 +194,7 @@ def draw_explanation(
     panels[2].imshow(_veil(values, limit), extent=extent, interpolation="bilinear")
     panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=_norm(limit), interpolation="nearest")
     bar_box = (lefts[3] + _PART + 0.08, _FOOT, 0.13, _PART)
-    _draw_bar(figure, bar_box, limit, f"drop of P({_shorten(target, 24)})", exceeded=False)
+    _draw_bar(figure, bar_box, limit, f"drop of P({shorten(target, 24)})", exceeded=False)
     _draw_classes(panels[4], probabilities, target)
     return figure
 
@@ -228,7 +229,7 @@ def _draw_bar(figure: Figure, box: Box, limit: float, label: str, *, exceeded: b
 
 def _draw_classes(axes: Axes, probabilities: Sequence[tuple[str, float]], target: str) -> None:
     axes.set_axis_on()
-    names = [_shorten(name, 22) for name, _ in probabilities]
+    names = [shorten(name, 22) for name, _ in probabilities]
     values = [value for _, value in probabilities]
     colors = [_TARGET_COLOR if name == target else "0.6" for name, _ in probabilities]
     axes.barh(range(len(values)), values, color=colors, height=0.7)
@@ -290,8 +291,3 @@ def _whole(begin: float, end: float, length: int) -> slice:
     """Slice of whole pixels, at least one."""
     first = min(max(0, round(begin)), length - 1)
     return slice(first, max(first + 1, round(end)))
-
-
-def _shorten(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 4]} ..."

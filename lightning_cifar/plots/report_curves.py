@@ -64,7 +64,7 @@ def draw_report_curves(
     axes.set_yscale("log" if log else "linear")
     axes.set_xscale("log" if log_x else "linear")
     if ticks:
-        axes.set_xticks(range(len(ticks)), ticks, parse_math=False)
+        axes.set_xticks(range(len(ticks)), ticks)
     scale = 100 if share else 1
     for arm in arms:
         x, seeds = np.asarray(arm.x, dtype=float), scale * np.atleast_2d(np.asarray(arm.seeds, dtype=float))
@@ -90,7 +90,5 @@ def draw_report_curves(
     if arms:
         widest = max(len(arm.name) for arm in arms)
         columns = min(3 if widest < 24 else 2, len(arms))
-        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
