@@ -71,7 +71,6 @@ def draw_occlusion_maps(
     title: str = "",
     label: str = "drop of the probability",
     limit: float | None = None,
-    columns: int = 2,
 ) -> Figure:
     """Draw image, map over the image, and map, for several images on one scale that is centred on zero.
 
@@ -80,20 +79,19 @@ def draw_occlusion_maps(
         title: Title of the picture.
         label: Label of the colour bar.
         limit: Both ends of the scale; None is the largest drop or rise on the sheet.
-        columns: Images side by side, each with three panels.
 
     Raises:
-        ValueError: ``rows`` is empty, shapes differ, or ``limit`` or ``columns`` is out of range.
+        ValueError: ``rows`` is empty, shapes differ, or ``limit`` is out of range.
     """
-    if not rows or columns < 1:
-        raise ValueError(f"a sheet needs at least one image and one column, not {len(rows)} and {columns}")
+    if not rows:
+        raise ValueError("a sheet needs at least one image")
     checked = [(_check_image(row.image), _check_drops(row.drops, np.shape(row.image))) for row in rows]
     largest = max(_largest(drops) for _, drops in checked)
     if limit is None:
         limit = max(largest, _FINEST)
     elif not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit (={limit}) must be a positive number")
-    columns = min(columns, len(rows))
+    columns = min(2, len(rows))
     num_rows = math.ceil(len(rows) / columns)
     heights = [_PANEL * image.shape[0] / image.shape[1] for image, _ in checked]
     step_x = 3 * _PANEL + 2 * _GAP + _BETWEEN
