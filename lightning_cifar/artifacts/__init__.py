@@ -13,6 +13,7 @@ from lightning_cifar.artifacts.files import (
     save_page,
     save_table,
     write_picture,
+    writes,
 )
 from lightning_cifar.artifacts.frames import (
     FrameStore,
@@ -52,4 +53,5 @@ __all__ = [
     "save_page",
     "save_table",
     "write_picture",
+    "writes",
 ]

@@ -15,7 +15,7 @@ from lightning_cifar.analysis.filters import (
     read_filters,
     scale_filters,
 )
-from lightning_cifar.artifacts import save_figure
+from lightning_cifar.artifacts import save_figure, writes
 from lightning_cifar.callbacks.base import check_minimum, quietly, warn_of_duplicates
 
 
@@ -86,7 +86,7 @@ class FilterImages(Callback):
         self._found = None
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str, epoch: int) -> None:
-        if self._found is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._found is None or not writes(trainer):
             return
         from lightning_cifar.plots import draw_filters
 

@@ -105,7 +105,7 @@ class FitCurves(SnapshotCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation, self._train = None, []
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        if not artifacts.writes(trainer):
             return
         if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period, self._grid = [], self.every_n_steps, None

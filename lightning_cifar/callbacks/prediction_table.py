@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cifar.analysis.prediction_table import are_probabilities, class_in_path, top_classes
-from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.artifacts import save_figure, save_table, writes
 from lightning_cifar.callbacks.base import BatchCallback, check_minimum
 from lightning_cifar.callbacks.datamodule import class_names, displayable
 from lightning_cifar.callbacks.probe import loader_at
@@ -116,7 +116,7 @@ class PredictionTable(BatchCallback):
             self._images = [image for _, image in pairs[: self.sheets * self.rows * self.columns]]
         self._draw(trainer, rows, whole=False)
         rows.sort(key=lambda row: row.number)
-        if not rows or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined,unused-ignore]
+        if not rows or not writes(trainer):
             return
         count = len(rows[0].classes)
         ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]

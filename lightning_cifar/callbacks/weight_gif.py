@@ -21,7 +21,7 @@ from lightning_cifar.analysis.filters import (
     read_filters,
     scale_filters,
 )
-from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation
+from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation, writes
 from lightning_cifar.callbacks.base import StoringCallback, check_minimum, check_seconds_per_frame
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.callbacks.weight_frames import Frame, FramesState, no_frames, read_frame, warn_of_damage
@@ -112,7 +112,7 @@ class WeightGIF(StoringCallback):
         self._rendered = 0
         if trainer.global_step == 0:
             self._state = no_frames()  # a new training with a callback that was used before
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+        if not writes(trainer):
             return
         self._store = frame_store(run_folder(trainer), self.name)
         self._copy_frames(trainer, self._store)

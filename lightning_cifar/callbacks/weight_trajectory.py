@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_cifar.analysis.loss_surface import trained_parameters
 from lightning_cifar.analysis.sharpness import flatten
-from lightning_cifar.artifacts import FrameStore, run_folder
+from lightning_cifar.artifacts import FrameStore, run_folder, writes
 from lightning_cifar.callbacks.base import StoringCallback, check_minimum
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.reading import UnreadableFileError
@@ -82,7 +82,7 @@ class WeightTrajectory(StoringCallback):
         self._ticks = {}
         if trainer.global_step == 0:
             self._state = _new_state()  # a new training with a callback that was used before
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+        if not writes(trainer):
             return
         self._store = FrameStore(run_folder(trainer) / FOLDER)
         self._continue(trainer, self._store)
