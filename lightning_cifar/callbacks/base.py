@@ -198,13 +198,10 @@ class EvaluationCallback(BatchCallback):
     def __init__(self, every_n_epochs: int | None) -> None:
         check_minimum(every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
+        self._seen = 0
         super().__init__()
 
     _only_first_loader = False
-
-    @property
-    @abstractmethod
-    def _is_empty(self) -> bool: ...
 
     @abstractmethod
     def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
@@ -223,6 +220,7 @@ class EvaluationCallback(BatchCallback):
         self._report(stage, trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = 0
         self._reset()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -281,6 +279,6 @@ class EvaluationCallback(BatchCallback):
         self._report("test", trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_empty and not self._disabled:
+        if not self._seen and not self._disabled:
             self._disable("fit ended without a validation. Add validation data, or run validate or test")
         self._report("val", trainer)

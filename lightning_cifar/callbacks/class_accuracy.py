@@ -15,6 +15,7 @@ from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import log_pr_curves, log_table, save_figure, save_table
 from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage
 from lightning_cifar.callbacks.datamodule import class_names
+from lightning_cifar.callbacks.probe import first_two, integer_labels
 from lightning_cifar.callbacks.ranks import places
 from lightning_cifar.callbacks.terminal import new_table, print_above_progress_bar, render_table
 
@@ -49,10 +50,6 @@ class ClassAccuracy(EvaluationCallback):
         self._confusion: Tensor | None = None
         self._scores: Tensor | None = None
         self._gives_probabilities = False
-
-    @property
-    def _is_empty(self) -> bool:
-        return self._confusion is None
 
     def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
         pair = _logits_and_labels(outputs, batch)
@@ -114,17 +111,8 @@ class ClassAccuracy(EvaluationCallback):
             return
         names = self._names(trainer)
         rows = [
-            (
-                name,
-                score.count,
-                score.correct,
-                score.accuracy,
-                score.precision,
-                score.f1,
-                "" if score.most_confused_with is None else names[score.most_confused_with],
-                score.confused,
-            )
-            for name, score in zip(names, class_table(self._confusion), strict=True)
+            (name, *scores, "" if other is None else names[other], confused)
+            for name, (*scores, other, confused) in zip(names, class_table(self._confusion), strict=True)
         ]
         header = ("class", "count", "correct", "accuracy", "precision", "f1", "most_confused_with", "confused")
         save_table(trainer, f"class_accuracy_{stage}", header, rows)
@@ -154,12 +142,10 @@ class ClassAccuracy(EvaluationCallback):
 
 def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] | None:
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
-    labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         return None
-    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
-        return None
-    return logits.detach(), labels
+    labels = integer_labels(first_two(batch)[1], len(logits))
+    return None if labels is None else (logits.detach(), labels)
 
 
 def _sum_over_ranks(counts: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:

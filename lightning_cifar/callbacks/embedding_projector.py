@@ -12,7 +12,7 @@ from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import save_embedding, writes
 from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
 from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
-from lightning_cifar.callbacks.probe import first_forward, read_samples
+from lightning_cifar.callbacks.probe import first_forward, integer_labels, read_samples
 
 _BATCH = 250  # images in one forward pass
 
@@ -100,7 +100,8 @@ class EmbeddingProjector(Callback):
 def _rows(trainer: Trainer, outputs: Tensor, labels: Tensor | None) -> list[tuple[object, ...]]:
     """Return label, prediction, correct, probability and index of each image; empty text where unknown."""
     count = len(outputs)
-    true = labels.tolist() if labels is not None and labels.ndim == 1 and not labels.is_floating_point() else None
+    integers = integer_labels(labels, count)
+    true = None if integers is None else integers.tolist()
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return [("" if true is None else true[i], "", "", "", i) for i in range(count)]
     best, guesses = (outputs if are_probabilities(outputs, 1e-3) else outputs.softmax(1)).max(dim=1)

@@ -16,7 +16,7 @@ from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.sharpness import hessian_product, largest_eigenvalue, stability, trained
 from lightning_cifar.artifacts import log_scalars, save_figure, save_table
 from lightning_cifar.callbacks.base import check_minimum, quietly
-from lightning_cifar.callbacks.probe import networks_of
+from lightning_cifar.callbacks.probe import first_two, networks_of
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.text import plain_text
 
@@ -102,13 +102,10 @@ class Sharpness(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._batch is None and not self._disabled:
-            if (
-                isinstance(batch, tuple | list)
-                and len(batch) > 1
-                and all(isinstance(each, Tensor) for each in batch[:2])
-            ):
-                inputs, targets = (each[: self.num_samples].detach().clone() for each in batch[:2])
-                self._batch = (inputs, targets)
+            inputs, targets = first_two(batch)
+            if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
+                count = self.num_samples
+                self._batch = (inputs[:count].detach().clone(), targets[:count].detach().clone())
             else:
                 self._disable("it needs batches (inputs, targets, ...) of tensors")
 
