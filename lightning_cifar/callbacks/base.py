@@ -49,9 +49,7 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
 class StoringCallback(Callback, ABC):
     """Base class of callbacks that store the state of the network on disk during training.
 
-    Args:
-        every_n_epochs: period in epochs; 1 if no period is given.
-        every_n_steps: period in optimizer steps instead.
+    Without a period, it is one epoch.
     """
 
     def __init__(self, every_n_epochs: int | None, every_n_steps: int | None) -> None:
@@ -123,15 +121,7 @@ def quietly(
 
 
 class SnapshotCallback(Callback, ABC):
-    """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them.
-
-    Args:
-        every_n_steps: period of the snapshots.
-        max_snapshots: above this number, every second snapshot is removed and the period doubles.
-        max_frames: maximum number of frames of the animation.
-        seconds_per_frame: duration of a frame.
-        name: name of the files.
-    """
+    """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them."""
 
     def __init__(
         self, every_n_steps: int, max_snapshots: int, max_frames: int, seconds_per_frame: float, name: str

@@ -181,10 +181,8 @@ def _step(trainer: Trainer, model: LightningModule, optimizer: Optimizer, scaler
 def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
     if trainer.world_size == 1:
         return loss
-    device = trainer.strategy.root_device
-    value = torch.tensor(loss, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-    torch.distributed.all_reduce(value)
-    return float(value) / trainer.world_size
+    value = torch.tensor(loss, dtype=torch.float64, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(value, reduce_op="mean"))
 
 
 def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:
