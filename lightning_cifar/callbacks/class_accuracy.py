@@ -16,7 +16,7 @@ from lightning_cifar.artifacts import log_pr_curves, log_table, save_figure, sav
 from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage
 from lightning_cifar.callbacks.datamodule import class_names
 from lightning_cifar.callbacks.probe import first_two, integer_labels
-from lightning_cifar.callbacks.ranks import places
+from lightning_cifar.callbacks.ranks import gather, places
 from lightning_cifar.callbacks.terminal import new_table, print_above_progress_bar, render_table
 
 _MOST_CURVES = 100  # classes with a precision-recall curve each
@@ -76,16 +76,15 @@ class ClassAccuracy(EvaluationCallback):
             self._scores = scores if self._scores is None else self._scores + scores
 
     def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum over the ranks and log."""
-        if trainer.world_size > 1:
-            self._sum_over_ranks(trainer, pl_module)
+        """Sum over the ranks, of which some may not have seen a batch, and log."""
+        own = [None if counts is None else counts.cpu() for counts in (self._confusion, self._scores)]
+        self._confusion, self._scores = (_total(counts) for counts in zip(*gather(trainer, own), strict=True))
         if self._confusion is None:
             return
-        self._confusion = self._confusion.cpu()
         scores = class_table(self._confusion)
         names = self._names(trainer)
         if self._scores is not None:
-            curves = pr_curves(self._scores.cpu()).numpy()
+            curves = pr_curves(self._scores).numpy()
             log_pr_curves(trainer, {f"pr/{stage}/{name}": curve for name, curve in zip(names, curves, strict=True)})
         metrics = {f"{stage}/accuracy/{name}": s.accuracy for name, s in zip(names, scores, strict=True) if s.count}
         if trainer.state.fn == TrainerFn.FITTING:
@@ -95,16 +94,6 @@ class ClassAccuracy(EvaluationCallback):
             # Lightning prints the values logged in validate and test, which would repeat our table.
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
-
-    def _sum_over_ranks(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        counts = self._confusion
-        if counts is not None and self._scores is not None:  # (K, K + 2T): summed in one step
-            counts = torch.cat([counts, *self._scores], dim=1)
-        counts = _sum_over_ranks(counts, trainer, pl_module)
-        if counts is not None:
-            size = len(counts)
-            self._confusion, scores = counts[:, :size], counts[:, size:]
-            self._scores = torch.stack(scores.chunk(2, dim=1)) if scores.numel() else None
 
     def _report(self, stage: Stage, trainer: Trainer) -> None:
         if self._confusion is None or not trainer.is_global_zero:
@@ -148,18 +137,9 @@ def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] 
     return None if labels is None else (logits.detach(), labels)
 
 
-def _sum_over_ranks(counts: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
-    """Sum the counts of all ranks, which first agree on the shape: a rank may not have seen a batch."""
-    shape = torch.tensor([0, 0] if counts is None else counts.shape, device=pl_module.device)
-    largest = trainer.strategy.reduce(shape, reduce_op="max")
-    assert isinstance(largest, Tensor)
-    if not largest.any():
-        return None
-    if counts is None:
-        counts = torch.zeros(largest.tolist(), dtype=torch.int64, device=pl_module.device)
-    total = trainer.strategy.reduce(counts, reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return total
+def _total(counts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [each for each in counts if each is not None]
+    return torch.stack(known).sum(dim=0) if known else None
 
 
 def _format_table(title: str, confusion: Tensor, names: Sequence[str]) -> str:
