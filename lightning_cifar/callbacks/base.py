@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,7 +45,24 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
         rank_zero_warn(f"{type(callback).__name__}: {len(equal)} of them overwrite each other's files: {fix}.")
 
 
-class StoringCallback(Callback, ABC):
+class WritingCallback(Callback, ABC):
+    """Base class of callbacks that write their results at the end of training, also after an exception."""
+
+    @abstractmethod
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the results, if there are any and the callback is active."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            self._write(trainer, pl_module)
+        except OSError as error:  # a warning, since it may have the same cause and must not hide the exception
+            rank_zero_warn(f"{type(self).__name__}: {error}")
+
+
+class StoringCallback(WritingCallback):
     """Base class of callbacks that store the state of the network on disk during training.
 
     Without a period, it is one epoch.
@@ -69,10 +85,6 @@ class StoringCallback(Callback, ABC):
 
     @abstractmethod
     def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-
-    @abstractmethod
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when the training has ended, also by an interruption or an error."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._store, self._in_epoch = None, False
@@ -97,30 +109,11 @@ class StoringCallback(Callback, ABC):
         self._capture_if_due(trainer, pl_module)
         checkpoint["callbacks"][self.state_key] = self.state_dict()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._finish, trainer, pl_module)
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._store = None
 
 
-def quietly(
-    callback: Callback,
-    write: Callable[[Trainer, LightningModule], None],
-    trainer: Trainer,
-    pl_module: LightningModule,
-) -> None:
-    """Write after an exception. An error of a file becomes a warning, since it must not hide the exception."""
-    try:
-        write(trainer, pl_module)
-    except OSError as error:  # may have the same cause
-        rank_zero_warn(f"{type(callback).__name__}: {error}")
-
-
-class SnapshotCallback(Callback, ABC):
+class SnapshotCallback(WritingCallback):
     """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them."""
 
     def __init__(
@@ -143,13 +136,6 @@ class SnapshotCallback(Callback, ABC):
         if len(self.snapshots) > self.max_snapshots and snapshot.step % self._period == 0:  # always keep the last one
             self.snapshots = self.snapshots[::2]
             self._period *= 2
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._write, trainer, pl_module)
-
-    @abstractmethod
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures, if the callback is active."""
 
 
 class BatchCallback(Callback, ABC):

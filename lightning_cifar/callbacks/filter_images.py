@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lightning_cifar.analysis.filters import (
@@ -16,10 +16,10 @@ from lightning_cifar.analysis.filters import (
     scale_filters,
 )
 from lightning_cifar.artifacts import save_figure, writes
-from lightning_cifar.callbacks.base import check_minimum, quietly, warn_of_duplicates
+from lightning_cifar.callbacks.base import WritingCallback, check_minimum, warn_of_duplicates
 
 
-class FilterImages(Callback):
+class FilterImages(WritingCallback):
     """Save the filters of a convolution as ``pictures/<name>.png`` at the end of fit, or when it is interrupted.
 
     Args:
@@ -76,11 +76,8 @@ class FilterImages(Callback):
         if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
             self._draw(trainer, pl_module, f"{self.name}/epoch_{epoch}", epoch)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, self.name, trainer.current_epoch)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self.on_train_end, trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._found = None

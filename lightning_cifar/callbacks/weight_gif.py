@@ -199,7 +199,7 @@ class WeightGIF(StoringCallback):
         last = read_frame(store, self._state["count"] - 1, self._shape)
         return last is not None and (last.run, last.step) == (self._state["run"], self._state["step"])
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._store is None or self._layer is None or self._rendered == self._state["count"]:
             return
         from lightning_cifar.plots import encode_animation
