@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from typing import Any, Literal
@@ -164,8 +163,7 @@ class ActivationSnapshots(SnapshotCallback):
                     if mode == "eval":  # train keeps the modes of the training, for example of frozen layers
                         for layer in network.modules():
                             layer.training = False
-                    first = self._probe is None
-                    with first_forward("ActivationSnapshots", network, inputs) if first else nullcontext():
+                    with first_forward("ActivationSnapshots", network, inputs):
                         output = forward(trainer, network, inputs)
                 if missing := [name for name in names if name not in found]:
                     raise ValueError(
