@@ -205,36 +205,28 @@ class EvaluationCallback(BatchCallback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._observe("val", trainer, trainer.val_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+    # Further arguments of the hooks are those of _observe.
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        self._observe("val", trainer, trainer.val_dataloaders, *args, **kwargs)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._observe("test", trainer, trainer.test_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        self._observe("test", trainer, trainer.test_dataloaders, *args, **kwargs)
 
     def _observe(
-        self, stage: Stage, trainer: Trainer, loaders: object, outputs: object, batch: object, index: int, loader: int
+        self,
+        stage: Stage,
+        trainer: Trainer,
+        loaders: object,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking or self._disabled or (loader and self._only_first_loader):
+        if trainer.sanity_checking or self._disabled or (dataloader_idx and self._only_first_loader):
             return
-        if index == 0:
+        if batch_idx == 0:
             self._seen = 0
-        self._collect(stage, trainer, loader_at(loaders, loader), outputs, batch)
+        self._collect(stage, trainer, loader_at(loaders, dataloader_idx), outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
