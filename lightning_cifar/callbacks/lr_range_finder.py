@@ -149,7 +149,7 @@ class LRRangeFinder(Callback):
                     pl_module,
                     self.lrs,
                     seed=seed,
-                    stop=self._stop,
+                    stop=lambda losses: self.stop_factor is not None and has_diverged(losses, self.stop_factor),
                     on_step=lambda: progress.advance(task),
                 )
                 progress.update(task, completed=(seed + 1) * len(self.lrs))
@@ -158,9 +158,6 @@ class LRRangeFinder(Callback):
 
     def _train(self, trainer: Trainer, pl_module: LightningModule, lrs: list[float]) -> list[float]:
         return sweep(trainer, pl_module, lrs, seed=self.num_sweeps, stop=lambda losses: False)
-
-    def _stop(self, losses: list[float]) -> bool:
-        return self.stop_factor is not None and has_diverged(np.asarray(losses), self.stop_factor)
 
     def _write(self, trainer: Trainer, name: str) -> None:
         from lightning_cifar.plots import draw_lr_range, lr_range_html

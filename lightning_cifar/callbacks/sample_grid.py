@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -77,18 +76,15 @@ class SampleGrid(BatchCallback):
             return
         from lightning_cifar.plots import draw_image_grid
 
-        count = self.rows * self.columns
+        count, names = self.rows * self.columns, class_names(getattr(trainer, "datamodule", None))
+        known = integer_labels(labels, len(images))
+        titles = None
+        if known is not None and known.dtype != torch.bool:
+            titles = [label_name(names, label) for label in known[:count].tolist()]
         figure = draw_image_grid(
             displayable(trainer, images[:count].detach()),
-            _titles(integer_labels(labels, len(images)), count, class_names(getattr(trainer, "datamodule", None))),
+            titles,
             columns=self.columns,
             suptitle=_HEADLINE[stage],
         )
         save_figure(trainer, f"samples_{stage}", figure, tag=f"samples/{stage}")
-
-
-def _titles(labels: Tensor | None, count: int, names: Sequence[str]) -> list[str] | None:
-    """Return the names or numbers of the labels (N,); None without integer labels."""
-    if labels is None or labels.dtype == torch.bool:
-        return None
-    return [label_name(names, label) for label in labels[:count].tolist()]

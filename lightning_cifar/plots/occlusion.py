@@ -190,7 +190,7 @@ def draw_explanation(
     extent = (0.0, float(part.shape[1]), float(part.shape[0]), 0.0)
     panels[2].imshow(_faded(part), extent=extent, interpolation="antialiased")
     panels[2].imshow(_veil(values, limit), extent=extent, interpolation="bilinear")
-    panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=_norm(limit), interpolation="nearest")
+    panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=Normalize(-limit, limit), interpolation="nearest")
     bar_box = (lefts[3] + _PART + 0.08, _FOOT, 0.13, _PART)
     _draw_bar(figure, bar_box, limit, f"drop of P({shorten(target, 24)})", exceeded=False)
     _draw_classes(panels[4], probabilities, target)
@@ -218,7 +218,7 @@ def _draw_bar(figure: Figure, box: Box, limit: float, label: str, *, exceeded: b
     width, height = figure.get_size_inches()
     axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
     extend: Literal["both", "neither"] = "both" if exceeded else "neither"
-    bar = figure.colorbar(ScalarMappable(_norm(limit), _COLORS), cax=axes, extend=extend, extendfrac=0.04)
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _COLORS), cax=axes, extend=extend, extendfrac=0.04)
     ticks = [limit * share for share in (-1, -0.5, 0, 0.5, 1)]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.ax.tick_params(labelsize=8)
@@ -243,12 +243,8 @@ def _draw_classes(axes: Axes, probabilities: Sequence[tuple[str, float]], target
 _COLORS = colormaps["RdBu_r"].with_extremes(bad=_NEVER_COVERED)
 
 
-def _norm(limit: float) -> Normalize:
-    return Normalize(-limit, limit)
-
-
 def _colors(drops: Array, limit: float) -> Array:
-    return np.asarray(_COLORS(_norm(limit)(np.ma.masked_invalid(drops))), np.float32)
+    return np.asarray(_COLORS(Normalize(-limit, limit)(np.ma.masked_invalid(drops))), np.float32)
 
 
 def _veil(drops: Array, limit: float) -> Array:
