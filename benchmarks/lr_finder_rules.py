@@ -57,6 +57,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_cifar.analysis import lr_range
+from lightning_cifar.analysis.lr_rules import RULES
 from lightning_cifar.data import CIFAR10DataModule, FashionMNISTDataModule, MNISTDataModule
 from lightning_cifar.data.shapes import draw_shapes
 from lightning_cifar.models import DilatedNet, LeNet, ResNetCIFAR
@@ -148,7 +149,7 @@ def torch_lr_finder(lrs: Array, losses: Array) -> float:
 
 
 RULES: dict[str, Rule] = {
-    **{f"ours: {name}": rule for name, rule in lr_range.RULES.items()},
+    **{f"ours: {name}": rule for name, rule in RULES.items()},
     "fastai: steep": fastai_steep,
     "fastai: valley": fastai_valley,
     "fastai: slide": fastai_slide,

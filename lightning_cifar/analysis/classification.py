@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class ClassScore:
+class ClassScore(NamedTuple):
     """Scores of one class; fractions are NaN where nothing was counted."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
     """Samples of this class."""
     correct: int
     accuracy: float

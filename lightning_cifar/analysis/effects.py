@@ -62,7 +62,7 @@ def factorial_effects(values: ArrayLike) -> list[Effect]:
     return effects
 
 
-def bootstrap_interval(values: Sequence[float], confidence: float, resamples: int = 9999) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
     """Return the bootstrap interval of a mean, bias-corrected and accelerated (Efron 1987, doi:10.2307/2289144).
 
     It does not assume a normal distribution, but needs more than a few values.
@@ -70,7 +70,6 @@ def bootstrap_interval(values: Sequence[float], confidence: float, resamples: in
     Args:
         values: One value per seed, at least two different ones.
         confidence: Confidence of the interval.
-        resamples: Number of resamples, with fixed random numbers.
 
     Example:
         >>> low, high = bootstrap_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 30.0], 0.95)
@@ -81,7 +80,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float, resamples: in
         (np.asarray(values, dtype=float),),
         np.mean,
         confidence_level=confidence,
-        n_resamples=resamples,
+        n_resamples=9999,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,52 @@ MOST_CHANNELS = 32
 """Largest number of input channels that are shown separately, so that the picture does not get too long."""
 
 
-def find_filters(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """Return the name and the layer with that name, by default the first convolution.
+class Filters(NamedTuple):
+    """Filters of a convolution: K filters of C input channels and R x S pixels; R is 1 for 1-D kernels."""
+
+    name: str
+    layer: nn.Module
+    color: bool
+    """Whether a filter is shown as one picture in colour, otherwise as C pictures."""
+
+    @property
+    def kernels(self) -> Tensor:
+        """Current weights (K, C, R, S)."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        if isinstance(self.layer, nn.ConvTranspose1d | nn.ConvTranspose2d) and self.layer.groups == 1:
+            weight = weight.transpose(0, 1)  # stored with inputs first
+        return weight if weight.ndim == 4 else weight.unsqueeze(2)
+
+    def read(self, max_kernels: int) -> Array:
+        """Copy the first filters (K, C, R, S) and input channels, as many as fit into ``max_kernels`` pictures.
+
+        At most 32 channels are shown separately; channels are left out before filters.
+        """
+        kernels = self.kernels[:max_kernels]
+        if not self.color:
+            kernels = kernels[:, : min(max(1, max_kernels // len(kernels)), MOST_CHANNELS)]
+        return np.array(kernels.detach().to(device="cpu", dtype=torch.float32).numpy())
+
+    def describe(self, shown: Array) -> str:
+        """Describe what a picture shows, such as "64 filters of 3 x 11 x 11 weights", and which part if not all."""
+        K, C, R, S = self.kernels.shape
+        text = f"{K} filter{'s' * (K != 1)} of {C} x {R} x {S} weights"
+        if len(shown) < K:
+            text += f", the first {len(shown)}"
+        if shown.shape[1] < C:
+            text += f", input channels 0 to {shown.shape[1] - 1}" if shown.shape[1] > 1 else ", input channel 0"
+        return text
+
+
+def find_filters(
+    model: nn.Module, name: str | None = None, mode: Literal["auto", "rgb", "channels"] = "auto"
+) -> Filters:
+    """Return the filters of the layer with a name, by default the first convolution; ``auto`` is ``rgb`` if possible.
 
     Raises:
-        ValueError: The layer does not exist or has no kernels of one or two dimensions; the message names another.
+        ValueError: The layer does not exist or has no kernels of one or two dimensions (the message names another), or
+            the mode is ``rgb`` and it does not have 3 input channels.
     """
     convolutions = convolution_names(model)
     if name is None:
@@ -41,50 +82,10 @@ def find_filters(model: nn.Module, name: str | None = None) -> tuple[str, nn.Mod
         raise ValueError(f"{who} has kernels of three dimensions: {hint} of one or two")
     if weight.ndim not in (3, 4):
         raise ValueError(f"{who} has weights {tuple(weight.shape)}, which are not kernels: {hint}")
-    return name, layer
-
-
-def choose_color(layer: nn.Module, mode: Literal["auto", "rgb", "channels"]) -> bool:
-    """Whether a filter is shown as one picture in colour; ``auto`` is colour for 3 input channels.
-
-    Raises:
-        ValueError: The mode is ``rgb`` and the layer has another number of input channels.
-    """
-    channels = filters_shape(layer)[1]
+    channels = Filters(name, layer, color=False).kernels.shape[1]
     if mode == "rgb" and channels != 3:
         raise ValueError(f"mode rgb needs filters of 3 input channels, not {channels}: choose channels or auto")
-    return channels == 3 and mode != "channels"
-
-
-def filters_shape(layer: nn.Module) -> tuple[int, int, int, int]:
-    """Number of filters K and of input channels C, height R and width S in pixels; R is 1 for 1-D kernels."""
-    K, C, R, S = _kernels(layer).shape
-    return K, C, R, S
-
-
-def read_filters(layer: nn.Module, *, color: bool, max_kernels: int) -> Array:
-    """Copy the first filters (K, C, R, S) and input channels, as many as fit into ``max_kernels`` pictures.
-
-    Args:
-        layer: From :func:`find_filters`.
-        color: A filter is one picture. Otherwise it is C pictures, at most 32; channels are left out before filters.
-        max_kernels: Largest number of pictures.
-    """
-    kernels = _kernels(layer)[:max_kernels]
-    if not color:
-        kernels = kernels[:, : min(max(1, max_kernels // len(kernels)), MOST_CHANNELS)]
-    return np.array(kernels.detach().to(device="cpu", dtype=torch.float32).numpy())
-
-
-def describe_filters(layer: nn.Module, shown: Array) -> str:
-    """Describe what a picture shows, such as "64 filters of 3 x 11 x 11 weights", and which part if not all."""
-    K, C, R, S = filters_shape(layer)
-    text = f"{K} filter{'s' * (K != 1)} of {C} x {R} x {S} weights"
-    if len(shown) < K:
-        text += f", the first {len(shown)}"
-    if shown.shape[1] < C:
-        text += f", input channels 0 to {shown.shape[1] - 1}" if shown.shape[1] > 1 else ", input channel 0"
-    return text
+    return Filters(name, layer, channels == 3 and mode != "channels")
 
 
 def largest_weight(filters: Array) -> float:
@@ -111,11 +112,3 @@ def scale_filters(filters: Array, limit: float | None = None) -> Array:
         span = np.max(weights, axis=axes, keepdims=True, where=finite, initial=-np.inf) - low
         scaled = np.where(span > 0, (weights - low) / np.where(span > 0, span, 1), 0.5)
     return np.where(finite, scaled, np.nan).astype(np.float32)
-
-
-def _kernels(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d) and layer.groups == 1:
-        weight = weight.transpose(0, 1)  # stored with inputs first
-    return weight if weight.ndim == 4 else weight.unsqueeze(2)

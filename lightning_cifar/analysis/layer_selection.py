@@ -12,6 +12,7 @@ from lightning_cifar.analysis.layers import find_layer
 Item = TypeVar("Item")
 
 Side: TypeAlias = Literal["input", "output"]
+_MOST = 4  # layers that are selected by default
 
 
 class Tap(NamedTuple):
@@ -35,31 +36,28 @@ def select_layers(
     networks: Mapping[str, nn.Module],
     layers: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     side: Side | Literal["both"] | None = None,
-    most: int = 4,
 ) -> list[SelectedLayers]:
     """Select the layers to observe.
 
     Args:
         networks: One or more networks by name.
         layers: Names of layers that every network has, or a list of names for each network; names at the same position
-            correspond to each other. None selects the batch norms and dropouts of a single network, or its activation
-            functions if it has neither, and the activation functions of several networks, in their order.
+            correspond to each other. None selects up to four, evenly spread: batch norms and dropouts of a single
+            network, or its activation functions if it has neither, and the activation functions of several networks.
         side: Side of the layers to observe. None is both for one network; for several it is the input of an activation
             function (the value after a batch norm if there is one, else the pre-activation), and the output of others.
-        most: Largest number of selections if ``layers`` is None, at least 2: evenly spread, with batch norms and
-            dropouts both represented.
 
     Raises:
         ValueError: A layer or network does not exist, there is no layer to select, or numbers of layers differ.
     """
-    names = _names(networks, layers, most)
+    names = _names(networks, layers)
     counts = {name: len(found) for name, found in names.items()}
     if len(set(counts.values())) > 1:
         numbers = ", ".join(f"{count} in {name}" for name, count in counts.items())
         raise ValueError(f"each network must have the same number of layers to compare, but there are {numbers}")
     indices = list(range(next(iter(counts.values()))))
     selected = []
-    for index in indices if layers is not None else _evenly(indices, most):
+    for index in indices if layers is not None else _evenly(indices, _MOST):
         taps = []
         for network, found in names.items():
             layer = find_layer(networks[network], found[index])
@@ -74,12 +72,11 @@ def select_layers(
 def _names(
     networks: Mapping[str, nn.Module],
     layers: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
-    most: int,
 ) -> dict[str, list[str]]:
     """Return the names of the layers of each network."""
     if layers is None:
         if len(networks) == 1:
-            found = {name: _norms_and_dropouts(network, most) for name, network in networks.items()}
+            found = {name: _norms_and_dropouts(network) for name, network in networks.items()}
         if len(networks) > 1 or not any(found.values()):
             found = {name: _of_kind(network, _is_activation) for name, network in networks.items()}
         if not any(found.values()):
@@ -97,12 +94,12 @@ def _names(
     return found
 
 
-def _norms_and_dropouts(network: nn.Module, most: int) -> list[str]:
-    """Select at most ``most`` batch norms and dropouts, some of both, in the order of the network."""
+def _norms_and_dropouts(network: nn.Module) -> list[str]:
+    """Select at most four batch norms and dropouts, some of both, in the order of the network."""
     norms = _of_kind(network, lambda layer: isinstance(layer, nn.modules.batchnorm._BatchNorm))
     dropouts = _of_kind(network, lambda layer: isinstance(layer, nn.modules.dropout._DropoutNd))
-    half = min(len(norms), max(most // 2, most - len(dropouts)))
-    chosen = {*_evenly(norms, half), *_evenly(dropouts, most - half)}
+    half = min(len(norms), max(_MOST // 2, _MOST - len(dropouts)))
+    chosen = {*_evenly(norms, half), *_evenly(dropouts, _MOST - half)}
     return [name for name, _ in network.named_modules() if name in chosen]
 
 

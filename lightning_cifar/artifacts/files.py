@@ -133,6 +133,7 @@ def _save(trainer: Trainer, name: str, content: bytes) -> Path | None:
 
 
 def writes(trainer: Trainer) -> bool:
+    """Return whether files are written: on global rank zero, but not in ``fast_dev_run``."""
     return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined,unused-ignore]
 
 

@@ -89,7 +89,15 @@ def log_graph(trainer: Trainer, network: nn.Module, example: Tensor | tuple[Any,
             writer.add_graph(trace(network, example, check_trace=False))  # type: ignore[no-untyped-call]
 
 
-def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: NDArray[np.float64]) -> None:
+def log_histogram(
+    trainer: Trainer,
+    tag: str,
+    counts: NDArray[np.int64],
+    edges: NDArray[np.float64],
+    *,
+    ends: tuple[float, float] | None = None,
+    step: int | None = None,
+) -> None:
     """Log a histogram with TensorBoard.
 
     Args:
@@ -97,19 +105,22 @@ def log_histogram(trainer: Trainer, tag: str, counts: NDArray[np.int64], edges: 
         tag: Tag of the histogram.
         counts: (B,), number of values in each bin.
         edges: (B + 1,), edges of the bins.
+        ends: Smallest and largest value; None means the ends of the bins.
+        step: Step in TensorBoard; None means the last completed step.
     """
+    low, high = ends or (float(edges[0]), float(edges[-1]))
     centers = (edges[1:] + edges[:-1]) / 2
     for writer in _writers(trainer, "add_histogram_raw"):
         writer.add_histogram_raw(
             tag,
-            min=float(edges[0]),
-            max=float(edges[-1]),
+            min=low,
+            max=high,
             num=int(counts.sum()),
             sum=float(counts @ centers),
             sum_squares=float(counts @ centers**2),
             bucket_limits=edges[1:].tolist(),
             bucket_counts=counts.tolist(),
-            global_step=last_step(trainer),
+            global_step=last_step(trainer) if step is None else step,
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from lightning_cifar.callbacks.snapshots import (
     Mode,
     Snapshot,
     density_panels,
-    log_histograms,
+    log_summary,
     moment_panels,
     only_mode,
     table_rows,
@@ -42,8 +42,8 @@ class ActivationSnapshots(SnapshotCallback):
     For a module that trains several networks (``members``), the networks are compared in the same plots. At the end,
     and when training is interrupted, the callback writes ``<name>.csv`` (mean, standard deviation, extremes, zeros,
     silent units, kept share of dropout), and in ``pictures/`` ``<name>.png`` (the last snapshot), ``<name>_ridge.png``
-    (all), ``<name>_moments.png`` and the animations ``<name>.gif`` and ``.webp``. Loggers that support histograms
-    receive one for each snapshot. The training does not change, bit for bit.
+    (all), ``<name>_moments.png`` and the animations ``<name>.gif`` and ``.webp``. TensorBoard
+    receives a histogram for each snapshot. The training does not change, bit for bit.
 
     A step is an optimizer step, or a batch with manual optimization. The losses in the titles are those of the probe in
     evaluation mode: cross-entropy for class labels, mean squared error for numbers.
@@ -163,8 +163,7 @@ class ActivationSnapshots(SnapshotCallback):
                     if mode == "eval":  # train keeps the modes of the training, for example of frozen layers
                         for layer in network.modules():
                             layer.training = False
-                    first = self._probe is None
-                    with first_forward("ActivationSnapshots", network, inputs) if first else nullcontext():
+                    with first_forward("ActivationSnapshots", network, inputs):
                         output = forward(trainer, network, inputs)
                 if missing := [name for name in names if name not in found]:
                     raise ValueError(
@@ -180,17 +179,10 @@ class ActivationSnapshots(SnapshotCallback):
         """Keep and log a snapshot. Must be called on all ranks, so that they agree on the next step."""
         if not (self.snapshots and self.snapshots[-1].step >= snapshot.step):  # false if resumed at a snapshot
             self._append(snapshot)
-        if not (self.histograms and trainer.is_global_zero):
-            return
-        tags = [
-            ("/".join(filter(None, [self.name, *tap, mode if len(self.modes) > 1 else ""])), snapshot.at(mode, tap))
-            for mode in self.modes
-            for place in self._places
-            for tap in place.taps
-        ]
-        for logger in trainer.loggers:
-            for tag, summary in tags:
-                log_histograms(getattr(logger, "experiment", None), tag, summary, snapshot.step)
+        taps = [tap for place in self._places for tap in place.taps] if self.histograms else []
+        for mode, tap in product(self.modes, taps):
+            tag = "/".join(filter(None, [self.name, *tap, mode if len(self.modes) > 1 else ""]))
+            log_summary(trainer, tag, snapshot.at(mode, tap), snapshot.step)
 
     def _heading(self, snapshot: Snapshot) -> str:
         """Return the step and, on a second line, the losses."""

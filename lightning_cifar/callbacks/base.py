@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,12 +45,27 @@ def warn_of_duplicates(trainer: Trainer, callback: Callback) -> None:
         rank_zero_warn(f"{type(callback).__name__}: {len(equal)} of them overwrite each other's files: {fix}.")
 
 
-class StoringCallback(Callback, ABC):
+class WritingCallback(Callback, ABC):
+    """Base class of callbacks that write their results at the end of training, also after an exception."""
+
+    @abstractmethod
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the results, if there are any and the callback is active."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        try:
+            self._write(trainer, pl_module)
+        except OSError as error:  # a warning, since it may have the same cause and must not hide the exception
+            rank_zero_warn(f"{type(self).__name__}: {error}")
+
+
+class StoringCallback(WritingCallback):
     """Base class of callbacks that store the state of the network on disk during training.
 
-    Args:
-        every_n_epochs: period in epochs; 1 if no period is given.
-        every_n_steps: period in optimizer steps instead.
+    Without a period, it is one epoch.
     """
 
     def __init__(self, every_n_epochs: int | None, every_n_steps: int | None) -> None:
@@ -71,10 +85,6 @@ class StoringCallback(Callback, ABC):
 
     @abstractmethod
     def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-
-    @abstractmethod
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when the training has ended, also by an interruption or an error."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._store, self._in_epoch = None, False
@@ -99,39 +109,12 @@ class StoringCallback(Callback, ABC):
         self._capture_if_due(trainer, pl_module)
         checkpoint["callbacks"][self.state_key] = self.state_dict()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._finish, trainer, pl_module)
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._store = None
 
 
-def quietly(
-    callback: Callback,
-    write: Callable[[Trainer, LightningModule], None],
-    trainer: Trainer,
-    pl_module: LightningModule,
-) -> None:
-    """Write after an exception. An error of a file becomes a warning, since it must not hide the exception."""
-    try:
-        write(trainer, pl_module)
-    except OSError as error:  # may have the same cause
-        rank_zero_warn(f"{type(callback).__name__}: {error}")
-
-
-class SnapshotCallback(Callback, ABC):
-    """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them.
-
-    Args:
-        every_n_steps: period of the snapshots.
-        max_snapshots: above this number, every second snapshot is removed and the period doubles.
-        max_frames: maximum number of frames of the animation.
-        seconds_per_frame: duration of a frame.
-        name: name of the files.
-    """
+class SnapshotCallback(WritingCallback):
+    """Base class of callbacks that keep snapshots of a training run in bounded memory and animate them."""
 
     def __init__(
         self, every_n_steps: int, max_snapshots: int, max_frames: int, seconds_per_frame: float, name: str
@@ -153,13 +136,6 @@ class SnapshotCallback(Callback, ABC):
         if len(self.snapshots) > self.max_snapshots and snapshot.step % self._period == 0:  # always keep the last one
             self.snapshots = self.snapshots[::2]
             self._period *= 2
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._write, trainer, pl_module)
-
-    @abstractmethod
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures, if the callback is active."""
 
 
 class BatchCallback(Callback, ABC):
@@ -198,13 +174,10 @@ class EvaluationCallback(BatchCallback):
     def __init__(self, every_n_epochs: int | None) -> None:
         check_minimum(every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
+        self._seen = 0
         super().__init__()
 
     _only_first_loader = False
-
-    @property
-    @abstractmethod
-    def _is_empty(self) -> bool: ...
 
     @abstractmethod
     def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
@@ -223,6 +196,7 @@ class EvaluationCallback(BatchCallback):
         self._report(stage, trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = 0
         self._reset()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -231,36 +205,28 @@ class EvaluationCallback(BatchCallback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._observe("val", trainer, trainer.val_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+    # Further arguments of the hooks are those of _observe.
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        self._observe("val", trainer, trainer.val_dataloaders, *args, **kwargs)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._observe("test", trainer, trainer.test_dataloaders, outputs, batch, batch_idx, dataloader_idx)
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        self._observe("test", trainer, trainer.test_dataloaders, *args, **kwargs)
 
     def _observe(
-        self, stage: Stage, trainer: Trainer, loaders: object, outputs: object, batch: object, index: int, loader: int
+        self,
+        stage: Stage,
+        trainer: Trainer,
+        loaders: object,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking or self._disabled or (loader and self._only_first_loader):
+        if trainer.sanity_checking or self._disabled or (dataloader_idx and self._only_first_loader):
             return
-        if index == 0:
+        if batch_idx == 0:
             self._seen = 0
-        self._collect(stage, trainer, loader_at(loaders, loader), outputs, batch)
+        self._collect(stage, trainer, loader_at(loaders, dataloader_idx), outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -281,6 +247,6 @@ class EvaluationCallback(BatchCallback):
         self._report("test", trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_empty and not self._disabled:
+        if not self._seen and not self._disabled:
             self._disable("fit ended without a validation. Add validation data, or run validate or test")
         self._report("val", trainer)

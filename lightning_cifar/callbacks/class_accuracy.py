@@ -15,7 +15,8 @@ from lightning_cifar.analysis.prediction_table import are_probabilities
 from lightning_cifar.artifacts import log_pr_curves, log_table, save_figure, save_table
 from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage
 from lightning_cifar.callbacks.datamodule import class_names
-from lightning_cifar.callbacks.ranks import places
+from lightning_cifar.callbacks.probe import first_two, integer_labels
+from lightning_cifar.callbacks.ranks import gather, places
 from lightning_cifar.callbacks.terminal import new_table, print_above_progress_bar, render_table
 
 _MOST_CURVES = 100  # classes with a precision-recall curve each
@@ -50,10 +51,6 @@ class ClassAccuracy(EvaluationCallback):
         self._scores: Tensor | None = None
         self._gives_probabilities = False
 
-    @property
-    def _is_empty(self) -> bool:
-        return self._confusion is None
-
     def _collect(self, stage: Stage, trainer: Trainer, loader: object, outputs: object, batch: object) -> None:
         pair = _logits_and_labels(outputs, batch)
         if pair is None:
@@ -79,16 +76,15 @@ class ClassAccuracy(EvaluationCallback):
             self._scores = scores if self._scores is None else self._scores + scores
 
     def _join_ranks(self, stage: Stage, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum over the ranks and log."""
-        if trainer.world_size > 1:
-            self._sum_over_ranks(trainer, pl_module)
+        """Sum over the ranks, of which some may not have seen a batch, and log."""
+        own = [None if counts is None else counts.cpu() for counts in (self._confusion, self._scores)]
+        self._confusion, self._scores = (_total(counts) for counts in zip(*gather(trainer, own), strict=True))
         if self._confusion is None:
             return
-        self._confusion = self._confusion.cpu()
         scores = class_table(self._confusion)
         names = self._names(trainer)
         if self._scores is not None:
-            curves = pr_curves(self._scores.cpu()).numpy()
+            curves = pr_curves(self._scores).numpy()
             log_pr_curves(trainer, {f"pr/{stage}/{name}": curve for name, curve in zip(names, curves, strict=True)})
         metrics = {f"{stage}/accuracy/{name}": s.accuracy for name, s in zip(names, scores, strict=True) if s.count}
         if trainer.state.fn == TrainerFn.FITTING:
@@ -99,32 +95,13 @@ class ClassAccuracy(EvaluationCallback):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
 
-    def _sum_over_ranks(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        counts = self._confusion
-        if counts is not None and self._scores is not None:  # (K, K + 2T): summed in one step
-            counts = torch.cat([counts, *self._scores], dim=1)
-        counts = _sum_over_ranks(counts, trainer, pl_module)
-        if counts is not None:
-            size = len(counts)
-            self._confusion, scores = counts[:, :size], counts[:, size:]
-            self._scores = torch.stack(scores.chunk(2, dim=1)) if scores.numel() else None
-
     def _report(self, stage: Stage, trainer: Trainer) -> None:
         if self._confusion is None or not trainer.is_global_zero:
             return
         names = self._names(trainer)
         rows = [
-            (
-                name,
-                score.count,
-                score.correct,
-                score.accuracy,
-                score.precision,
-                score.f1,
-                "" if score.most_confused_with is None else names[score.most_confused_with],
-                score.confused,
-            )
-            for name, score in zip(names, class_table(self._confusion), strict=True)
+            (name, *scores, "" if other is None else names[other], confused)
+            for name, (*scores, other, confused) in zip(names, class_table(self._confusion), strict=True)
         ]
         header = ("class", "count", "correct", "accuracy", "precision", "f1", "most_confused_with", "confused")
         save_table(trainer, f"class_accuracy_{stage}", header, rows)
@@ -154,26 +131,15 @@ class ClassAccuracy(EvaluationCallback):
 
 def _logits_and_labels(outputs: object, batch: object) -> tuple[Tensor, Tensor] | None:
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
-    labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         return None
-    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
-        return None
-    return logits.detach(), labels
+    labels = integer_labels(first_two(batch)[1], len(logits))
+    return None if labels is None else (logits.detach(), labels)
 
 
-def _sum_over_ranks(counts: Tensor | None, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
-    """Sum the counts of all ranks, which first agree on the shape: a rank may not have seen a batch."""
-    shape = torch.tensor([0, 0] if counts is None else counts.shape, device=pl_module.device)
-    largest = trainer.strategy.reduce(shape, reduce_op="max")
-    assert isinstance(largest, Tensor)
-    if not largest.any():
-        return None
-    if counts is None:
-        counts = torch.zeros(largest.tolist(), dtype=torch.int64, device=pl_module.device)
-    total = trainer.strategy.reduce(counts, reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return total
+def _total(counts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [each for each in counts if each is not None]
+    return torch.stack(known).sum(dim=0) if known else None
 
 
 def _format_table(title: str, confusion: Tensor, names: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ from torch import Tensor
 from lightning_cifar.analysis.embedding import features_and_outputs, last_layer
 from lightning_cifar.analysis.layers import find_layer
 from lightning_cifar.analysis.prediction_table import are_probabilities
-from lightning_cifar.artifacts import save_embedding
+from lightning_cifar.artifacts import save_embedding, writes
 from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
 from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
-from lightning_cifar.callbacks.probe import first_forward, read_samples
+from lightning_cifar.callbacks.probe import first_forward, integer_labels, read_samples
 
 _BATCH = 250  # images in one forward pass
 
@@ -62,7 +62,7 @@ class EmbeddingProjector(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe, self._written_at = None, -1
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if writes(trainer):
             self._probe = read_samples(trainer, self.num_images, owner="EmbeddingProjector")
             self._compute(trainer, pl_module, self._probe[0][:1])  # an error is reported before the first step
 
@@ -100,7 +100,8 @@ class EmbeddingProjector(Callback):
 def _rows(trainer: Trainer, outputs: Tensor, labels: Tensor | None) -> list[tuple[object, ...]]:
     """Return label, prediction, correct, probability and index of each image; empty text where unknown."""
     count = len(outputs)
-    true = labels.tolist() if labels is not None and labels.ndim == 1 and not labels.is_floating_point() else None
+    integers = integer_labels(labels, count)
+    true = None if integers is None else integers.tolist()
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return [("" if true is None else true[i], "", "", "", i) for i in range(count)]
     best, guesses = (outputs if are_probabilities(outputs, 1e-3) else outputs.softmax(1)).max(dim=1)

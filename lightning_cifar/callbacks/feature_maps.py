@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_cifar.analysis.feature_maps import default_layers, feature_maps, thin_out
 from lightning_cifar.analysis.layers import find_layer
-from lightning_cifar.artifacts import save_figure
+from lightning_cifar.artifacts import save_figure, writes
 from lightning_cifar.callbacks.base import check_minimum
 from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
 from lightning_cifar.callbacks.probe import first_forward, read_probe
@@ -103,7 +103,7 @@ class FeatureMaps(Callback):
         if trainer.global_step == 0:
             self._rows = []  # a new training with a callback that was used before
         self._drawn_at, self._probe = -1, None
-        if not _is_active(trainer):
+        if not writes(trainer):
             return
         self._read(trainer)
         epochs = trainer.fit_loop.epoch_progress.current
@@ -126,7 +126,7 @@ class FeatureMaps(Callback):
         self._probe = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING and _is_active(trainer):
+        if trainer.state.fn == TrainerFn.VALIDATING and writes(trainer):
             self._choose_layers(pl_module)
             self._read(trainer)
             self._compute(trainer, pl_module, None, draw=True)
@@ -212,10 +212,6 @@ class FeatureMaps(Callback):
         if self._labels is not None:
             kind = f" ({label_name(names, int(self._labels[i]))})"
         return f"{type(pl_module).__name__}, validation image {self.images[i]}{kind}, {when}"
-
-
-def _is_active(trainer: Trainer) -> bool:
-    return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
 
 
 def _describe(epoch: float | None, step: int) -> str:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from lightning.pytorch import LightningModule, Trainer
 
-from lightning_cifar.analysis.filters import (
-    choose_color,
-    describe_filters,
-    find_filters,
-    largest_weight,
-    read_filters,
-    scale_filters,
-)
-from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.base import check_minimum, quietly, warn_of_duplicates
+from lightning_cifar.analysis.filters import Filters, find_filters, largest_weight, scale_filters
+from lightning_cifar.artifacts import save_figure, writes
+from lightning_cifar.callbacks.base import WritingCallback, check_minimum, warn_of_duplicates
 
 
-class FilterImages(Callback):
+class FilterImages(WritingCallback):
     """Save the filters of a convolution as ``pictures/<name>.png`` at the end of fit, or when it is interrupted.
 
     Args:
@@ -58,48 +50,43 @@ class FilterImages(Callback):
         self.columns, self.max_kernels = columns, max_kernels
         self.mode, self.scaling = mode, scaling
         self.name = name or ("filters" if layer is None else f"filters_{layer}")
-        self._found: tuple[str, nn.Module] | None = None  # while training
+        self._filters: Filters | None = None  # while training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             warn_of_duplicates(trainer, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._found = None
-        choose_color(find_filters(pl_module, self.layer)[1], self.mode)
+        self._filters = None
+        find_filters(pl_module, self.layer, self.mode)  # an error is reported before the first step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._found = find_filters(pl_module, self.layer)
+        self._filters = find_filters(pl_module, self.layer, self.mode)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
             self._draw(trainer, pl_module, f"{self.name}/epoch_{epoch}", epoch)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, self.name, trainer.current_epoch)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self.on_train_end, trainer, pl_module)
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._found = None
+        self._filters = None
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str, epoch: int) -> None:
-        if self._found is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._filters is None or not writes(trainer):
             return
         from lightning_cifar.plots import draw_filters
 
-        layer_name, layer = self._found
-        color = choose_color(layer, self.mode)
-        filters = read_filters(layer, color=color, max_kernels=self.max_kernels)
-        limit = largest_weight(filters) if self.scaling == "shared" else None
-        about = f"{type(pl_module).__name__}, {layer_name}: {describe_filters(layer, filters)}"
+        weights = self._filters.read(self.max_kernels)
+        limit = largest_weight(weights) if self.scaling == "shared" else None
+        about = f"{type(pl_module).__name__}, {self._filters.name}: {self._filters.describe(weights)}"
         figure = draw_filters(
-            scale_filters(filters, limit),
-            color=color,
+            scale_filters(weights, limit),
+            color=self._filters.color,
             limit=limit,
             columns=self.columns,
             title=f"{about}\nafter {epoch} epoch{'s' * (epoch != 1)}, step {trainer.global_step}",
         )
-        save_figure(trainer, name, figure, tag=f"filters/{layer_name}")
+        save_figure(trainer, name, figure, tag=f"filters/{self._filters.name}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_cifar import artifacts
 from lightning_cifar.analysis.modes import evaluation, undisturbed
 from lightning_cifar.callbacks.base import SnapshotCallback, check_minimum
-from lightning_cifar.callbacks.probe import first_forward, forward, networks_of, read_samples
+from lightning_cifar.callbacks.probe import first_forward, first_two, forward, networks_of, read_samples
 from lightning_cifar.callbacks.progress import step_of
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class FitCurves(SnapshotCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation, self._train = None, []
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        if not artifacts.writes(trainer):
             return
         if step_of(trainer, pl_module) == 0:  # a new training, with a callback that may have been used before
             self.snapshots, self._period, self._grid = [], self.every_n_steps, None
@@ -118,8 +118,7 @@ class FitCurves(SnapshotCallback):
         if self._validation is None or sum(map(len, self._train)) >= MOST_POINTS:
             return
         first = not self._train
-        x, y = (*batch, None, None)[:2] if isinstance(batch, tuple | list) else (batch, None)
-        self._train.append(torch.cat(_check_points(x, y), 1).detach().clone())
+        self._train.append(torch.cat(_check_points(*first_two(batch)), 1).detach().clone())
         if first:
             if self._grid is None:
                 self._grid = self._choose_grid()

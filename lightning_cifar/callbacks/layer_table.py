@@ -10,7 +10,7 @@ from lightning.pytorch.core.module import _jit_is_scripting
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_cifar.analysis.layers import Example, LayerRow, is_compiled, list_layers
+from lightning_cifar.analysis.layers import Example, is_compiled, list_layers
 from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.artifacts import log_graph, log_table
 from lightning_cifar.callbacks.probe import first_forward
@@ -46,8 +46,8 @@ class LayerTable(Callback):
             parameters = list(pl_module.parameters())
             total = sum(each.numel() for each in parameters)
             trainable = sum(each.numel() for each in parameters if each.requires_grad)
-            print(format_layers(name, rows, total, trainable))
             cells = [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.num_parameters:,}") for row in rows]
+            print(format_layers(name, cells, total, trainable))
             header, last = ("layer", "kind", "output", "parameters"), ("all", "", "", f"{total:,}")
             log_table(trainer, "network/layers", header, [*cells, last], once=True)
             self._log_graph(trainer, pl_module, example)
@@ -60,9 +60,8 @@ class LayerTable(Callback):
             log_graph(trainer, pl_module, inputs)
 
 
-def format_layers(title: str, rows: list[LayerRow], total: int, trainable: int) -> str:
+def format_layers(title: str, cells: list[tuple[str, str, str, str]], total: int, trainable: int) -> str:
     """Format the table as plain text."""
-    cells = [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.num_parameters:,}") for row in rows]
     header = ("layer", "", "output", "parameters")
     widths = [max(len(line[i]) for line in (header, *cells)) for i in range(4)]
     lines = [

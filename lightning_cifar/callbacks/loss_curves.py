@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cifar.artifacts import save_figure
-from lightning_cifar.callbacks.base import check_minimum, quietly
+from lightning_cifar.callbacks.base import WritingCallback, check_minimum
 from lightning_cifar.callbacks.progress import epochs_of
 
 
-class LossCurves(Callback):
+class LossCurves(WritingCallback):
     """Plot loss and accuracy in ``pictures/<name>.png`` during training, at its end, and when it is interrupted.
 
     The x axis counts completed epochs: the means over the first training epoch and the validation after it are at 1, a
@@ -99,22 +99,19 @@ class LossCurves(Callback):
         elapsed = time.process_time() - self._drawn_at
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and self._draw_seconds <= self.max_time_share * elapsed:
-            self._draw(trainer, pl_module)
+            self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collect_train(trainer)
         self._closing = None
         self._warn_if_empty(trainer, "during the training")
-        self._draw(trainer, pl_module)
+        self._write(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, dict[str, object]]
     ) -> None:
         self._collect_train(trainer)
         checkpoint["callbacks"][self.state_key] = self.state_dict()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._draw, trainer, pl_module)
 
     def _warn_if_empty(self, trainer: Trainer, when: str) -> None:
         if self.history or self._warned:
@@ -144,7 +141,7 @@ class LossCurves(Callback):
             self.history[key] = [*points, [position, float(value)]]
             self._undrawn = True
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._undrawn or not trainer.is_global_zero:
             return
         from lightning_cifar.plots import draw_loss_curves, draw_members_curves

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -13,16 +12,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lightning_cifar import artifacts
-from lightning_cifar.analysis.lr_range import (
-    Suggestion,
-    Sweep,
-    doubt,
-    has_diverged,
-    smooth,
-    suggest,
-    sweep_lrs,
-    verify,
-)
+from lightning_cifar.analysis.lr_range import Suggestion, Sweep, doubt, has_diverged, smooth, suggest, sweep_lrs, verify
+from lightning_cifar.callbacks.base import check_minimum
 from lightning_cifar.callbacks.lr_sweep import sweep
 
 LR_NAMES = ("lr", "learning_rate")
@@ -70,14 +61,8 @@ class LRRangeFinder(Callback):
         zoom: Sequence[float] | None = None,
         verify: bool = False,
     ) -> None:
-        if not (math.isfinite(min_lr) and min_lr > 0):
-            raise ValueError(f"min_lr (={min_lr}) must be a positive number.")
-        if not (math.isfinite(max_lr) and max_lr > min_lr):
-            raise ValueError(f"max_lr (={max_lr}) must be above min_lr (={min_lr}).")
-        if num_steps < 10:
-            raise ValueError(f"num_steps (={num_steps}) must be at least 10.")
-        if num_sweeps < 1:
-            raise ValueError(f"num_sweeps (={num_sweeps}) must be at least 1.")
+        self.lrs = [float(lr) for lr in sweep_lrs(min_lr, max_lr, num_steps, spacing)]
+        check_minimum(num_sweeps=num_sweeps)
         if stop_factor is not None and not stop_factor > 1:
             raise ValueError(f"stop_factor (={stop_factor}) must be above 1, or null.")
         if any(epoch < 1 for epoch in milestones):
@@ -85,7 +70,6 @@ class LRRangeFinder(Callback):
         if zoom is not None and not (len(zoom) == 2 and min_lr <= zoom[0] < zoom[1] <= max_lr):
             limits = f"between {min_lr:g} and {max_lr:g}"
             raise ValueError(f"zoom (={list(zoom)}) must be two increasing learning rates {limits}.")
-        self.lrs = [float(lr) for lr in sweep_lrs(min_lr, max_lr, num_steps, spacing)]
         self.num_sweeps, self.stop_factor, self.apply, self.verify = num_sweeps, stop_factor, apply, verify
         self.milestones, self.zoom = tuple(milestones), None if zoom is None else (float(zoom[0]), float(zoom[1]))
         self.sweeps: list[Sweep] = []
@@ -165,7 +149,7 @@ class LRRangeFinder(Callback):
                     pl_module,
                     self.lrs,
                     seed=seed,
-                    stop=self._stop,
+                    stop=lambda losses: self.stop_factor is not None and has_diverged(losses, self.stop_factor),
                     on_step=lambda: progress.advance(task),
                 )
                 progress.update(task, completed=(seed + 1) * len(self.lrs))
@@ -174,9 +158,6 @@ class LRRangeFinder(Callback):
 
     def _train(self, trainer: Trainer, pl_module: LightningModule, lrs: list[float]) -> list[float]:
         return sweep(trainer, pl_module, lrs, seed=self.num_sweeps, stop=lambda losses: False)
-
-    def _stop(self, losses: list[float]) -> bool:
-        return self.stop_factor is not None and has_diverged(np.asarray(losses), self.stop_factor)
 
     def _write(self, trainer: Trainer, name: str) -> None:
         from lightning_cifar.plots import draw_lr_range, lr_range_html

@@ -82,7 +82,7 @@ def sweep(
                 losses.append(_mean_over_ranks(total / trainer.accumulate_grad_batches, trainer))
                 if not math.isfinite(losses[-1]) or stop(losses):
                     break
-                _step(trainer, optimizer, scaler)
+                _step(trainer, model, optimizer, scaler)
                 on_step()
         finally:
             model.trainer = None
@@ -162,19 +162,15 @@ def _backward(trainer: Trainer, model: LightningModule, batch: Any, index: int, 
     return float(loss.detach())
 
 
-def _step(trainer: Trainer, optimizer: Optimizer, scaler: Any) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+def _step(trainer: Trainer, model: LightningModule, optimizer: Optimizer, scaler: Any) -> None:
     if trainer.world_size > 1:
-        for parameter in parameters:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= trainer.world_size
+        for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+            if parameter.grad is not None:
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= trainer.world_size
     if scaler is not None:
         scaler.unscale_(optimizer)
-    if trainer.gradient_clip_val:
-        if trainer.gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, trainer.gradient_clip_val)
-        else:
-            torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
+    model.clip_gradients(optimizer)  # as the Trainer says
     if scaler is None:
         optimizer.step()
     else:
@@ -185,10 +181,8 @@ def _step(trainer: Trainer, optimizer: Optimizer, scaler: Any) -> None:
 def _mean_over_ranks(loss: float, trainer: Trainer) -> float:
     if trainer.world_size == 1:
         return loss
-    device = trainer.strategy.root_device
-    value = torch.tensor(loss, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-    torch.distributed.all_reduce(value)
-    return float(value) / trainer.world_size
+    value = torch.tensor(loss, dtype=torch.float64, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(value, reduce_op="mean"))
 
 
 def _endless(trainer: Trainer, seed: int) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.analysis.prediction_table import are_probabilities
-from lightning_cifar.artifacts import frame_store, run_folder, save_figure
+from lightning_cifar.artifacts import frame_store, run_folder, save_figure, writes
 from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
 from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
 from lightning_cifar.callbacks.probe import first_forward, read_probe
@@ -92,7 +92,7 @@ class OcclusionMaps(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe, self._drawn = None, trainer.current_epoch
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+        if writes(trainer):
             self._probe = read_probe(trainer, self.images, owner=type(self).__name__)
             self._check(pl_module, *self._probe)
             self._sheets, self._limit = [], self.limit or 0.0

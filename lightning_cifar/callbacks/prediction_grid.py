@@ -14,6 +14,7 @@ from lightning_cifar.analysis.predictions import Predictions, keep_worst, read_p
 from lightning_cifar.artifacts import save_figure, save_table
 from lightning_cifar.callbacks.base import SPLITS, EvaluationCallback, Stage, check_minimum
 from lightning_cifar.callbacks.datamodule import class_names, displayable
+from lightning_cifar.callbacks.probe import first_two, integer_labels
 from lightning_cifar.callbacks.ranks import gather, places
 
 if TYPE_CHECKING:
@@ -55,10 +56,6 @@ class PredictionGrid(EvaluationCallback):
         self._gives_probabilities = False
         self._num_counted: Tensor | int = 0
         self._num_wrong: Tensor | int = 0
-
-    @property
-    def _is_empty(self) -> bool:
-        return self._batch is None
 
     _only_first_loader = True
 
@@ -155,10 +152,11 @@ class PredictionGrid(EvaluationCallback):
 
 def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str:
     """Return images (N, C, H, W), logits (N, K) and labels (N,), or a message about what is missing."""
-    images, labels = batch[:2] if isinstance(batch, tuple | list) and len(batch) > 1 else (None, None)
+    images, second = first_two(batch)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         return "batches must be (images, labels) with images (N, C, H, W), C 1 or 3"
-    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.is_floating_point():
+    labels = integer_labels(second, len(images))
+    if labels is None:
         return "batches must be (images, labels) with integer labels (N,)"
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:

@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cifar.analysis.prediction_table import are_probabilities, class_in_path, top_classes
-from lightning_cifar.artifacts import save_figure, save_table
+from lightning_cifar.artifacts import save_figure, save_table, writes
 from lightning_cifar.callbacks.base import BatchCallback, check_minimum
 from lightning_cifar.callbacks.datamodule import class_names, displayable
-from lightning_cifar.callbacks.probe import loader_at
+from lightning_cifar.callbacks.probe import first_two, integer_labels, loader_at
 from lightning_cifar.callbacks.ranks import gather, places
 from lightning_cifar.callbacks.terminal import new_table, print_above_progress_bar, render_table
 
@@ -86,7 +86,7 @@ class PredictionTable(BatchCallback):
     ) -> None:
         if dataloader_idx or self._disabled:
             return
-        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        images, second = first_two(batch)
         if not isinstance(outputs, Tensor) or not are_probabilities(outputs):
             self._disable("predict_step must return probabilities (N, K), K of 2 or more")
             return
@@ -97,7 +97,7 @@ class PredictionTable(BatchCallback):
         if not self._names:
             owners = pl_module, getattr(trainer, "datamodule", None)
             self._names = class_names(*owners, count=outputs.shape[1], default="class {}")
-        self._add(outputs, _second(batch, len(outputs)), trainer)
+        self._add(outputs, integer_labels(second, len(outputs)), trainer)
         if isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3):
             room = self.sheets * self.rows * self.columns - self._drawn - len(self._images)
             # clone, since a view would send its whole batch to the other processes
@@ -116,7 +116,7 @@ class PredictionTable(BatchCallback):
             self._images = [image for _, image in pairs[: self.sheets * self.rows * self.columns]]
         self._draw(trainer, rows, whole=False)
         rows.sort(key=lambda row: row.number)
-        if not rows or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined,unused-ignore]
+        if not rows or not writes(trainer):
             return
         count = len(rows[0].classes)
         ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
@@ -142,16 +142,17 @@ class PredictionTable(BatchCallback):
     def _add(self, outputs: Tensor, second: Tensor | None, trainer: Trainer) -> None:
         """Add the rows of a batch."""
         top = top_classes(outputs, self.top)
+        numbers = None if second is None else second.tolist()
         found = places(trainer, loader_at(trainer.predict_dataloaders), len(self._table), len(outputs)).tolist()
         for i, (classes, shares) in enumerate(zip(top.classes.tolist(), top.probabilities.tolist(), strict=True)):
             number, true = found[i], None
             name = str(number)
-            if second is not None and self._files is not None and 0 <= int(second[i]) < len(self._files):
-                number = int(second[i])
+            if numbers is not None and self._files is not None and 0 <= numbers[i] < len(self._files):
+                number = numbers[i]
                 name = self._files[number]
                 true = class_in_path(name, self._names)
-            elif second is not None and 0 <= (label := int(second[i])) < len(self._names):
-                true = self._names[label]
+            elif numbers is not None and 0 <= numbers[i] < len(self._names):
+                true = self._names[numbers[i]]
             self._table.append(_Row(found[i], number, name, [self._names[k] for k in classes], shares, true))
 
     def _draw(self, trainer: Trainer, rows: Sequence[_Row], *, whole: bool) -> None:
@@ -183,14 +184,6 @@ class PredictionTable(BatchCallback):
         name = "predictions" if number == 1 else f"predictions_{number}"
         path = save_figure(trainer, name, figure, tag="predictions/predict", step=number)
         self._pictures += [path] if path else []
-
-
-def _second(batch: object, size: int) -> Tensor | None:
-    """Return the second part of a batch if it contains one integer for each image."""
-    values = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-    if not isinstance(values, Tensor) or values.shape != (size,) or values.is_floating_point():
-        return None
-    return values.cpu()
 
 
 def _score(rows: Sequence[_Row]) -> str:

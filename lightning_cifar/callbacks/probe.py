@@ -36,14 +36,12 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     with random_state_restored():
         for batch in validation_batches(trainer, f"{owner} needs validation images"):
-            images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+            images, second = first_two(batch)
             if not isinstance(images, Tensor) or images.ndim != 4:
                 raise ValueError(
                     f"{owner} needs batches that start with images (N, C, H, W), but they {describe(batch)}"
                 )
-            labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-            if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
-                labels = None
+            labels = integer_labels(second, len(images))
             for index in wanted:
                 if seen <= index < seen + len(images):
                     label = None if labels is None else labels[index - seen].detach().clone()
@@ -61,12 +59,12 @@ def read_probe(trainer: Trainer, indices: Sequence[int], *, owner: str) -> tuple
     return torch.stack([image for image, _ in chosen]), torch.stack(names) if len(names) == len(chosen) else None
 
 
-def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Tensor, Tensor | None]:
+def read_samples(trainer: Trainer, most: int, *, owner: str) -> tuple[Tensor, Tensor | None]:
     """Read the first samples of the validation set, of any shape, in the same way as :func:`read_probe`.
 
     Args:
         trainer: in ``fit`` (from ``on_train_start`` on) or ``validate``.
-        most: maximum number of samples; None reads all.
+        most: maximum number of samples.
         owner: name of the callback for error messages.
 
     Returns:
@@ -81,13 +79,12 @@ def read_samples(trainer: Trainer, most: int | None, *, owner: str) -> tuple[Ten
     seen = 0
     with random_state_restored():
         for batch in validation_batches(trainer, f"{owner} needs validation samples"):
-            items = batch if isinstance(batch, tuple | list) else [batch]
-            if not items or not isinstance(items[0], Tensor) or not items[0].ndim:
+            first, second = first_two(batch)
+            if not isinstance(first, Tensor) or not first.ndim:
                 raise ValueError(f"{owner} needs batches that start with a tensor (N, ...), but they {describe(batch)}")
-            wanted = len(items[0]) if most is None else most - seen
-            inputs.append(items[0][:wanted].detach().clone())
-            if len(items) > 1 and isinstance(items[1], Tensor) and items[1].shape[:1] == items[0].shape[:1]:
-                targets.append(items[1][:wanted].detach().clone())
+            inputs.append(first[: most - seen].detach().clone())
+            if isinstance(second, Tensor) and second.shape[:1] == first.shape[:1]:
+                targets.append(second[: most - seen].detach().clone())
             seen += len(inputs[-1])
             if seen == most:
                 break
@@ -145,11 +142,24 @@ def loader_at(loaders: object, index: int = 0) -> object:
     return loaders
 
 
+def first_two(batch: object) -> tuple[object, object]:
+    """Return the first two parts of a batch, such as images and labels; None for missing ones."""
+    first, second, *_ = (*batch, None, None) if isinstance(batch, tuple | list) else (batch, None)
+    return first, second
+
+
+def integer_labels(labels: object, count: int) -> Tensor | None:
+    """Return a part of a batch if it contains an integer for each of ``count`` samples, else None."""
+    if isinstance(labels, Tensor) and labels.shape == (count,) and not labels.is_floating_point():
+        return labels
+    return None
+
+
 def describe(batch: object) -> str:
     """Describe a batch for an error message about its format."""
     if isinstance(batch, Mapping):
         return f"are dicts of {', '.join(map(str, batch))}: collate them to (inputs, targets)"
-    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    first, _ = first_two(batch)
     return f"start with {tuple(first.shape)}" if isinstance(first, Tensor) else f"start with {type(first).__name__}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from lightning_cifar.artifacts import save_figure
 from lightning_cifar.callbacks.base import BatchCallback, check_minimum
 from lightning_cifar.callbacks.datamodule import class_names, displayable, label_name
-from lightning_cifar.callbacks.probe import describe
+from lightning_cifar.callbacks.probe import describe, first_two, integer_labels
 
 _HEADLINE = {
     "train": "training images as the network receives them",
@@ -70,26 +69,22 @@ class SampleGrid(BatchCallback):
         self._done.add(stage)
         if not trainer.is_global_zero:
             return
-        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        images, labels = first_two(batch)
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
             wanted = "(images, labels) with images (N, C, H, W), C 1 or 3"
             self._disable(f"batches must be {wanted}, but they {describe(batch)}")
             return
         from lightning_cifar.plots import draw_image_grid
 
-        count = self.rows * self.columns
+        count, names = self.rows * self.columns, class_names(getattr(trainer, "datamodule", None))
+        known = integer_labels(labels, len(images))
+        titles = None
+        if known is not None and known.dtype != torch.bool:
+            titles = [label_name(names, label) for label in known[:count].tolist()]
         figure = draw_image_grid(
             displayable(trainer, images[:count].detach()),
-            _titles(batch, count, class_names(getattr(trainer, "datamodule", None))),
+            titles,
             columns=self.columns,
             suptitle=_HEADLINE[stage],
         )
         save_figure(trainer, f"samples_{stage}", figure, tag=f"samples/{stage}")
-
-
-def _titles(batch: object, count: int, names: Sequence[str]) -> list[str] | None:
-    """Return the names or numbers of the labels (N,); None if the batch does not contain integer labels."""
-    labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
-    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        return None
-    return [label_name(names, label) for label in labels[:count].tolist()]

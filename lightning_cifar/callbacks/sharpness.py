@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,8 +15,8 @@ from lightning_cifar.analysis.layers import uncompiled
 from lightning_cifar.analysis.modes import undisturbed
 from lightning_cifar.analysis.sharpness import hessian_product, largest_eigenvalue, stability, trained
 from lightning_cifar.artifacts import log_scalars, save_figure, save_table
-from lightning_cifar.callbacks.base import check_minimum, quietly
-from lightning_cifar.callbacks.probe import networks_of
+from lightning_cifar.callbacks.base import WritingCallback, check_minimum
+from lightning_cifar.callbacks.probe import first_two, networks_of
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.text import plain_text
 
@@ -38,7 +38,7 @@ class Measurement(NamedTuple):
     """Products of the Hessian and a vector that were needed."""
 
 
-class Sharpness(Callback):
+class Sharpness(WritingCallback):
     """Measure the sharpness, which is the largest eigenvalue of the Hessian of the training loss on fixed samples.
 
     It is compared with the limit above which the optimizer is unstable, such as ``2 (1 + momentum) / lr`` for SGD, see
@@ -102,13 +102,10 @@ class Sharpness(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._batch is None and not self._disabled:
-            if (
-                isinstance(batch, tuple | list)
-                and len(batch) > 1
-                and all(isinstance(each, Tensor) for each in batch[:2])
-            ):
-                inputs, targets = (each[: self.num_samples].detach().clone() for each in batch[:2])
-                self._batch = (inputs, targets)
+            inputs, targets = first_two(batch)
+            if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
+                count = self.num_samples
+                self._batch = (inputs[:count].detach().clone(), targets[:count].detach().clone())
             else:
                 self._disable("it needs batches (inputs, targets, ...) of tensors")
 
@@ -127,9 +124,6 @@ class Sharpness(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measure(trainer, pl_module)
         self._write(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        quietly(self, self._write, trainer, pl_module)
 
     def _disable(self, reason: str) -> None:
         if not self._disabled:

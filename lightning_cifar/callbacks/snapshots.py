@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_cifar.analysis.activations import Histogram, LayerSummary, Summary, density, merged, shared_axis
 from lightning_cifar.analysis.layer_selection import SelectedLayers, Tap
+from lightning_cifar.artifacts import log_histogram
 
 if TYPE_CHECKING:
     from lightning_cifar.plots import DensityPanel, MomentPanel
@@ -151,33 +153,14 @@ def moment_panels(
     return panels
 
 
-def log_histograms(experiment: object, tag: str, summary: Summary, step: int) -> None:
-    """Log a histogram if the logger supports it, as counts or as values at the centers of the bins."""
-    add_counts = getattr(experiment, "add_histogram_raw", None)
-    add_values = getattr(experiment, "add_histogram", None)
-    if add_counts is None and add_values is None:
-        return
+def log_summary(trainer: Trainer, tag: str, summary: Summary, step: int) -> None:
+    """Log the histogram of a summary, with its zeros, with TensorBoard."""
     histogram = merged(summary.histogram, _MOST_LOGGED)
-    counts, edges = histogram.counts.copy(), histogram.edges
+    counts = histogram.counts.copy()
     if 0 <= -histogram.first < len(counts):
         counts[-histogram.first] += histogram.zeros
-    count = int(counts.sum())
-    if not count:
-        return
-    if add_counts is not None:
-        add_counts(
-            tag,
-            min=summary.low,
-            max=summary.high,
-            num=count,
-            sum=summary.mean * count,
-            sum_squares=(summary.std**2 + summary.mean**2) * count,
-            bucket_limits=edges[1:].tolist(),
-            bucket_counts=counts.tolist(),
-            global_step=step,
-        )
-    elif add_values is not None:
-        add_values(tag, np.repeat((edges[1:] + edges[:-1]) / 2, counts), global_step=step)
+    if counts.any():
+        log_histogram(trainer, tag, counts, histogram.edges, ends=(summary.low, summary.high), step=step)
 
 
 def _note(zeros: float, outside: float) -> str:

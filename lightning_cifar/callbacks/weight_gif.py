@@ -11,17 +11,9 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch import nn
 
-from lightning_cifar.analysis.filters import (
-    choose_color,
-    describe_filters,
-    find_filters,
-    largest_weight,
-    read_filters,
-    scale_filters,
-)
-from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation
+from lightning_cifar.analysis.filters import Filters, find_filters, largest_weight, scale_filters
+from lightning_cifar.artifacts import FrameStore, frame_store, run_folder, save_animation, writes
 from lightning_cifar.callbacks.base import StoringCallback, check_minimum, check_seconds_per_frame
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.callbacks.weight_frames import Frame, FramesState, no_frames, read_frame, warn_of_damage
@@ -85,9 +77,7 @@ class WeightGIF(StoringCallback):
         self.mode, self.scaling = mode, scaling
         self.seconds_per_frame = seconds_per_frame
         self.name = name or ("weights" if layer is None else f"weights_{layer}")
-        self._layer: nn.Module | None = None
-        self._layer_name = ""
-        self._color = False
+        self._filters: Filters | None = None
         self._shape: tuple[int, ...] = ()
         self._state = no_frames()
         self._rendered = 0
@@ -103,16 +93,15 @@ class WeightGIF(StoringCallback):
         self._state = FramesState(**state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._layer_name, self._layer = find_filters(pl_module, self.layer)
-        self._color = choose_color(self._layer, self.mode)
-        self._shape = read_filters(self._layer, color=self._color, max_kernels=self.max_kernels).shape
+        self._filters = find_filters(pl_module, self.layer, self.mode)
+        self._shape = self._filters.read(self.max_kernels).shape
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._rendered = 0
         if trainer.global_step == 0:
             self._state = no_frames()  # a new training with a callback that was used before
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+        if not writes(trainer):
             return
         self._store = frame_store(run_folder(trainer), self.name)
         self._copy_frames(trainer, self._store)
@@ -127,7 +116,7 @@ class WeightGIF(StoringCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().teardown(trainer, pl_module, stage)
-        self._layer = None
+        self._filters = None
 
     def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store a frame if it is due. After the validation it is stored again, with the new metric."""
@@ -146,7 +135,7 @@ class WeightGIF(StoringCallback):
             self._capture(trainer)
 
     def _capture(self, trainer: Trainer) -> None:
-        if self._store is None or self._layer is None:
+        if self._store is None or self._filters is None:
             return
         self._note_metric(trainer)
         state = self._state
@@ -155,7 +144,7 @@ class WeightGIF(StoringCallback):
         self._store.write(
             index,
             run=state["run"],
-            weights=read_filters(self._layer, color=self._color, max_kernels=self.max_kernels),
+            weights=self._filters.read(self.max_kernels),
             epoch=epoch,
             step=trainer.global_step,
             metric=np.nan if state["metric"] is None else state["metric"],
@@ -199,8 +188,8 @@ class WeightGIF(StoringCallback):
         last = read_frame(store, self._state["count"] - 1, self._shape)
         return last is not None and (last.run, last.step) == (self._state["run"], self._state["step"])
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._store is None or self._layer is None or self._rendered == self._state["count"]:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._store is None or self._filters is None or self._rendered == self._state["count"]:
             return
         from lightning_cifar.plots import encode_animation
 
@@ -211,8 +200,9 @@ class WeightGIF(StoringCallback):
             found.append(index)
         warn_of_damage(self._store, sorted({*range(self._state["count"])} - {*found}))
         if last is not None:
-            about = f"{type(pl_module).__name__}, {self._layer_name}: {describe_filters(self._layer, last.weights)}"
-            draw = partial(self._draw, self._store, about, limit if self.scaling == "shared" else None)
+            about = f"{type(pl_module).__name__}, {self._filters.name}: {self._filters.describe(last.weights)}"
+            shared = limit if self.scaling == "shared" else None
+            draw = partial(self._draw, self._store, self._filters.color, about, shared)
             files = encode_animation(found, draw, self.seconds_per_frame)
             save_animation(trainer, self.name, files, tag=f"filters/{self.name}")
 
@@ -223,7 +213,7 @@ class WeightGIF(StoringCallback):
                 yield index, frame
 
     def _draw(
-        self, store: FrameStore, about: str, limit: float | None, indices: Sequence[int]
+        self, store: FrameStore, color: bool, about: str, limit: float | None, indices: Sequence[int]
     ) -> Iterator[NDArray[np.uint8]]:
         from lightning_cifar.plots import draw_filter_frame
 
@@ -231,7 +221,7 @@ class WeightGIF(StoringCallback):
             not_finite = int((~np.isfinite(frame.weights)).sum())
             yield draw_filter_frame(
                 scale_filters(frame.weights, limit),
-                color=self._color,
+                color=color,
                 title=self._title(frame),
                 subtitle=f"{not_finite} weights are not finite (magenta)" if not_finite else about,
                 limit=limit,

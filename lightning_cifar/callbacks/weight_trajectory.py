@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_cifar.analysis.loss_surface import trained_parameters
 from lightning_cifar.analysis.sharpness import flatten
-from lightning_cifar.artifacts import FrameStore, run_folder
+from lightning_cifar.artifacts import FrameStore, run_folder, writes
 from lightning_cifar.callbacks.base import StoringCallback, check_minimum
 from lightning_cifar.callbacks.progress import completed_epochs
 from lightning_cifar.files.reading import UnreadableFileError
@@ -82,12 +82,12 @@ class WeightTrajectory(StoringCallback):
         self._ticks = {}
         if trainer.global_step == 0:
             self._state = _new_state()  # a new training with a callback that was used before
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set untyped
+        if not writes(trainer):
             return
         self._store = FrameStore(run_folder(trainer) / FOLDER)
         self._continue(trainer, self._store)
         self._state["folder"] = str(run_folder(trainer).resolve())
-        self._finish(trainer, pl_module)
+        self._write(trainer, pl_module)
 
     def _tick(self, trainer: Trainer) -> int:
         """Return the number of completed periods."""
@@ -98,9 +98,9 @@ class WeightTrajectory(StoringCallback):
     def _capture_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         tick = self._tick(trainer)
         if tick % self._state["period"] == 0 and tick > max(self._ticks.values(), default=-1):
-            self._finish(trainer, pl_module)
+            self._write(trainer, pl_module)
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights unless those of this step are stored, and remove those that are not due any more."""
         step = trainer.global_step
         if self._store is None or step in self._ticks:

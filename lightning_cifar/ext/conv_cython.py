@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,14 +33,7 @@ def default_threads() -> int:
     return int(value) if value else cores()
 
 
-@dataclass
-class Threads:
-    """Number of threads of the kernels."""
-
-    count: int
-
-
-threads = Threads(default_threads())
+num_threads = default_threads()
 use_instruction_set(os.environ.get("LIGHTNING_CIFAR_EXT_ISA", ""))
 
 
@@ -77,19 +69,19 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> Array:
     """Compute y (N, K, P, Q) in the memory format of x."""
     y = empty_like(x, geometry.y_shape)
     bias = None if b is None else np.ascontiguousarray(in_elements(b))
-    _conv_direct.forward(in_elements(x), in_elements(w), bias, y, settings(geometry), threads.count)
+    _conv_direct.forward(in_elements(x), in_elements(w), bias, y, settings(geometry), num_threads)
     return y
 
 
 def grad_input(grad_y: Array, w: Array, geometry: Geometry) -> Array:
     """Compute grad_x (N, C, H, W) in the memory format of grad_y."""
     grad_x = empty_like(grad_y, geometry.x_shape)
-    _conv_direct.grad_input(in_elements(grad_y), in_elements(w), grad_x, settings(geometry), threads.count)
+    _conv_direct.grad_input(in_elements(grad_y), in_elements(w), grad_x, settings(geometry), num_threads)
     return grad_x
 
 
 def grad_weight(grad_y: Array, x: Array, geometry: Geometry) -> tuple[Array, Array]:
     """Compute grad_w (K, C / groups, R, S) and grad_b (K,)."""
     grad_w, grad_b = np.empty(geometry.w_shape, x.dtype), np.empty(geometry.w_shape[0], x.dtype)
-    _conv_direct.grad_weight(in_elements(grad_y), in_elements(x), grad_w, grad_b, settings(geometry), threads.count)
+    _conv_direct.grad_weight(in_elements(grad_y), in_elements(x), grad_w, grad_b, settings(geometry), num_threads)
     return grad_w, grad_b

@@ -67,7 +67,7 @@ def instruction_set() -> str:
 
 def get_num_threads() -> int:
     """Return the number of threads of "cython"; 1 if it is not built."""
-    return conv_cython.threads.count if "cython" in BACKENDS else 1
+    return conv_cython.num_threads if "cython" in BACKENDS else 1
 
 
 def set_num_threads(count: int) -> None:
@@ -79,7 +79,7 @@ def set_num_threads(count: int) -> None:
     if count < 1:
         raise ValueError(f"count (={count}) must be at least 1")
     if "cython" in BACKENDS:
-        conv_cython.threads.count = count
+        conv_cython.num_threads = count
 
 
 def choose(backend: BackendName | None) -> Backend:

@@ -131,8 +131,8 @@ def relu(x: Node) -> Node:
 
 def total(x: Node, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return the sum over the axes, or over all of them."""
-    value = x.value.sum(axis=axis, keepdims=True)
-    return _made("sum", value.reshape(x.value.sum(axis=axis).shape), (x, lambda g: _spread(g, value.shape, x.shape)))
+    kept = x.value.sum(axis=axis, keepdims=True).shape
+    return _made("sum", x.value.sum(axis=axis), (x, lambda g: np.broadcast_to(g.reshape(kept), x.shape)))
 
 
 def broadcast(x: Node, shape: tuple[int, ...]) -> Node:
@@ -166,10 +166,6 @@ def _made(operation: str, value: Value, *inputs: tuple[Node, Pull]) -> Node:
 
 def _same(grad: Value) -> Value:
     return grad
-
-
-def _spread(grad: Value, kept: tuple[int, ...], shape: tuple[int, ...]) -> Value:
-    return np.broadcast_to(grad.reshape(kept), shape)
 
 
 def _unbroadcast(grad: Value, shape: Sequence[int]) -> Value:

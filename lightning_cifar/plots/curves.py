@@ -32,23 +32,19 @@ def draw_loss_curves(
     Accuracies are fractions and are drawn in percent; the best validation accuracy is marked. A note in the panel names
     the first value that is not finite.
     """
-    show_loss, show_accuracy = bool(train_loss or val_loss), bool(train_accuracy or val_accuracy)
-    panels = max(1, show_loss + show_accuracy)
-    figure = PlainFigure(figsize=(4.8 * panels + 0.4, 4), layout="constrained")
+    panels = [("loss", train_loss, val_loss, 1), ("accuracy (%)", train_accuracy, val_accuracy, 100)]
+    shown = [panel for panel in panels if panel[1] or panel[2]] or panels[:1]
+    figure = PlainFigure(figsize=(4.8 * len(shown) + 0.4, 4), layout="constrained")
     if title:
         figure.suptitle(title)
-    subplots = list(figure.subplots(1, panels, squeeze=False)[0])
-    if show_loss or not show_accuracy:
-        axes = subplots.pop(0)
-        _draw_panel(axes, train_loss, val_loss, scale=1)
-        axes.set_ylabel("loss")
-        _add_legend(axes)
-    if show_accuracy:
-        axes = subplots.pop(0)
-        _draw_panel(axes, train_accuracy, val_accuracy, scale=100)
-        axes.set_ylabel("accuracy (%)")
-        _mark_best(axes, val_accuracy)
-        _add_legend(axes)
+    for axes, (name, train, val, scale) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        _draw_panel(axes, train, val, scale=scale)
+        axes.set_ylabel(name)
+        if scale == 100:
+            _mark_best(axes, val)
+        if axes.lines:
+            legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=9, columnspacing=1.2)
+            legend.set_frame_on(False)
     return figure
 
 
@@ -116,9 +112,3 @@ def _mark_best(axes: Axes, curve: Curve) -> None:
     epoch, best = max(finite, key=lambda point: point[1])  # the first one of equals
     label = f"best validation {100 * best:.2f} % (epoch {epoch:.4g})"
     axes.plot([epoch], [100 * best], "*", color="tab:red", markersize=12, zorder=3, label=label)
-
-
-def _add_legend(axes: Axes) -> None:
-    """Add a legend above the panel."""
-    if axes.lines:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9, columnspacing=1.2)

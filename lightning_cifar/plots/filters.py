@@ -99,12 +99,10 @@ def draw_filter_frame(
     subtitle: str = "",
     limit: float | None = None,
     columns: int = 8,
-    width: int = 500,
 ) -> Pixels:
     """Draw filters as one frame (height, width, 3) of an animation, in some milliseconds.
 
-    Frames of filters with the same shape and settings have the same size. The frame is wider than ``width`` pixels if
-    the columns need it.
+    Frames of filters with the same shape and settings have the same size: 500 pixels wide, or more for many columns.
 
     Args:
         values: Filters (K, C, R, S) in [0, 1].
@@ -113,7 +111,6 @@ def draw_filter_frame(
         subtitle: Line in small letters.
         limit: See :func:`draw_filters`.
         columns: Filters in a row.
-        width: Width in pixels.
 
     Raises:
         ValueError: The array is not (K, C, R, S), or ``color`` is set and C is not 3.
@@ -122,12 +119,12 @@ def draw_filter_frame(
     num_sheets, K, R, S, _ = sheets.shape
     columns = min(columns, K)
     margin, gap = 8, 4
-    room = (width - 2 * margin - gap) // columns - gap
+    room = (500 - 2 * margin - gap) // columns - gap
     room_down = (_MOST_HEIGHT // num_sheets - 30) // math.ceil(K / columns) - gap
     scale = max(1, min(room // S, room_down // R, 112 // max(R, S)))
     mosaics = [_mosaic(sheet, columns, scale, gap) for sheet in sheets]
     height, grid = mosaics[0].shape[:2]
-    width = max(width, grid + 2 * margin)
+    width = max(500, grid + 2 * margin)
     has_bar = limit is not None or not color
     top, heading, foot = 52, 20 if num_sheets > 1 else 0, 42 if has_bar else 26
     image = Image.new("RGB", (width, top + num_sheets * (height + heading + 6) - 6 + foot), "white")

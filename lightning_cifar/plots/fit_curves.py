@@ -91,7 +91,7 @@ def animate_fits(picture: FitPicture, *, titles: Sequence[str]) -> Iterator[Figu
         yield figure
 
 
-def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "") -> Figure:
+def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str]) -> Figure:
     """Draw each of T steps on separate axes with the same limits, in rows of three.
 
     Raises:
@@ -101,7 +101,6 @@ def draw_fit_sheet(picture: FitPicture, *, titles: Sequence[str], title: str = "
     columns = min(3, len(titles))
     rows = math.ceil(len(titles) / columns)
     figure = PlainFigure(figsize=(3.9 * columns, 3.1 * rows + 0.7), layout="constrained")
-    figure.suptitle(title, size=12)
     subplots = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for step, (axes, text) in enumerate(zip(subplots, titles, strict=False)):
         axes.set_title(wrap(text, 52), size=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -81,13 +82,9 @@ def _positions(nodes: Sequence[GraphNode]) -> tuple[list[float], list[float]]:
     y = [0.0] * len(nodes)
     for column in range(max(depth) + 1):
         members = [i for i, level in enumerate(depth) if level == column]
-        wanted = {i: _mean([y[given] for given in nodes[i].inputs]) for i in members if nodes[i].inputs}
+        wanted = {i: fmean(y[given] for given in nodes[i].inputs) for i in members if nodes[i].inputs}
         members.sort(key=lambda i: -wanted.get(i, float("-inf")))
-        center = _mean(list(wanted.values())) if wanted else 0.0
+        center = fmean(wanted.values()) if wanted else 0.0
         for rank, i in enumerate(members):
             y[i] = center + (len(members) - 1) / 2 - rank
     return [float(level) for level in depth], y
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

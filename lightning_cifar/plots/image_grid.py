@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_cifar.plots.plain_figure import PlainFigure
 from lightning_cifar.plots.sheet import add_sheet_axes, check_images, check_lengths, draw_tile
 
+_CELL = 1.05  # width of one image in inches
+
 
 def to_displayable(
     images: ArrayLike, mean: ArrayLike | None = None, std: ArrayLike | None = None
@@ -49,9 +51,7 @@ def draw_image_grid(
     titles: Sequence[str] | None = None,
     *,
     columns: int = 8,
-    title_colors: Sequence[str] | None = None,
     suptitle: str = "",
-    cell_inches: float = 1.05,
 ) -> Figure:
     """Draw images in rows, enlarged without smoothing, each with its title.
 
@@ -59,28 +59,25 @@ def draw_image_grid(
         images: (N, H, W, C) as bytes or floats in [0, 1]; C is 3, or 1 for grey.
         titles: N titles.
         columns: Images in a row.
-        title_colors: N colours, for example to mark mistakes.
         suptitle: Title of the picture.
-        cell_inches: Width of one image.
 
     Raises:
         ValueError: The images have another shape, there is none, or a list does not have N entries.
     """
     array = check_images(images)
-    check_lengths(len(array), titles=titles, title_colors=title_colors)
+    check_lengths(len(array), titles=titles)
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    cell, gap, above = cell_inches * array.shape[1] / array.shape[2], 0.24 if titles else 0.06, 0.4 if suptitle else 0.0
-    width, height = columns * (cell_inches + 0.06), rows * (cell + gap) + above + 0.03
+    cell, gap, above = _CELL * array.shape[1] / array.shape[2], 0.24 if titles else 0.06, 0.4 if suptitle else 0.0
+    width, height = columns * (_CELL + 0.06), rows * (cell + gap) + above + 0.03
     figure = PlainFigure(figsize=(width, height))
     if suptitle:
         figure.suptitle(suptitle, size=11, y=1 - 0.1 / height, va="top")
     axes = add_sheet_axes(figure)
     for index, image in enumerate(array):
         row, column = divmod(index, columns)
-        x, y = 0.03 + column * (cell_inches + 0.06), above + gap + row * (cell + gap)
-        draw_tile(axes, image, (x, y, cell_inches, cell))
+        x, y = 0.03 + column * (_CELL + 0.06), above + gap + row * (cell + gap)
+        draw_tile(axes, image, (x, y, _CELL, cell))
         if titles is not None:
-            color = title_colors[index] if title_colors is not None else "black"
-            axes.text(x + cell_inches / 2, y - 0.03, titles[index], size=8.5, color=color, ha="center", va="bottom")
+            axes.text(x + _CELL / 2, y - 0.03, titles[index], size=8.5, ha="center", va="bottom")
     return figure

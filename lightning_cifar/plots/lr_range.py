@@ -96,9 +96,11 @@ def draw_lr_range(
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     if title:
-        figure.suptitle(title, parse_math=False)
+        figure.suptitle(title)
     axes.set_title(wrap("; ".join(view.notes), 110), loc="left", size=9, color=SUGGESTION_COLOR)
-    _add_legend(figure, handles)
+    labels = [str(handle.get_label()) for handle in handles]
+    columns = max(1, min(4, int(112 / (max(map(len, labels)) + 7))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -133,12 +135,3 @@ def _draw_mark(axes: Axes, mark: Mark, index: int, height: float, size: float) -
         **style,  # type: ignore[arg-type]
     )
     return line
-
-
-def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Add a legend below the panel."""
-    labels = [str(handle.get_label()) for handle in handles]
-    columns = max(1, min(4, int(112 / (max(map(len, labels)) + 7))))
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_parse_math(False)

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_cifar.plots.plain_figure import PlainFigure
+from lightning_cifar.plots.wrapping import shorten
 
 Array = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -70,7 +71,6 @@ def draw_occlusion_maps(
     title: str = "",
     label: str = "drop of the probability",
     limit: float | None = None,
-    columns: int = 2,
 ) -> Figure:
     """Draw image, map over the image, and map, for several images on one scale that is centred on zero.
 
@@ -79,20 +79,19 @@ def draw_occlusion_maps(
         title: Title of the picture.
         label: Label of the colour bar.
         limit: Both ends of the scale; None is the largest drop or rise on the sheet.
-        columns: Images side by side, each with three panels.
 
     Raises:
-        ValueError: ``rows`` is empty, shapes differ, or ``limit`` or ``columns`` is out of range.
+        ValueError: ``rows`` is empty, shapes differ, or ``limit`` is out of range.
     """
-    if not rows or columns < 1:
-        raise ValueError(f"a sheet needs at least one image and one column, not {len(rows)} and {columns}")
+    if not rows:
+        raise ValueError("a sheet needs at least one image")
     checked = [(_check_image(row.image), _check_drops(row.drops, np.shape(row.image))) for row in rows]
     largest = max(_largest(drops) for _, drops in checked)
     if limit is None:
         limit = max(largest, _FINEST)
     elif not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit (={limit}) must be a positive number")
-    columns = min(columns, len(rows))
+    columns = min(2, len(rows))
     num_rows = math.ceil(len(rows) / columns)
     heights = [_PANEL * image.shape[0] / image.shape[1] for image, _ in checked]
     step_x = 3 * _PANEL + 2 * _GAP + _BETWEEN
@@ -127,7 +126,7 @@ def _draw_panels(axes: Axes, row: Occlusion, panels: Sequence[Array], box: tuple
         (top, row.title, 47, 9.0, _MISTAKE_COLOR if row.mistake else "black"),
         (top - _LINE, row.note, 56, 7.5, "0.3"),
     ):
-        text = _shorten(text, round(1.6 * fitting))
+        text = shorten(text, round(1.6 * fitting))
         size *= min(1, fitting / max(1, len(text)))  # smaller letters for long texts
         axes.text(left, y, text, size=size, color=color, va="top", parse_math=False)
     top -= _WORDS
@@ -191,9 +190,9 @@ def draw_explanation(
     extent = (0.0, float(part.shape[1]), float(part.shape[0]), 0.0)
     panels[2].imshow(_faded(part), extent=extent, interpolation="antialiased")
     panels[2].imshow(_veil(values, limit), extent=extent, interpolation="bilinear")
-    panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=_norm(limit), interpolation="nearest")
+    panels[3].imshow(np.ma.masked_invalid(values), cmap=_COLORS, norm=Normalize(-limit, limit), interpolation="nearest")
     bar_box = (lefts[3] + _PART + 0.08, _FOOT, 0.13, _PART)
-    _draw_bar(figure, bar_box, limit, f"drop of P({_shorten(target, 24)})", exceeded=False)
+    _draw_bar(figure, bar_box, limit, f"drop of P({shorten(target, 24)})", exceeded=False)
     _draw_classes(panels[4], probabilities, target)
     return figure
 
@@ -219,7 +218,7 @@ def _draw_bar(figure: Figure, box: Box, limit: float, label: str, *, exceeded: b
     width, height = figure.get_size_inches()
     axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
     extend: Literal["both", "neither"] = "both" if exceeded else "neither"
-    bar = figure.colorbar(ScalarMappable(_norm(limit), _COLORS), cax=axes, extend=extend, extendfrac=0.04)
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _COLORS), cax=axes, extend=extend, extendfrac=0.04)
     ticks = [limit * share for share in (-1, -0.5, 0, 0.5, 1)]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.ax.tick_params(labelsize=8)
@@ -228,7 +227,7 @@ def _draw_bar(figure: Figure, box: Box, limit: float, label: str, *, exceeded: b
 
 def _draw_classes(axes: Axes, probabilities: Sequence[tuple[str, float]], target: str) -> None:
     axes.set_axis_on()
-    names = [_shorten(name, 22) for name, _ in probabilities]
+    names = [shorten(name, 22) for name, _ in probabilities]
     values = [value for _, value in probabilities]
     colors = [_TARGET_COLOR if name == target else "0.6" for name, _ in probabilities]
     axes.barh(range(len(values)), values, color=colors, height=0.7)
@@ -244,12 +243,8 @@ def _draw_classes(axes: Axes, probabilities: Sequence[tuple[str, float]], target
 _COLORS = colormaps["RdBu_r"].with_extremes(bad=_NEVER_COVERED)
 
 
-def _norm(limit: float) -> Normalize:
-    return Normalize(-limit, limit)
-
-
 def _colors(drops: Array, limit: float) -> Array:
-    return np.asarray(_COLORS(_norm(limit)(np.ma.masked_invalid(drops))), np.float32)
+    return np.asarray(_COLORS(Normalize(-limit, limit)(np.ma.masked_invalid(drops))), np.float32)
 
 
 def _veil(drops: Array, limit: float) -> Array:
@@ -290,8 +285,3 @@ def _whole(begin: float, end: float, length: int) -> slice:
     """Slice of whole pixels, at least one."""
     first = min(max(0, round(begin)), length - 1)
     return slice(first, max(first + 1, round(end)))
-
-
-def _shorten(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -21,7 +21,7 @@ from lightning_cifar.plots.sheet import (
     draw_tile,
     write_heading,
 )
-from lightning_cifar.plots.wrapping import wrap
+from lightning_cifar.plots.wrapping import percent, wrap
 
 # Inches.
 _TILE = 1.9
@@ -32,7 +32,6 @@ _NARROWEST = 6.2
 
 _LETTERS = 26  # that fit above an image
 _SMALL_LETTERS = 30  # that fit below an image, in the size of file names
-_NO_BREAK = "\N{NO-BREAK SPACE}"
 _RIGHT, _WRONG, _UNKNOWN, _QUIET = "#1a6b2f", "#c00000", "black", "0.45"
 
 
@@ -68,7 +67,7 @@ def draw_photographs(
     """
     pixels = check_images(images)
     check_lengths(len(pixels), photographs=photographs)
-    titles = [_wrap(f"{_drawable(each.predicted)} {_percent(each.probability)}") for each in photographs]
+    titles = [_wrap(f"{_drawable(each.predicted)} {percent(each.probability)}") for each in photographs]
     columns = max(1, min(columns, len(pixels)))
     rows = math.ceil(len(pixels) / columns)
     over = max(map(len, titles))
@@ -118,16 +117,6 @@ def _shorten(text: str, length: int) -> str:
         return text
     end = (length - 1) // 2
     return text[: length - 1 - end] + "\N{HORIZONTAL ELLIPSIS}" + text[len(text) - end :]
-
-
-def _percent(share: float) -> str:
-    """Percentage that is never rounded up to 100."""
-    if math.isnan(share):
-        return "?"
-    percent = 100 * share
-    if percent >= 99.95:
-        return f">99.9{_NO_BREAK}%"
-    return f"{percent:.0f}{_NO_BREAK}%" if 9.5 <= percent < 98.5 else f"{percent:.1f}{_NO_BREAK}%"
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lightning_cifar.plots.plain_figure import PlainFigure
 from lightning_cifar.plots.sheet import add_sheet_axes, check_images, check_lengths, draw_tile, write_heading
-from lightning_cifar.plots.wrapping import wrap
+from lightning_cifar.plots.wrapping import percent, shorten, wrap
 
 # Inches.
 _TILE = 1.15
@@ -80,25 +80,11 @@ def draw_predictions(
 
 def _caption(predicted: str, true: str, share: float) -> list[str]:
     """The predicted class, and the true class of a mistake."""
-    likely = f" {_percent(share)} %"
+    likely = f" {percent(share)}"
     if predicted == true:
-        return [_shorten(predicted, _LONGEST - len(likely)) + likely]
+        return [shorten(predicted, _LONGEST - len(likely)) + likely]
     cross = "\N{BALLOT X} "
     return [
-        cross + _shorten(predicted, _LONGEST - len(cross) - len(likely)) + likely,
-        "is " + _shorten(true, _LONGEST - 3),
+        cross + shorten(predicted, _LONGEST - len(cross) - len(likely)) + likely,
+        "is " + shorten(true, _LONGEST - 3),
     ]
-
-
-def _percent(share: float) -> str:
-    """Percentage that is never rounded up to 100: ``99.9`` for .9987, ``>99.9`` for .99999."""
-    if math.isnan(share):
-        return "?"
-    percent = 100 * share
-    if percent < 98.5:
-        return f"{percent:.0f}"
-    return f"{percent:.1f}" if percent < 99.95 else ">99.9"
-
-
-def _shorten(name: str, length: int) -> str:
-    return name if len(name) <= max(length, 4) else name[: max(length, 4) - 1] + "\N{HORIZONTAL ELLIPSIS}"

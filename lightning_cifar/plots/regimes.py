@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -20,7 +19,6 @@ LOG_RANGE = 1e-4
 def draw_regimes(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
-    title: str = "",
     ylabel: str = "learning rate / peak",
     log: bool = False,
 ) -> Figure:
@@ -29,7 +27,6 @@ def draw_regimes(
     Args:
         curves: (progress of training in [0, 1], learning rate), each (N,), by the name of the regime. Progress is drawn
             in percent.
-        title: Title of the picture.
         ylabel: Label of the vertical axis.
         log: Logarithmic vertical axis over at most four orders of magnitude.
 
@@ -42,10 +39,7 @@ def draw_regimes(
     columns = math.ceil(len(curves) / rows)
     size = (5.2, 2.9) if len(curves) == 1 else (2.5 * columns + 0.5, 2.1 * rows + 0.4)
     figure = PlainFigure(figsize=size, layout="constrained")
-    if title:
-        figure.suptitle(title)
     lowest, highest = _limits(curves, log=log)
-    panels: list[Axes] = []
     for i, (name, (progress, rate)) in enumerate(curves.items()):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.set_title(textwrap.fill(name, 60 if len(curves) == 1 else 30), fontsize=10)
@@ -55,9 +49,7 @@ def draw_regimes(
         axes.plot(100 * np.asarray(progress, dtype=float), np.asarray(rate, dtype=float), color="tab:blue")
         axes.set_xticks(range(0, 101, 25))
         axes.grid(alpha=0.3)
-        panels.append(axes)
-    for i, axes in enumerate(panels):
-        is_left, is_bottom = i % columns == 0, i + columns >= len(panels)
+        is_left, is_bottom = i % columns == 0, i + columns >= len(curves)
         axes.set_xlabel("training progress (%)" if is_bottom else "")
         axes.set_ylabel(ylabel if is_left else "")
         axes.tick_params(labelbottom=is_bottom, labelleft=is_left)

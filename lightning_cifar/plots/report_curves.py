@@ -40,7 +40,6 @@ def draw_report_curves(
     ylabel: str,
     xlabel: str = "epoch",
     share: bool = False,
-    log: bool = False,
     log_x: bool = False,
     ticks: Sequence[str] = (),
     points: Sequence[tuple[float, float]] = (),
@@ -53,7 +52,6 @@ def draw_report_curves(
         ylabel: Name of the metric.
         xlabel: Name of the horizontal axis.
         share: Whether the values are fractions, which are drawn in percent.
-        log: Logarithmic vertical axis.
         log_x: Logarithmic horizontal axis.
         ticks: Names of the positions 0, 1, ... on the horizontal axis, instead of numbers.
         points: Points (x, y) to mark, such as those at which an arm branches off.
@@ -61,10 +59,9 @@ def draw_report_curves(
     """
     figure = PlainFigure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_yscale("log" if log else "linear")
     axes.set_xscale("log" if log_x else "linear")
     if ticks:
-        axes.set_xticks(range(len(ticks)), ticks, parse_math=False)
+        axes.set_xticks(range(len(ticks)), ticks)
     scale = 100 if share else 1
     for arm in arms:
         x, seeds = np.asarray(arm.x, dtype=float), scale * np.atleast_2d(np.asarray(arm.seeds, dtype=float))
@@ -90,7 +87,5 @@ def draw_report_curves(
     if arms:
         widest = max(len(arm.name) for arm in arms)
         columns = min(3 if widest < 24 else 2, len(arms))
-        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure

@@ -1,7 +1,8 @@
-"""Line breaks in titles and legends."""
+"""Texts in pictures: line breaks, percentages and long names."""
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 
@@ -18,3 +19,24 @@ def wrap(text: str, width: float) -> str:
     lines = _BEFORE_VALUE.sub("\N{NO-BREAK SPACE}", text).split("\n")
     filled = [textwrap.fill(line, round(width), break_on_hyphens=False) for line in lines]
     return "\n".join(filled).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def percent(share: float) -> str:
+    """Format a share as a percentage that is never rounded up to 100.
+
+    Example:
+        >>> [percent(share) for share in (0.004, 0.93, 0.9987, 0.99999)]
+        ['0.4 %', '93 %', '99.9 %', '>99.9 %']
+    """
+    if math.isnan(share):
+        return "? %"
+    value = 100 * share
+    if value >= 99.95:
+        return ">99.9 %"
+    return f"{value:.0f} %" if 9.5 <= value < 98.5 else f"{value:.1f} %"
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text in one line, cut at the end to ``length`` characters, at least 4."""
+    text, length = " ".join(text.split()), max(length, 4)
+    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"

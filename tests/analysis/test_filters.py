@@ -8,15 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lightning_cifar.analysis.filters import (
-    choose_color,
-    describe_filters,
-    filters_shape,
-    find_filters,
-    largest_weight,
-    read_filters,
-    scale_filters,
-)
+from lightning_cifar.analysis.filters import Filters, find_filters, largest_weight, scale_filters
 
 
 class Net(nn.Module):
@@ -30,8 +22,8 @@ class Net(nn.Module):
 
 def test_find_filters_returns_the_first_convolution_or_the_named_layer() -> None:
     net = Net()
-    assert find_filters(net) == ("front.0", net.front[0])
-    assert find_filters(net, "front.3") == ("front.3", net.front[3])
+    assert find_filters(net) == ("front.0", net.front[0], True)
+    assert find_filters(net, "front.3") == ("front.3", net.front[3], False)
 
 
 @pytest.mark.parametrize(
@@ -61,33 +53,31 @@ def test_a_model_without_convolutions() -> None:
 
 
 def test_mode() -> None:
-    three, five = nn.Conv2d(3, 2, 3), nn.Conv2d(5, 2, 3)
-    assert [choose_color(three, mode) for mode in ("auto", "rgb", "channels")] == [True, True, False]
-    assert [choose_color(five, mode) for mode in ("auto", "channels")] == [False, False]
+    three, five = nn.Sequential(nn.Conv2d(3, 2, 3)), nn.Sequential(nn.Conv2d(5, 2, 3))
+    assert [find_filters(three, mode=mode).color for mode in ("auto", "rgb", "channels")] == [True, True, False]
+    assert [find_filters(five, mode=mode).color for mode in ("auto", "channels")] == [False, False]
     with pytest.raises(ValueError, match="mode rgb needs filters of 3 input channels, not 5: choose"):
-        choose_color(five, "rgb")
+        find_filters(five, mode="rgb")
 
 
 def test_read_filters_copies_the_first_that_fit() -> None:
     layer = nn.Conv2d(6, 4, (2, 3))
     weight = layer.weight.detach().clone()
-    every = read_filters(layer, color=False, max_kernels=24)
+    filters = Filters("0", layer, color=False)
+    every = filters.read(24)
     assert every.dtype == np.float32
     assert np.array_equal(every, weight.numpy())
     every[:] = 0
     assert torch.equal(layer.weight, weight)
-    assert np.array_equal(read_filters(layer, color=False, max_kernels=13), weight[:, :3].numpy())
-    assert np.array_equal(read_filters(layer, color=False, max_kernels=2), weight[:2, :1].numpy())
-    wide = nn.Conv2d(64, 2, 1)
-    assert read_filters(wide, color=False, max_kernels=256).shape == (2, 32, 1, 1)
-    color = nn.Conv2d(3, 9, 2)
-    assert read_filters(color, color=True, max_kernels=8).shape == (8, 3, 2, 2)
+    assert np.array_equal(filters.read(13), weight[:, :3].numpy())
+    assert np.array_equal(filters.read(2), weight[:2, :1].numpy())
+    assert Filters("0", nn.Conv2d(64, 2, 1), color=False).read(256).shape == (2, 32, 1, 1)
+    assert Filters("0", nn.Conv2d(3, 9, 2), color=True).read(8).shape == (8, 3, 2, 2)
 
 
 def test_description() -> None:
-    layer = nn.Conv2d(6, 4, (2, 3))
-    describe = [describe_filters(layer, read_filters(layer, color=False, max_kernels=n)) for n in (24, 13, 2)]
-    assert describe == [
+    filters = Filters("0", nn.Conv2d(6, 4, (2, 3)), color=False)
+    assert [filters.describe(filters.read(n)) for n in (24, 13, 2)] == [
         "4 filters of 6 x 2 x 3 weights",
         "4 filters of 6 x 2 x 3 weights, input channels 0 to 2",
         "4 filters of 6 x 2 x 3 weights, the first 2, input channel 0",
@@ -95,17 +85,14 @@ def test_description() -> None:
 
 
 def test_other_kinds_of_layers() -> None:
-    row = nn.Conv1d(3, 2, 5)
-    assert filters_shape(row) == (2, 3, 1, 5)
+    assert Filters("0", nn.Conv1d(3, 2, 5), color=False).kernels.shape == (2, 3, 1, 5)
     turned = nn.ConvTranspose2d(4, 2, 3)
-    assert np.array_equal(
-        read_filters(turned, color=False, max_kernels=99), turned.weight.detach().transpose(0, 1).numpy()
-    )
+    read = Filters("0", turned, color=False).read(99)
+    assert np.array_equal(read, turned.weight.detach().transpose(0, 1).numpy())
     half = nn.Conv2d(1, 2, 3).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    assert read_filters(half, color=False, max_kernels=99).dtype == np.float32
-    normed = parametrizations.weight_norm(nn.Conv2d(3, 2, 3))
-    name, layer = find_filters(nn.Sequential(normed))
-    assert (name, filters_shape(layer)) == ("0", (2, 3, 3, 3))
+    assert Filters("0", half, color=False).read(99).dtype == np.float32
+    normed = find_filters(nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 2, 3))))
+    assert (normed.name, normed.kernels.shape) == ("0", (2, 3, 3, 3))
 
 
 def test_separate_scales_go_from_the_lowest_to_the_highest_weight() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from lightning_cifar.analysis.activations import LayerSummary, summarise
 from lightning_cifar.analysis.layer_selection import SelectedLayers, Tap
-from lightning_cifar.callbacks.snapshots import HEADER, Snapshot, density_panels, log_histograms, table_rows
+from lightning_cifar.callbacks.snapshots import HEADER, Snapshot, density_panels, log_summary, table_rows
 
 VALUES = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)).relu()
 FOUND = LayerSummary(summarise(VALUES), summarise(VALUES * 2))
@@ -43,25 +44,19 @@ def test_panels_state_the_values_outside() -> None:
     assert float(np.sum(curve.heights) * np.diff(np.asarray(panel.edges))[0]) == pytest.approx(1)
 
 
-class Experiment:
-    """Supports values, but not counts."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def add_histogram(self, tag: str, values: np.ndarray, global_step: int) -> None:
-        self.calls.append((tag, values, global_step))
-
-
-def test_values_for_loggers_without_counts() -> None:
-    experiment = Experiment()
-    log_histograms(experiment, "x", FOUND.before, 3)
-    ((tag, values, step),) = experiment.calls
-    assert (tag, step) == ("x", 3)
-    assert 1990 < len(values) <= 2000  # a few may lie beyond the bins
-    assert len(np.unique(values)) <= 60
-    assert values.mean() == pytest.approx(FOUND.before.mean, abs=0.1)
-    log_histograms(None, "x", FOUND.before, 3)
-    log_histograms(object(), "x", FOUND.before, 3)
-    log_histograms(experiment, "x", summarise(torch.full((3,), torch.nan)), 4)
-    assert len(experiment.calls) == 1
+def test_a_logged_histogram_has_all_values_in_few_bins() -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+    writer = SimpleNamespace(add_histogram_raw=lambda tag, **values: calls.append((tag, values)))
+    trainer: Any = SimpleNamespace(
+        loggers=[SimpleNamespace(experiment=each) for each in (writer, None, object())],
+        is_global_zero=True,
+        fast_dev_run=False,
+    )
+    log_summary(trainer, "x", FOUND.before, 3)
+    log_summary(trainer, "x", summarise(torch.full((3,), torch.nan)), 4)
+    ((tag, found),) = calls
+    assert (tag, found["global_step"]) == ("x", 3)
+    assert (found["min"], found["max"]) == (FOUND.before.low, FOUND.before.high)
+    assert 1990 < found["num"] == sum(found["bucket_counts"]) <= 2000  # a few may lie beyond the bins
+    assert len(found["bucket_counts"]) == len(found["bucket_limits"]) <= 60
+    assert found["sum"] / found["num"] == pytest.approx(FOUND.before.mean, abs=0.1)

@@ -398,13 +398,13 @@ def test_frames_are_on_the_disk_at_once_and_nowhere_else(make_trainer: MakeTrain
     class Look(Callback):
         def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
             assert len(frames_of(tmp_path)) == trainer.global_step + 1
-            held = [value for name, value in vars(callback).items() if name != "_layer"]
+            held = [value for name, value in vars(callback).items() if name != "_filters"]
             assert not any(isinstance(value, np.ndarray | Tensor | list) for value in held)
             sizes.append(len(repr(callback.state_dict())))
 
     make_trainer(callback, Look(), max_epochs=4).fit(Net(), Loader(), Loader())
     assert max(sizes) - min(sizes) < 40  # the digits of a few numbers
-    assert callback._layer is None  # the model is not kept alive
+    assert callback._filters is None  # the model is not kept alive
 
 
 def test_frames_lost_on_the_way_are_left_out(make_trainer: MakeTrainer, tmp_path: Path, own_warnings: Any) -> None:

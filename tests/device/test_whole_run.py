@@ -15,7 +15,7 @@ from lightning_cifar.analysis.activations import summarise
 from lightning_cifar.analysis.classification import confusion_matrix, score_counts
 from lightning_cifar.analysis.embedding import features_and_outputs
 from lightning_cifar.analysis.feature_maps import default_layers, feature_maps
-from lightning_cifar.analysis.filters import find_filters, read_filters
+from lightning_cifar.analysis.filters import find_filters
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
 from lightning_cifar.data import SyntheticDataModule
 
@@ -125,8 +125,7 @@ def test_analysis(device: Any) -> None:
     assert all(value.device.type == device.device.type for value in maps.values())
     features, outputs = features_and_outputs(model, images)
     assert features.device.type == outputs.device.type == device.device.type
-    _, layer = find_filters(model)
-    assert read_filters(layer, color=True, max_kernels=4).shape == (4, 3, 5, 5)
+    assert find_filters(model).read(4).shape == (4, 3, 5, 5)
     summarise(outputs)
     confusion_matrix(labels, labels, 10)
     score_counts(labels, outputs.softmax(1))

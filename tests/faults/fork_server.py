@@ -145,7 +145,7 @@ def child(job: dict[str, Any], args: list[str], log: Path) -> None:
         watch.wrap(pl.Trainer, "save_checkpoint", "save")
         watch.wrap(_EvaluationLoop, "run", "validation")
         watch.wrap(lr_range_finder, "sweep", "sweep")
-        watch.wrap(weight_gif.WeightGIF, "_finish", "gif")
+        watch.wrap(weight_gif.WeightGIF, "_write", "gif")
         watch.wrap(pl.LightningModule, "optimizer_step", "step")
         sys.addaudithook(watch.audit)
         code = stock(args[1]) if args[0] == "stock" else main(args)

@@ -61,7 +61,7 @@ def test_a_band() -> None:
 
 
 def test_the_sheet() -> None:
-    figure = draw_fit_sheet(picture(), titles=["one", "two", "three"], title="fits")
+    figure = draw_fit_sheet(picture(), titles=["one", "two", "three"])
     assert [axes.get_title() for axes in figure.axes] == ["one", "two", "three"]
     assert [axes.lines[0].get_ydata()[-1] for axes in figure.axes] == [0, 0.5, 1]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1

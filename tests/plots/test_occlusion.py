@@ -176,7 +176,7 @@ def test_an_explanation_has_five_panels(image: np.ndarray, drops: np.ndarray) ->
     assert [patch.get_width() for patch in bars.patches] == [value for _, value in CLASSES]  # type: ignore[attr-defined]
     names = [label.get_text() for label in bars.get_yticklabels()]
     assert names[:3] == ["automobile", "cat", "<b>$x$</b>"]
-    assert names[3].endswith("...")
+    assert names[3].endswith("\N{HORIZONTAL ELLIPSIS}")
     reds = [to_rgb(patch.get_facecolor()[:3]) for patch in bars.patches]  # type: ignore[attr-defined]
     assert [red[0] > 0.7 for red in reds] == [False, True, False, False, False]
     assert bars.get_ylim()[0] > bars.get_ylim()[1], "the likeliest on top"

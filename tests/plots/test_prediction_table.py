@@ -83,7 +83,7 @@ def test_names_are_literal_and_missing_letters_are_replaced() -> None:
     strange = PredictedPhotograph("$x_1$ 猫", math.nan, "a\nb", "\U00020000$.jpg")
     figure = draw_photographs(images(1, channels=1), [strange])
     FigureCanvasAgg(figure).draw()  # a missing letter would be a warning, which is an error here
-    assert texts(figure)[-3:] == ["$x_1$ ? ?", "true: a b", "?$.jpg"]
+    assert texts(figure)[-3:] == ["$x_1$ ? ? %", "true: a b", "?$.jpg"]
 
 
 def test_invalid_arguments_raise() -> None:

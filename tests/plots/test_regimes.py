@@ -20,8 +20,7 @@ def curves(count: int) -> dict[str, tuple[object, object]]:
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_each_regime_has_a_panel_with_its_points(count: int) -> None:
     given = curves(count)
-    figure = draw_regimes(given, title="all")
-    assert figure.get_suptitle() == "all"
+    figure = draw_regimes(given)
     assert [axes.get_title() for axes in figure.axes] == list(given)
     for axes, (x, y) in zip(figure.axes, given.values(), strict=True):
         (line,) = axes.lines

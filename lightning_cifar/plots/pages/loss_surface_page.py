@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lightning_cifar.plots.loss_surface import PATH_COLORS, Surface, SurfacePath
-from lightning_cifar.plots.pages.page import document
+from lightning_cifar.plots.pages.page import plot_page
 
 
 def loss_surface_html(surface: Surface, *, title: str = "", note: str = "") -> str:
@@ -23,8 +23,6 @@ def loss_surface_html(surface: Surface, *, title: str = "", note: str = "") -> s
         title: Title of the page.
         note: Line below the title.
     """
-    from plotly.io import to_html  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a while to load
-
     x, y = np.asarray(surface.x, np.float64), np.asarray(surface.y, np.float64)
     loss, accuracy = np.asarray(surface.loss, np.float64), np.asarray(surface.accuracy, np.float64)
     shown = np.where(loss > 0, loss, np.nan)
@@ -68,17 +66,7 @@ def loss_surface_html(surface: Surface, *, title: str = "", note: str = "") -> s
             | {"yanchor": "bottom"}
         ],
     }
-    plot = to_html(
-        {"data": traces, "layout": layout},
-        # By default plotly.js 4 has a button that uploads the data.
-        config={"showSendToCloud": False, "displaylogo": False, "responsive": True},
-        include_plotlyjs=True,
-        full_html=False,
-        div_id="loss-surface",
-    )
-    policy = "script-src 'unsafe-inline'; img-src data: blob:"
-    style = "html, body {height: 100%; margin: 0; overflow: hidden;}\n"
-    return document(title or "loss surface", policy, style, [plot])
+    return plot_page(title or "loss surface", traces, layout, "loss-surface")
 
 
 def _log_ticks(color: np.ndarray) -> dict[str, object]:

@@ -20,7 +20,7 @@ from lightning_cifar.plots.lr_range_view import (
     to_sweeps,
     whole_view,
 )
-from lightning_cifar.plots.pages.page import document
+from lightning_cifar.plots.pages.page import plot_page
 
 _RULE_DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
 
@@ -46,8 +46,6 @@ def lr_range_html(
     Raises:
         ValueError: See :func:`~lightning_cifar.plots.lr_range.draw_lr_range`.
     """
-    from plotly.io import to_html  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a while to load
-
     sweeps = to_sweeps(curves, seeds)
     view = whole_view(sweeps, doubt)
     shapes, empty = _to_shapes(to_marks(suggestion, marks, own_lr, view))
@@ -66,17 +64,7 @@ def lr_range_html(
         "shapes": shapes,
         "updatemenus": _to_menus(view),
     }
-    plot = to_html(
-        {"data": traces, "layout": layout},
-        # By default plotly.js 4 has a button that uploads the data.
-        config={"showSendToCloud": False, "displaylogo": False, "responsive": True},
-        include_plotlyjs=True,
-        full_html=False,
-        div_id="lr-range",
-    )
-    policy = "script-src 'unsafe-inline'; img-src data: blob:"
-    style = "html, body {height: 100%; margin: 0; overflow: hidden;}\n"
-    return document(title or "learning-rate range", policy, style, [plot])
+    return plot_page(title or "learning-rate range", traces, layout, "lr-range")
 
 
 # Every shape extends over the whole height of the panel at any zoom, and has an entry in the legend.

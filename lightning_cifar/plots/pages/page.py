@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+_LAZY = 'loading="lazy" '
 
 
 class PagePicture(NamedTuple):
@@ -30,6 +32,22 @@ def document(title: str, policy: str, style: str, parts: Iterable[str]) -> str:
     )
 
 
+def plot_page(title: str, traces: Sequence[object], layout: Mapping[str, object], name: str) -> str:
+    """Return a page of about 5 MB that shows one plot and contains plotly.js; ``name`` is the id of the plot."""
+    from plotly.io import to_html  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a while to load
+
+    plot = to_html(
+        {"data": traces, "layout": layout},
+        # By default plotly.js 4 has a button that uploads the data.
+        config={"showSendToCloud": False, "displaylogo": False, "responsive": True},
+        include_plotlyjs=True,
+        full_html=False,
+        div_id=name,
+    )
+    style = "html, body {height: 100%; margin: 0; overflow: hidden;}\n"
+    return document(title, "script-src 'unsafe-inline'; img-src data: blob:", style, [plot])
+
+
 def escape(text: str) -> str:
     """Escape text so that it cannot become markup, also in attributes."""
     return html.escape(text, quote=True)
@@ -39,6 +57,15 @@ def image(picture: PagePicture, alt: str, attributes: str = "") -> str:
     """Return an element with the embedded image."""
     data = base64.b64encode(picture.content).decode("ascii")
     return f'<img alt="{escape(alt)}" {attributes}src="data:image/{picture.kind};base64,{data}">'
+
+
+def figures(pictures: Iterable[PagePicture], title: str) -> str:
+    """Return the pictures with captions, which are loaded when they become visible."""
+    return "".join(
+        f"<figure>{image(each, f'{title}: {each.caption}', _LAZY)}"
+        f"<figcaption>{escape(each.caption)}</figcaption></figure>"
+        for each in pictures
+    )
 
 
 def paragraphs(lines: Iterable[str], kind: str = "quiet") -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_cifar.plots.pages.page import PagePicture, cells, document, escape, heads, image, paragraphs
+from lightning_cifar.plots.pages.page import PagePicture, cells, document, escape, figures, heads, paragraphs
 
 # The scripts draw on a canvas: plotly.js takes half of the 10 MB that a page may have, and is slow with the hundred
 # thousands of points of many runs.
@@ -20,7 +20,6 @@ _SCRIPTS = ("report_series.js", "report_panel.js", "report_mouse.js")
 # arms. The baseline is black.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 _DASHES = ("", "6 3", "2 2", "8 3 2 3")
-_LAZY = 'loading="lazy" '
 _PANEL = """\
 <template id="panel"><section class="panel"><header><select aria-label="metric"></select>
 <button class="reset" hidden>show all</button></header>
@@ -210,12 +209,7 @@ def _differences(page: ReportPage) -> str:
 
 
 def _section(section: ReportSection, colors: Mapping[str, str]) -> str:
-    figures = "".join(
-        f"<figure>{image(each, f'{section.title}: {each.caption}', _LAZY)}"
-        f"<figcaption>{escape(each.caption)}</figcaption></figure>"
-        for each in section.pictures
-    )
-    pictures = f'<div class="pictures">{figures}</div>' if figures else ""
+    pictures = f'<div class="pictures">{figures(section.pictures, section.title)}</div>' if section.pictures else ""
     table = _table(section.table, section.name, colors)
     return f"<h2>{escape(section.title)}</h2>\n{table}\n{pictures}{paragraphs(section.notes)}"
 
@@ -284,12 +278,8 @@ def _pictures(page: ReportPage) -> str:
         return ""
     parts = ["<h2>Pictures of the runs</h2>"]
     for title, pictures in page.pictures.items():
-        figures = "".join(
-            f"<figure>{image(each, f'{title}, {each.caption}', _LAZY)}"
-            f"<figcaption>{escape(each.caption)}</figcaption></figure>"
-            for each in pictures
-        )
-        parts.append(f'<details><summary>{escape(title)}</summary><div class="pictures">{figures}</div></details>')
+        shown = f'<div class="pictures">{figures(pictures, title)}</div>'
+        parts.append(f"<details><summary>{escape(title)}</summary>{shown}</details>")
     return "\n".join([*parts, paragraphs(page.picture_notes)])
 
 
