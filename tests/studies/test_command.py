@@ -106,8 +106,8 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.
         {"a": {"model.lr": 1.0}, "wrong": {"model.activaton": "tanh"}}
     )
     assert "arm wrong: lr (=-1.0) must be a positive number" in error({"wrong": {"model.lr": -1.0}})
-    assert "--seeds (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--seeds", "0")
-    assert "--jobs (=0) must be at least 1" in error({"a": {"model.lr": 1.0}}, "--jobs", "0")
+    assert "--seeds: '0' must be a whole number" in error({"a": {"model.lr": 1.0}}, "--seeds", "0")
+    assert "--jobs: '0' must be a whole number" in error({"a": {"model.lr": 1.0}}, "--jobs", "0")
     assert "must have the form KEY=VALUE, such as data.root=/my/data" in error({"a": {"model.lr": 1.0}}, "--set", "x")
     assert "--set: the setting 'dta.root' does not exist. Did you mean data?" in error(
         {"a": {"model.lr": 1.0}}, "--set", "dta.root=x"

@@ -114,9 +114,8 @@ def _read(path: Path, trained: Trained, options: argparse.Namespace) -> ImageFil
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar explain",
+        "explain",
         description="Predict the classes of your own images, and show which regions each prediction depends on.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--ckpt_path", type=expand_user, required=True, metavar="FILE", help="run, or checkpoint of a classifier")
