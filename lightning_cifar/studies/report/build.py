@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lightning_cifar.analysis.comparisons import Difference
 from lightning_cifar.files.tables import to_csv
@@ -31,9 +31,6 @@ from lightning_cifar.studies.report.tables import (
 from lightning_cifar.studies.report.tuned import tuning_section
 from lightning_cifar.studies.report.uncertainty import images_section
 from lightning_cifar.studies.units import is_share, scale_of, unit_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class StudyReport(NamedTuple):

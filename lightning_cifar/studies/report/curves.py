@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -164,11 +165,8 @@ def num_pieces(lengths: Sequence[int]) -> int:
     def cost(pieces: int) -> float:  # three numbers of 4 bytes for each piece, or one for each point, in base64
         return 4 / 3 * 4 * sum(length if length <= pieces else 3 * pieces for length in lengths)
 
-    fits, breaks = _FEWEST_PIECES, _MOST_PIECES + 1
-    while breaks - fits > 1:
-        middle = (fits + breaks) // 2
-        fits, breaks = (middle, breaks) if cost(middle) <= BUDGET else (fits, middle)
-    return fits
+    numbers = range(_FEWEST_PIECES, _MOST_PIECES + 1)
+    return numbers[max(bisect(numbers, BUDGET, key=cost) - 1, 0)]
 
 
 class _Pool(dict[str, int]):
