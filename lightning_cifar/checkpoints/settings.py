@@ -41,7 +41,6 @@ def trained_settings(
     """Settings for a run that continues or evaluates a checkpoint.
 
     Args:
-        checkpoint: Any checkpoint; it is not trusted.
         of_fit: Whether the run trains. Only then are the Trainer's settings taken.
         allowed: Dotted names of classes outside this package that may be imported, because the user wrote them.
         given: Sections, ``model`` or ``data``, for which the user names a class.

@@ -75,9 +75,7 @@ def read_bytes(path: Path, *, limit: int | None = LARGEST, follow: bool = False)
     """Return the content of a regular file.
 
     Args:
-        path: File to read.
         limit: Largest size in bytes; None for no limit.
-        follow: See :func:`open_regular`.
 
     Raises:
         UnreadableFileError: The file is not a regular file, is too large, or cannot be read.

@@ -75,7 +75,6 @@ def load_run(folder: Path, options: Sequence[str] = ()) -> TrainedRun:
     """Load the last weights of a run. Its folder is trusted like a script: ``config.yaml`` names the classes.
 
     Args:
-        folder: Folder of the run.
         options: Options of ``fit`` that override its configuration, such as ``--data.root``.
 
     Raises:

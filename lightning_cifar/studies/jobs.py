@@ -166,13 +166,7 @@ def _configurations(study: Study) -> dict[str, dict[str, Any]]:
 def prepare(
     study: Study, folder: Path, *, threads: int, chosen: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Job]:
-    """Create the folder of the study, or use that of the same study, and list its jobs.
-
-    Args:
-        study: the study.
-        folder: its folder.
-        threads: threads of each run.
-        chosen: tuned settings of each arm.
+    """Create the folder of the study, or use that of the same study, and list its jobs with the ``chosen`` settings.
 
     Raises:
         UsageError: See :func:`list_jobs`.
@@ -200,12 +194,7 @@ def read_seen(folder: Path) -> list[int]:
 
 
 def notes_on_looks(seen: Sequence[int], declared: int) -> list[str]:
-    """Return a note if seeds were added after results had been seen.
-
-    Args:
-        seen: Numbers of seeds for which results were seen, in their order.
-        declared: Number of looks in the study file.
-    """
+    """Return a note if seeds were added after results had been seen, with the numbers of seeds ``seen``, in order."""
     if len(seen) < 2:
         return []
     history = f"seeds were added after results were seen ({', then '.join(map(str, seen))} seeds): "

@@ -62,11 +62,8 @@ def read_tuning(
     """Read the key ``tune``.
 
     Args:
-        given: its content.
         overrides: settings of the arms, none of which may be tuned.
-        seeds: seeds of the study.
         epochs: smallest number of epochs of an arm.
-        where: name of the file, for messages.
 
     Raises:
         UsageError: If it is invalid.

@@ -35,9 +35,6 @@ _BATCH = 8
 def main(args: Sequence[str]) -> None:
     """Explain images in a new folder: a picture and feature maps of each, a table, and an HTML page.
 
-    Args:
-        args: Command-line arguments after ``lightning-cifar explain``.
-
     Raises:
         UsageError: If an option is wrong, the checkpoint cannot be used, or no image can be read.
         OSError: If a result cannot be written.

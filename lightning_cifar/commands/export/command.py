@@ -42,9 +42,6 @@ BIG = 64  # pixels: for networks with larger inputs, a thousand images would tak
 def main(args: Sequence[str]) -> int:
     """Write a trained network in one or several formats, and compare the outputs of the files with the network.
 
-    Args:
-        args: Command-line arguments after ``lightning-cifar export``.
-
     Returns:
         0, or 1 if the output of a file differs from the network; this file is removed.
 

@@ -31,13 +31,7 @@ OPSET = 18  # of ONNX: the oldest that torch's exporter writes without conversio
 
 
 def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, object]:
-    """Return the information in an exported file, plain values by name.
-
-    Args:
-        trained: The network.
-        image_size: Height and width of its images, in pixels.
-        **more: Further information.
-    """
+    """Return the information in an exported file, plain values by name."""
     model, size = trained.model, image_size
     colors = "RGB, " if model.in_channels == 3 else ""
     return {
@@ -70,7 +64,6 @@ def accuracies_of(content: Mapping[str, Any], run: Path | None) -> dict[str, flo
     """Return the validation accuracy when the checkpoint was written, and the test accuracy, by logged names.
 
     Args:
-        content: Content of the checkpoint.
         run: Folder of the run, if its final results are those of this checkpoint.
 
     Raises:

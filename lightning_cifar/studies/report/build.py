@@ -44,12 +44,7 @@ class StudyReport(NamedTuple):
 
 
 def build(compared: Compared, command: str) -> StudyReport:
-    """Build a report.
-
-    Args:
-        compared: the runs.
-        command: command that creates the report.
-    """
+    """Build a report."""
     rows = results.table(compared.runs, compared.arms, compared.metric, compared.mode, compared.target)
     found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline, compared.rules)
     colors = arm_colors(compared.arms, compared.baseline)

@@ -83,15 +83,10 @@ def compare(
     baseline: str | None = None,
     compare: Compare | None = None,
 ) -> Compared:
-    """Read the folder of one study, or run folders, finished or not.
+    """Read the folder of one study, or run folders, finished or not. The options replace the values of the study.
 
     Args:
         folders: folder of one study, or run folders. Runs whose settings differ only in the seed are one arm.
-        metric: replaces that of the study.
-        mode: replaces that of the study.
-        target: replaces that of the study.
-        baseline: replaces that of the study.
-        compare: replaces that of the study.
 
     Raises:
         UsageError: If a folder is neither a study nor a run, or no run has the metric.

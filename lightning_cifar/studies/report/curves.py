@@ -123,12 +123,7 @@ def _epoch_ends(run: RunResult) -> Floats:
 
 
 def pack_curves(compared: Compared, colors: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Pack arms, runs and metrics for the page, with values as base64 of float32.
-
-    Args:
-        compared: the runs.
-        colors: color and dashes of each arm.
-    """
+    """Pack arms, runs and metrics for the page, with values as base64 of float32."""
     names, default = shown_metrics(compared)
     found = {name: arm_curves(compared, name) for name in names}
     lengths = [len(each.step) for arms in found.values() for each in arms.values() for _ in each.runs]
