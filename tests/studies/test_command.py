@@ -29,6 +29,8 @@ BASE: dict[str, Any] = {
 }
 ARMS = {"slow": {"model.lr": 0.01}, "wild": {"model.lr": 1.0e9}}
 
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
 
 def write(folder: Path, arms: dict[str, Any], **more: Any) -> str:
     path = folder / "study.yaml"
@@ -40,11 +42,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """results.csv without times."""
     with (folder / "results.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_runs_resumes_and_equals_single_runs(
