@@ -13,7 +13,7 @@ import torch
 from lightning_cifar import data, models
 from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.checkpoints.reading import Checkpoint
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.start import start_run
@@ -89,9 +89,6 @@ def load_run(folder: Path, options: Sequence[str] = ()) -> TrainedRun:
     model, datamodule = built.model, built.datamodule
     if not isinstance(model, models.Classifier) or not isinstance(datamodule, data.ImageDataModule):
         raise UsageError(f"{folder} trained {type(model).__name__}, which is not one network that classifies images.")
-    try:
-        model.load_state_dict(checkpoint.content["state_dict"])
-    except RuntimeError as error:
-        raise UsageError(f"{checkpoint.path} does not fit {config}: {one_line(error)[:160]} ...") from error
+    checkpoint.load_into(model, str(config))
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return TrainedRun(folder, model, datamodule, checkpoint.progress.get("steps", 0))
