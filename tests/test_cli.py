@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import TQDMProgressBar
-from quiet import error_of
+from shared import error_of
 
 from lightning_cifar import cli
 from lightning_cifar.models import LeNet

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import quiet
+import shared
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -68,7 +68,7 @@ def run(checkpoint: Path, *args: object) -> None:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    return quiet.error_of(capsys, ["explain", *map(str, args)])
+    return shared.error_of(capsys, ["explain", *map(str, args)])
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import quiet
+import shared
 import torch
 import yaml
 from PIL import Image
@@ -54,7 +54,7 @@ def table(folder: str) -> list[dict[str, str]]:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
-    return quiet.error_of(capsys, [*args, *QUIET])
+    return shared.error_of(capsys, [*args, *QUIET])
 
 
 def test_photographs_are_preprocessed_as_in_the_training(

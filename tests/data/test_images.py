@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from quiet import quiet_trainer
+from shared import quiet_trainer
 
 from lightning_cifar.data import CIFAR10DataModule, ImageDataModule, SyntheticDataModule
 from lightning_cifar.data.image_datamodule import LabelledImages

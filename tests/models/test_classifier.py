@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from quiet import quiet_trainer
+from shared import quiet_trainer
 
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import DilatedNet, LeNet

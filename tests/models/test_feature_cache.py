@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cifar.data import SyntheticDataModule

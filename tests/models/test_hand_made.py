@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.data import NoisyLineDataModule, SyntheticDataModule

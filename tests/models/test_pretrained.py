@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torchvision
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.callbacks import FeatureMaps

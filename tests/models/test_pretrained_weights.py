@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor
 
 from lightning_cifar.data import SyntheticDataModule

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import nn
 
 from lightning_cifar.data import SyntheticDataModule

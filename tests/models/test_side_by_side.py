@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar import models

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from quiet import quiet_trainer
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.data import SyntheticDataModule

@@ -1,6 +1,5 @@
 """``lightning-cifar study``: every arm with every seed; a repeated or killed study resumes without losing results."""
 
-import csv
 import errno
 import json
 import os
@@ -13,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
+from shared import study_rows
 
 from lightning_cifar.cli import main
 from lightning_cifar.data import CIFAR10DataModule, SyntheticDataModule
@@ -38,12 +38,6 @@ def write(folder: Path, arms: dict[str, Any], **more: Any) -> str:
     return str(path)
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    """results.csv without times."""
-    with (folder / "results.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
-
-
 def test_runs_resumes_and_equals_single_runs(
     tmp_path: Path, start_command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +45,7 @@ def test_runs_resumes_and_equals_single_runs(
     assert main(["study", study, "--jobs", "2", "--out", "out"]) == 0
     text = capsys.readouterr().out
     assert "2 arms x 2 seeds, 2 at a time, 1 threads each" in text
-    found = rows(Path("out"))
+    found = study_rows(Path("out"))
     assert [(row["arm"], row["seed"], row["state"]) for row in found] == [
         ("slow", "0", "done"),
         ("wild", "0", "diverged"),
@@ -89,8 +83,8 @@ def test_killed_and_run_again_gives_the_same_table(
     process.join()
     assert not Path("broken/results.csv").exists()
     assert main([*args, "broken"]) == 0
-    assert rows(Path("whole")) == rows(Path("broken")), capsys.readouterr().out
-    assert len(rows(Path("whole"))) == 2
+    assert study_rows(Path("whole")) == study_rows(Path("broken")), capsys.readouterr().out
+    assert len(study_rows(Path("whole"))) == 2
 
 
 def test_mistakes_are_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

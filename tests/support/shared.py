@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ def quiet_trainer(**settings: Any) -> pl.Trainer:
     """Return a Trainer on the CPU that logs, saves and shows nothing, unless ``settings`` say so."""
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     return pl.Trainer(**{"accelerator": "cpu", **dict.fromkeys(off, False), **settings})
+
+
+def study_rows(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of results.csv of a study, without times."""
+    with (folder / "results.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
