@@ -138,21 +138,12 @@ def read_whole_json(path: Path, shape: type[T]) -> T | None:
         return None
 
 
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file of plain values.
-
-    Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the text is not YAML; also if it is nested too
-            deeply, has too many values, or contains a Python tag.
-    """
-    return parse_yaml(path, read_text(path))
-
-
 def parse_yaml(path: object, text: str) -> Any:
-    """Return the content of a YAML text; ``path`` is used in messages.
+    """Return the content of a YAML text of plain values; ``path`` is used in messages.
 
     Raises:
-        UnreadableFileError: See :func:`read_yaml`.
+        UnreadableFileError: It is nested too deeply, has too many values, or contains a Python tag; BrokenFileError if
+            it is not YAML.
     """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster; optional in PyYAML
     try:

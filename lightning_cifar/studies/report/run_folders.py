@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import UsageError
-from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_yaml
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, parse_yaml, read_text
 from lightning_cifar.runs.metrics import read_curves, read_result
 from lightning_cifar.studies.jobs import DONE, STUDY, Job, State
 from lightning_cifar.studies.report.results import RunResult, read_run
@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read the settings of a run; empty if the file is missing."""
     path = folder / "config.yaml"
     try:
-        held = read_yaml(path)
+        held = parse_yaml(path, read_text(path))
     except MissingFileError:
         return {}
     if not isinstance(held, dict):
