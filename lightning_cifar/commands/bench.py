@@ -59,11 +59,7 @@ class Row:
 
 
 def main(args: Sequence[str]) -> None:
-    """Run the command.
-
-    Raises:
-        UsageError: If an option is wrong.
-    """
+    """Run the command."""
     options = _parser().parse_args(args)
     shapes = read_shapes(options.shape)
     path = choose_output(Path(options.out), "conv_bench.png")

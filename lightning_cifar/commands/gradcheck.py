@@ -36,11 +36,7 @@ class Check(NamedTuple):
 
 
 def main(args: Sequence[str]) -> int:
-    """Run the command; return 0 if all checks passed, 1 if one failed.
-
-    Raises:
-        UsageError: If an option is wrong.
-    """
+    """Run the command; return 0 if all checks passed, 1 if one failed."""
     options = _parser().parse_args(args)
     if options.draw and not options.function:
         raise UsageError(f"--draw (={options.draw}) needs --function, such as f3.")

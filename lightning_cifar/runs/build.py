@@ -30,11 +30,7 @@ class BuildCLI(RunCLI):
 
 
 def build(arguments: Arguments) -> BuildCLI:
-    """Check that a ``fit`` can start, without starting it; the result has its model and its data module.
-
-    Raises:
-        UsageError: If an argument is invalid.
-    """
+    """Check that a ``fit`` can start, without starting it; the result has its model and its data module."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:

@@ -166,11 +166,7 @@ def _configurations(study: Study) -> dict[str, dict[str, Any]]:
 def prepare(
     study: Study, folder: Path, *, threads: int, chosen: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Job]:
-    """Create the folder of the study, or use that of the same study, and list its jobs with the ``chosen`` settings.
-
-    Raises:
-        UsageError: See :func:`list_jobs`.
-    """
+    """Create the folder of the study, or use that of the same study, and list its jobs with the ``chosen`` settings."""
     jobs = list_jobs(study, folder, threads=threads)
     write_atomically(folder / STUDY, study.to_json().encode())
     for arm, config in _configurations(study).items():

@@ -64,9 +64,6 @@ def read_tuning(
     Args:
         overrides: settings of the arms, none of which may be tuned.
         epochs: smallest number of epochs of an arm.
-
-    Raises:
-        UsageError: If it is invalid.
     """
     example = "tune: {model.lr: {low: 0.003, high: 0.3, num: 7}, seeds: 2}"
     if not isinstance(given, dict) or not set(given) - set(_OPTIONS):
