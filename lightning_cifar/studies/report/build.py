@@ -182,7 +182,7 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
         for arm, curves in arm_curves(compared, metric).items():
             band = curves.band()
             n = sum(curves.counts)
-            bands.append(ArmBand(arm, *colors[arm], positions(curves, 1), *band[:3], curves.values, n))
+            bands.append(ArmBand(arm, *colors[arm], positions(curves), *band[:3], curves.values, n))
         share = is_share(metric)
         yield metric.replace("/", "-"), png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
     for pictures in _family_picture(compared).values():

@@ -192,12 +192,12 @@ def _pack(each: ArmCurves, compared: Compared, pieces: int, pool: _Pool) -> dict
     return packed
 
 
-def positions(curves: ArmCurves, axis: int) -> Floats:
-    """Return the x positions (P,) of an arm: the mean over its runs of epochs (axis 1) or seconds (axis 2)."""
+def positions(curves: ArmCurves) -> Floats:
+    """Return the x positions (P,) of an arm: the mean of the epochs over its runs."""
     places = []
     for run, row in zip(curves.runs, curves.values, strict=True):
         held = knots(run)
-        places.append(np.where(np.isfinite(row), np.interp(curves.step, held[:, 0], held[:, axis]), np.nan))
+        places.append(np.where(np.isfinite(row), np.interp(curves.step, held[:, 0], held[:, 1]), np.nan))
     there = np.isfinite(places)
     total = np.where(there, places, 0).sum(axis=0)
     return np.where(there.any(axis=0), total / np.maximum(there.sum(axis=0), 1), np.nan)

@@ -48,7 +48,7 @@ def draw_family(compared: Compared) -> Figure | None:
     trunks: dict[int, ArmBand] = {}
     branches, points = [], []
     for arm, each in curves.items():
-        x, n = positions(each, 1), sum(each.counts)
+        x, n = positions(each), sum(each.counts)
         whole = ArmBand(arm, *styles[arm], x, *each.band()[:3], each.values, n)
         if arm not in known:
             branches.append(whole)
