@@ -67,7 +67,6 @@ class Reader(NamedTuple):
         """Read files.
 
         Args:
-            files: Files to read.
             task: Text of the progress bar, which appears after one second; None for no bar.
 
         Returns:
@@ -188,14 +187,9 @@ class FileBatches:
     The files are read batch by batch, so that any number of them fits into memory. Damaged files are left out.
 
     Args:
-        files: Image files.
-        reader: Reads the files.
         mean: Mean of each channel, for images in [0, 1].
         std: Standard deviation of each channel.
-        batch_size: Number of files in a batch.
-        device: Device of the batches.
         rank: Number of this process; each file is in one process.
-        world_size: Number of processes.
     """
 
     def __init__(

@@ -74,7 +74,6 @@ def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
     is applied. An image above Pillow's limit against decompression bombs (89 million pixels) is refused.
 
     Args:
-        path: File to read.
         size: Height and width of the input of the network, pixels.
         channels: 3, or 1 for grey.
         fit: ``crop`` takes the largest square in the centre, ``squash`` the whole image with a changed aspect ratio.
@@ -111,7 +110,6 @@ def read_views(
     """Read many files in threads as inputs of the network, (N, S, S, C), see :func:`read_image`.
 
     Args:
-        paths: Files to read.
         size, channels, fit: See :func:`read_image`.
         threads: Number of threads; None is one for each processor core.
         on_done: Function that is called with 1 after each file.

@@ -50,7 +50,6 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
     """Open a regular file for reading and return the file descriptor; never blocks.
 
     Args:
-        path: File to open.
         follow: Whether the file may be a symbolic link. Use True only for paths that the user names, not for files
             inside a received folder.
 
@@ -106,7 +105,6 @@ def read_json(path: Path, shape: type[T]) -> T:
     """Return the content of a JSON file of a known shape.
 
     Args:
-        path: File to read.
         shape: Type of the content, usually a TypedDict: see :mod:`lightning_cifar.files.shapes`. Additional keys are
             allowed and kept.
 

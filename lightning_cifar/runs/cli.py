@@ -51,8 +51,6 @@ class RunCLI(LightningCLI):
     """LightningCLI with one-line errors, run folders, and settings from checkpoints.
 
     Args:
-        arguments: The command line.
-        folder: Folder of the run.
         checkpoint: Checkpoint of ``--ckpt_path``, read once for the whole run.
         defaults: Settings of a checkpoint or of a resumed run, which replace the defaults of the classes.
         parent: Where a fork starts.

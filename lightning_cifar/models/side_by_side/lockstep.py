@@ -126,9 +126,6 @@ class Lockstep(Optimizer):
 
     Its parameter groups are those of the members, named after the member, so that schedules, learning-rate monitors
     and a resume can read and change them.
-
-    Args:
-        optimizers: Optimizer of each member, by name.
     """
 
     def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
@@ -172,12 +169,7 @@ class Lockstep(Optimizer):
 
 
 class Schedules(LRScheduler):
-    """Steps the schedules of several members.
-
-    Args:
-        optimizer: Optimizer of all members.
-        schedulers: Schedule of each member that has one, by name.
-    """
+    """Steps the schedules of several members."""
 
     def __init__(self, optimizer: Lockstep, schedulers: Mapping[str, LRScheduler]) -> None:
         # super().__init__() would set the learning rates again.
