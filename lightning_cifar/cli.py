@@ -128,9 +128,10 @@ def _quieten() -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they concern calls in Lightning
 
+    hidden = ("Tip:", "to estimate number of stepping batches", "TPU available", "`max_epochs=0` reached")  # of lr-find
+
     def is_shown(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not any(part in message for part in ("Tip:", "to estimate number of stepping batches", "TPU available"))
+        return not any(part in record.getMessage() for part in hidden)
 
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).addFilter(is_shown)

@@ -54,11 +54,7 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]
 
 
 def parse_configuration(path: str | Path, text: str) -> dict[str, Any]:
-    """Parse the settings in a YAML text; ``path`` is for the messages.
-
-    Raises:
-        UsageError: See :func:`read_configuration`.
-    """
+    """Parse the settings in a YAML text; ``path`` is for the messages."""
     content = parse_yaml(path, text)
     if content is None:
         raise UsageError(f"{path} is empty: it must contain settings, {_EXAMPLE}.")

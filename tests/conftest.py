@@ -103,6 +103,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the folder of the test the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """A fork copies no threads: a forked process that asks OpenMP for those of its parent waits for them for ever."""
     import torch

@@ -48,7 +48,7 @@ def test_shapes() -> None:
         (["--shape", "1x2x3"], r"--shape (=1x2x3) must be reference, cifar, or seven numbers"),
         (["--shape", "1x2x3x4x0x3x3"], "must be reference, cifar, or seven numbers"),
         (["--shape", "1x2x3x4x5x4x2"], "the 4 x 2 kernel is larger than the 3 x 4 image"),
-        (["--threads", "0"], "--threads (=0) must be at least 1"),
+        (["--threads", "0"], "--threads: '0' must be a whole number, at least 1"),
         (["--round", "3"], "there is no option --round. Did you mean --rounds?"),
     ],
 )

@@ -36,8 +36,6 @@ IMAGES = "--data.num_train 24 --data.num_val 12 --data.batch_size 12".split()  #
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
 ]
 
 

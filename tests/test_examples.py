@@ -40,8 +40,6 @@ SMALLER = {  # as many steps as a test needs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
     pytest.mark.filterwarnings("ignore:.*already configured with model summary.*"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty.*"),
 ]

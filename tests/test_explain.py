@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shared
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -25,15 +26,7 @@ from lightning_cifar.models import LeNet
 EVIL = "<img src=x onerror=alert(1)>&\"'.png"
 NAMES = SyntheticDataModule.class_names
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +68,7 @@ def run(checkpoint: Path, *args: object) -> None:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """Return the one-line error message; no file may be left."""
-    capsys.readouterr()
-    before = sorted(Path().rglob("*"))
-    code = cli.main(["explain", *map(str, args)])
-    captured = capsys.readouterr()
-    said = [line for line in captured.err.splitlines() if line.startswith("lightning-cifar: error: ")]
-    assert code == 2, captured
-    assert len(said) == 1, captured
-    assert sorted(Path().rglob("*")) == before
-    return said[0].removeprefix("lightning-cifar: error: ")
+    return shared.error_of(capsys, ["explain", *map(str, args)])
 
 
 def table(path: Path) -> list[dict[str, str]]:

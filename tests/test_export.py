@@ -37,10 +37,7 @@ FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "pt2")
 MEAN, STD = (0.4, 0.5, 0.6), (0.25, 0.2, 0.3)
 NAMES = SyntheticDataModule.class_names
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
-]
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 class Exported(NamedTuple):
@@ -67,11 +64,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         assert cli.main(["export", str(run), "--format", *FORMATS]) == 0
     files = {name: run / f"export/best.{name}" for name in FORMATS}
     return Exported(run, files, said.getvalue(), complained.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

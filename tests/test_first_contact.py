@@ -22,15 +22,7 @@ SMALL = [
 FIT = ["fit", "--model", "LeNet", *SMALL]
 QUIET = ["--trainer.enable_progress_bar", "false"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def epochs(text: str) -> list[str]:

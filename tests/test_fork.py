@@ -28,7 +28,6 @@ from lightning_cifar.schedules import lr_factor
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory.*"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory.*"),
 ]

@@ -65,6 +65,6 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradcheck", "--function", "f9"]) == 2
     assert "invalid choice: 'f9'" in capsys.readouterr().err
     assert main(["gradcheck", "--num", "0"]) == 2
-    assert "--num (=0) must be at least 1" in capsys.readouterr().err
+    assert "--num: '0' must be a whole number, at least 1" in capsys.readouterr().err
     assert main(["gradcheck", "--draw", "x.png"]) == 2
     assert "needs --function" in capsys.readouterr().err

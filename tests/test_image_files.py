@@ -318,7 +318,7 @@ def test_many_files_equal_the_single_ones(tmp_path: Path, threads: int | None) -
     progress: list[int] = []
     views, reasons = read_views(paths, 8, 3, "crop", threads=threads, on_done=progress.append)
     assert reasons == {4: "not an image (png, jpeg, webp, bmp, gif), or damaged"}
-    assert progress == list(range(1, 13))
+    assert progress == [1] * 12
     for i, path in enumerate(paths):
         assert np.array_equal(views[i], np.zeros((8, 8, 3)) if i == 4 else view(path, 8))
     assert read_views([], 8, 1, "crop")[0].shape == (0, 8, 8, 1)

@@ -16,8 +16,6 @@ from lightning_cifar import cli
 from lightning_cifar.plots.pages import microscope_page
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
 ]
 

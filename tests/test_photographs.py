@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shared
 import torch
 import yaml
 from PIL import Image
@@ -22,11 +23,6 @@ CONFIGS = Path(lightning_cifar.__file__).parents[1] / "configs"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = ["--data", "SyntheticDataModule", "--data.num_train", "64", "--data.num_val", "20", "--data.num_test", "10"]
 FOLDER = ["--data", "ImageFolderDataModule"]
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +54,7 @@ def table(folder: str) -> list[dict[str, str]]:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
-    capsys.readouterr()
-    before = sorted(Path().rglob("*"))
-    assert cli.main([*args, *QUIET]) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-cifar: error: ")]
-    assert len(said) == 1
-    assert sorted(Path().rglob("*")) == before, "a mistake leaves nothing behind"
-    return said[0].removeprefix("lightning-cifar: error: ")
+    return shared.error_of(capsys, [*args, *QUIET])
 
 
 def test_photographs_are_preprocessed_as_in_the_training(

@@ -16,11 +16,11 @@ from lightning_cifar.files.reading import (
     BrokenFileError,
     MissingFileError,
     UnreadableFileError,
+    parse_yaml,
     read_bytes,
     read_json,
     read_npz,
     read_text,
-    read_yaml,
 )
 
 
@@ -32,6 +32,10 @@ class Record(TypedDict):
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def read_yaml(path: Path) -> object:
+    return parse_yaml(path, read_text(path))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large", "link"])

@@ -28,12 +28,7 @@ PLAIN, WIDE = "{class_path: MLP, init_args: {hidden_sizes: [8]}}", "{class_path:
 MEMBERS = f"{{plain: {PLAIN}, wide: {WIDE}}}"
 PAIR = ["fit", "--model", "SideBySide", "--model.members", MEMBERS, *DATA, "--trainer.max_epochs", "4"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
-
-
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def table(folder: str) -> list[dict[str, str]]:

@@ -41,8 +41,6 @@ OVERLAYS = [
     "configs/callbacks/embedding_projector.yaml",
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
-
 
 def read(folder: Path) -> EventAccumulator:
     sizes = {"scalars": 0, "tensors": 0, "images": 0, "histograms": 0}
@@ -287,7 +285,6 @@ def fit(tmp_path: Path) -> Callable[..., EventAccumulator]:
     return fit
 
 
-@pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_a_module_that_cannot_be_traced_has_no_graph_and_no_noise(
     fit: Callable[..., EventAccumulator], capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lightning_cifar.configuration import parse_configuration
 from lightning_cifar.errors import UsageError, one_line
@@ -49,6 +50,18 @@ class Checkpoint:
         if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
             raise UsageError(f"{path} is not a checkpoint of a LightningModule: its settings have no names.")
         return cls(path, content)
+
+    def load_into(self, model: nn.Module, target: str) -> None:
+        """Load the weights into a network, which the error calls ``target``.
+
+        Raises:
+            UsageError: If the network has other layers.
+        """
+        try:
+            model.load_state_dict(self.content["state_dict"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            detail = one_line(str(error).split("\n", 1)[-1])[:160]  # after a line with the class
+            raise UsageError(f"{self.path} does not fit {target}: {detail} ...") from error
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:

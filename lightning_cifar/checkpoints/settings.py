@@ -41,7 +41,6 @@ def trained_settings(
     """Settings for a run that continues or evaluates a checkpoint.
 
     Args:
-        checkpoint: Any checkpoint; it is not trusted.
         of_fit: Whether the run trains. Only then are the Trainer's settings taken.
         allowed: Dotted names of classes outside this package that may be imported, because the user wrote them.
         given: Sections, ``model`` or ``data``, for which the user names a class.
@@ -85,9 +84,6 @@ def read_section(
 
     The arguments of a model include those that a run takes from the data, such as ``num_classes``. The result is None
     if the checkpoint does not contain the section ``name``, or if the user names another class (``is_given``).
-
-    Raises:
-        UsageError: See :func:`trained_settings`.
     """
     section = _mapping(checkpoint.config.get(name))
     class_path, held = section.get("class_path"), _mapping(section.get("init_args"))

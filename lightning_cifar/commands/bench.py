@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.ext.convolution import BACKENDS, conv2d, conv2d_backward, instruction_set, set_num_threads
 from lightning_cifar.files.output import choose_output
@@ -58,15 +59,8 @@ class Row:
 
 
 def main(args: Sequence[str]) -> None:
-    """Run the command.
-
-    Raises:
-        UsageError: If an option is wrong.
-    """
+    """Run the command."""
     options = _parser().parse_args(args)
-    for name in ("threads", "rounds"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name} (={getattr(options, name)}) must be at least 1.")
     shapes = read_shapes(options.shape)
     path = choose_output(Path(options.out), "conv_bench.png")
 
@@ -94,8 +88,8 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("what", choices=("conv",), help="what to time")
     add("--shape", default="reference", help="reference, cifar, or NxCxHxWxKxRxS such as 32x16x32x32x16x3x3")
-    add("--threads", type=int, default=1, help="threads of each implementation (default %(default)s)")
-    add("--rounds", type=int, default=15, help="measurements of each implementation (default %(default)s)")
+    add("--threads", type=positive_int, default=1, help="threads of each implementation (default %(default)s)")
+    add("--rounds", type=positive_int, default=15, help="measurements of each implementation (default %(default)s)")
     add("--out", default=".", metavar="PATH", help="file or folder for the picture (default: current folder)")
     return parser
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.files.paths import expand_user
 
@@ -18,8 +18,6 @@ def main(args: Sequence[str]) -> None:
     if args and args[0].startswith("-") and not {"-h", "--help"} & {*args}:
         raise UsageError(f"the folder of the run comes first: lightning-cifar fork runs/... {args[0]} ...")
     options, rest = _parser().parse_known_args(args)
-    if options.epoch < 1:
-        raise UsageError(f"--epoch (={options.epoch}) must be at least 1: the number of completed epochs.")
 
     # From here on torch is needed, which takes seconds to load.
     from lightning_cifar.runs.arguments import Arguments
@@ -28,7 +26,7 @@ def main(args: Sequence[str]) -> None:
     from lightning_cifar.runs.start import start_run
 
     arguments = Arguments("fit", tuple(rest))
-    start_run(RunCLI, arguments, fork=Fork(options.run, options.epoch, options.restart_schedule))
+    start_run(RunCLI, arguments, fork=Fork(options.run, options.epoch, options.restart_schedule == "true"))
 
 
 def _parser() -> CommandParser:
@@ -37,13 +35,7 @@ def _parser() -> CommandParser:
     )
     add = parser.add_argument
     add("run", type=expand_user, metavar="RUN", help="folder of a run that used --keep_every_n_epochs")
-    add("--epoch", type=int, required=True, help="number of completed epochs at the fork")
+    add("--epoch", type=positive_int, required=True, help="number of completed epochs at the fork")
     schedule_help = "start the learning-rate schedule again over the remaining steps (default: its progress continues)"
-    add("--restart_schedule", type=_truth, default=False, metavar="{true,false}", help=schedule_help)
+    add("--restart_schedule", type=str.lower, choices=("true", "false"), default="false", help=schedule_help)
     return parser
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text} must be true or false")
-    return text.lower() == "true"

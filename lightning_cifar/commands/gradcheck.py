@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError
 from lightning_cifar.ext import layers
 from lightning_cifar.ext.convolution import conv2d, conv2d_backward
@@ -35,14 +36,8 @@ class Check(NamedTuple):
 
 
 def main(args: Sequence[str]) -> int:
-    """Run the command; return 0 if all checks passed, 1 if one failed.
-
-    Raises:
-        UsageError: If an option is wrong.
-    """
+    """Run the command; return 0 if all checks passed, 1 if one failed."""
     options = _parser().parse_args(args)
-    if options.num < 1:
-        raise UsageError(f"--num (={options.num}) must be at least 1.")
     if options.draw and not options.function:
         raise UsageError(f"--draw (={options.draw}) needs --function, such as f3.")
     picture = options.draw and choose_output(Path(options.draw), f"{options.function}.png", option="--draw")
@@ -80,7 +75,7 @@ def _parser() -> CommandParser:
     add("--classifiers", action="store_true", help="the losses of linear and two-layer classifiers")
     add("--stability", action="store_true", help="the softmax loss of scores of 1000")
     add("--draw", metavar="PATH", help="file or folder for a picture of the graph of --function")
-    add("--num", type=int, default=100_000, help="random inputs of a function (default %(default)s)")
+    add("--num", type=positive_int, default=100_000, help="random inputs of a function (default %(default)s)")
     return parser
 
 

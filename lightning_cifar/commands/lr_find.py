@@ -13,11 +13,7 @@ REFUSED = ("--ckpt_path", "--trainer.fast_dev_run")
 
 
 def main(args: Sequence[str]) -> None:
-    """Run the command. Arguments that are not options of ``lr-find`` are options of ``fit``.
-
-    Raises:
-        UsageError: If an option or a value is wrong.
-    """
+    """Run the command. Arguments that are not options of ``lr-find`` are options of ``fit``."""
     options, rest = _parser().parse_known_args(args)
     for option in (arg.split("=")[0] for arg in rest):
         if option in REFUSED:

@@ -38,11 +38,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def main(args: Sequence[str]) -> None:
-    """Draw regimes into a file, and print their settings; ``args`` follow ``lightning-cifar regimes``.
-
-    Raises:
-        UsageError: If an option is unknown or out of range.
-    """
+    """Draw regimes into a file, and print their settings; ``args`` follow ``lightning-cifar regimes``."""
     options = _parser().parse_args(args)
     settings = _settings(options)
     if options.lr is not None and not (math.isfinite(options.lr) and options.lr > 0):

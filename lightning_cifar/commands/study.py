@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError, innermost
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
@@ -81,10 +82,6 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     for name in ("detect", "sd"):
         if getattr(options, name) is not None and not options.plan:
             raise UsageError(f"--{name} is an option of a plan: add --plan.")
-    for name in ("jobs", "threads", "seeds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} (={value}) must be at least 1.")
     if options.executor == "ray":
         from lightning_cifar.studies.ray_executor import import_ray, read_resources
 
@@ -105,13 +102,13 @@ def _parser() -> CommandParser:
     parser = CommandParser("study", description="Run or continue the arms of a study with each seed, and compare them.")
     add = parser.add_argument
     add("study", help="a YAML file, such as configs/studies/lr_regimes.yaml")
-    add("--seeds", type=int, help="number of seeds (default: that of the study)")
+    add("--seeds", type=positive_int, help="number of seeds (default: that of the study)")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="such as data.root=/my/data")
     add("--plan", action="store_true", help="print how many seeds are needed, from the finished runs or --sd, and stop")
     add("--detect", metavar="SIZE", help="difference to plan for: 0.5 are 0.5 points of accuracy (default: the margin)")
     add("--sd", metavar="SIZE", help="standard deviation of the difference between two arms over seeds")
-    add("--jobs", type=int, help="runs at a time (default 1; with Ray, as many as fit)")
-    add("--threads", type=int, help="threads of each run (default: number of cores / jobs)")
+    add("--jobs", type=positive_int, help="runs at a time (default 1; with Ray, as many as fit)")
+    add("--threads", type=positive_int, help="threads of each run (default: number of cores / jobs)")
     add("--out", help="folder of the study (default: runs/studies/NAME)")
     add("--executor", choices=("local", "ray"), default="local", help="(default %(default)s)")
     add("--address", help="Ray cluster, HOST:PORT or auto (default: start Ray on this machine)")
@@ -166,8 +163,8 @@ def _print_plan(study: Study, options: argparse.Namespace, folder: Path) -> int:
     runs = [results.read_run(job) for job in jobs if job.arm != TRUNK]
     found = results.differences(runs, list(study.arms), study.metric, study.baseline, Rules(study.compare))
     given = read("sd")
-    spread = spread_of(results.finals(runs, list(study.arms), study.metric), found) if given is None else None
-    spread = Spread(given, given, 0) if given is not None else spread
+    measured = spread_of(results.finals(runs, list(study.arms), study.metric), found)
+    spread = measured if given is None else Spread(given, given, 0)
     if not found or spread is None:
         raise UsageError(
             "--plan needs at least two arms."

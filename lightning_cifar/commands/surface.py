@@ -75,7 +75,6 @@ def _parser() -> CommandParser:
         "surface",
         description="Draw the loss on a plane through the weights of runs, or between two runs. Options of fit "
         "such as --data.root override the settings of the runs.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("runs", type=expand_user, nargs="*", metavar="RUN", help="run folder; several runs share the plane")

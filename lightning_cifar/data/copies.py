@@ -16,9 +16,6 @@ def find_copies(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]
 
     Only files of a size that occurs in two splits are read. Unreadable files are skipped.
 
-    Args:
-        splits: Files of each split.
-
     Returns:
         Pairs of such a file and the first file with the same content.
     """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_cifar.data.augment import Pipeline
 from lightning_cifar.data.image_tree import KINDS, check_root, report_left_out
@@ -67,7 +67,6 @@ class Reader(NamedTuple):
         """Read files.
 
         Args:
-            files: Files to read.
             task: Text of the progress bar, which appears after one second; None for no bar.
 
         Returns:
@@ -76,14 +75,9 @@ class Reader(NamedTuple):
         Raises:
             DamagedFilesError: Files are damaged, and the rule is to refuse them.
         """
-        with ExitStack() as stack:
+        with _progress(task, len(files)) as bar:
             views, reasons = read_views(
-                files,
-                self.size,
-                self.channels,
-                self.fit,
-                threads=self.threads,
-                on_done=_progress(stack, task, len(files)),
+                files, self.size, self.channels, self.fit, threads=self.threads, on_done=bar.update
             )
         self._judge(files, reasons)
         kept = [i for i in range(len(files)) if i not in reasons]
@@ -92,13 +86,12 @@ class Reader(NamedTuple):
     def find_damaged(self, files: Sequence[Path], *, task: str | None = None) -> list[str]:
         """Return name and reason for each file that cannot be read; the images are not kept."""
         messages = []
-        with ExitStack() as stack:
-            show = _progress(stack, task, len(files))
+        with _progress(task, len(files)) as bar:
             for start in range(0, len(files), _PORTION):
                 part = files[start : start + _PORTION]
                 _, reasons = read_views(part, self.size, self.channels, self.fit, threads=self.threads)
                 messages += self._messages(part, reasons)
-                show(start + len(part))
+                bar.update(len(part))
         return messages
 
     def _messages(self, files: Sequence[Path], reasons: Mapping[int, str]) -> list[str]:
@@ -146,28 +139,10 @@ class Reader(NamedTuple):
             logger.warning("left out: %d more files that cannot be read", len(messages) - _MOST_NAMED)
 
 
-def _progress(stack: ExitStack, task: str | None, total: int) -> Callable[[int], None]:
-    """Return a function of the number of files done that shows a progress bar after a while."""
-    if task is None:
-        return lambda done: None
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    began = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
-    number = bar.add_task(task, total=total)
-    shown = False
-
-    def show(done: int) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - began >= _PATIENCE and done < total:
-            stack.enter_context(bar)
-            shown = True
-        if shown:
-            bar.update(number, completed=done)
-
-    return show
+def _progress(task: str | None, total: int) -> tqdm:
+    """Return a progress bar that appears after a while; in a log, it is written rarely."""
+    pace = {} if sys.stderr.isatty() else {"mininterval": 10, "maxinterval": 60}
+    return tqdm(total=total, desc=task, unit=" files", delay=_PATIENCE, disable=task is None, **pace)
 
 
 def check_memory(count: int, side: int, needed: float, limit: float | None) -> None:
@@ -212,14 +187,9 @@ class FileBatches:
     The files are read batch by batch, so that any number of them fits into memory. Damaged files are left out.
 
     Args:
-        files: Image files.
-        reader: Reads the files.
         mean: Mean of each channel, for images in [0, 1].
         std: Standard deviation of each channel.
-        batch_size: Number of files in a batch.
-        device: Device of the batches.
         rank: Number of this process; each file is in one process.
-        world_size: Number of processes.
     """
 
     def __init__(

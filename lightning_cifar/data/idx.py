@@ -63,9 +63,6 @@ def read_labelled(
     """Read the images (N, H, W, 1) and labels (N,) of a part; unpacked files have priority over packed ones.
 
     Args:
-        root: See `IdxSource.find`.
-        source: Data set.
-        part: Training or test images.
         verify: Whether to compare with the official checksums.
 
     Raises:

@@ -154,6 +154,7 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
         if split not in self._arrays:
             self.setup("test" if split == "test" else "fit")
         device, rank, world_size = self.placement()
+        common: dict[str, Any] = {"seed": self.resolved_seed(), "rank": rank, "world_size": world_size}
         if train and self.albumentations is not None:
             from lightning_cifar.data.albumentations_loader import PerSampleLoader
 
@@ -163,11 +164,9 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
                 mean=self.mean,
                 std=self.std,
                 batch_size=self.batch_size,
-                seed=self.resolved_seed(),
                 shuffle=shuffles(self.trainer),
-                rank=rank,
-                world_size=world_size,
                 num_workers=self.num_workers,
+                **common,
             )
         images, labels = (torch.from_numpy(array).to(device) for array in self._arrays[split])
         pipeline = Pipeline(build(self.augment) if train else [], mean=self.mean, std=self.std)
@@ -176,11 +175,9 @@ class ImageDataModule(SeededLoaders, pl.LightningDataModule):
             labels,
             pipeline=pipeline,
             batch_size=self.batch_size if train else self.eval_batch_size,
-            seed=self.resolved_seed(),
             shuffle=train and shuffles(self.trainer),
-            rank=rank,
-            world_size=world_size,
             num_views=self.num_views if train else None,
+            **common,
         )
 
     def val_dataloader(self) -> BatchLoader | list[Any]:

@@ -75,7 +75,6 @@ def list_labelled(folder: Path, class_names: Sequence[str]) -> LabelledFiles:
     """Return the images in the class folders, including folders inside them, sorted by class and name.
 
     Args:
-        folder: Folder of the class folders.
         class_names: Names in the order of the labels; a class without a folder has no images.
 
     Raises:
@@ -119,11 +118,8 @@ def split_off(
     """Split the files of each class with a seed, so that every split has its share of every class.
 
     Args:
-        whole: Files to split.
-        num_classes: Number of classes.
         val: Share of validation in [0, 1], rounded to whole images of each class.
         test: Share of the test, likewise.
-        seed: Seed of the choice.
     """
     by_label: list[list[int]] = [[] for _ in range(num_classes)]
     for i, label in enumerate(whole.labels):

@@ -110,10 +110,7 @@ class PointLoader(EpochLoader):
     """Iterates over (x, y).
 
     Args:
-        points: All points, on the device of the batches.
-        batch_size: Number of points in a batch.
         passes: Number of passes over all points in an epoch.
-        seed: Seed of the orders.
         shuffle: Whether each pass has a new order; a batch of all points is not shuffled.
     """
 

@@ -127,7 +127,6 @@ class CIFAR10Arrays(NamedTuple):
     train_labels: npt.NDArray[np.int64]  # (50000,)
     test_images: npt.NDArray[np.uint8]  # (10000, 32, 32, 3)
     test_labels: npt.NDArray[np.int64]  # (10000,)
-    class_names: tuple[str, ...]  # class_names[label]
 
 
 # ---------------------------------------------------------------- reading
@@ -166,7 +165,6 @@ def read_cifar10(root: Path, *, verify: bool = True, rows: int = 10_000) -> CIFA
         logger.warning("%s is read as an unofficial copy, checksums not verified", source)
     images = np.empty((6 * rows, 32, 32, 3), np.uint8)
     labels = np.empty(6 * rows, np.int64)
-    class_names: tuple[str, ...] = ()
     limit = rows * 4096 + 65_536  # bytes: an official row takes about 3,100, its file name and label included
     members = _folder_members(source, limit) if source.is_dir() else _archive_members(source, limit)
     missing = set(OFFICIAL_MD5)
@@ -174,15 +172,13 @@ def read_cifar10(root: Path, *, verify: bool = True, rows: int = 10_000) -> CIFA
         if verify and hashlib.md5(content, usedforsecurity=False).hexdigest() != OFFICIAL_MD5[name]:
             raise ValueError(f"{path} {UNOFFICIAL}")
         missing.discard(name)
-        if name == "batches.meta":
-            class_names = _decode_names(content, path)
-        else:
+        if name != "batches.meta":  # the names of the classes, which CIFAR10DataModule has
             start = rows * (*TRAIN_BATCHES, "test_batch").index(name)
             _decode_batch(content, path, images[start : start + rows], labels[start : start + rows])
     if missing:
         raise ValueError(f"{source} lacks {', '.join(sorted(missing))}: {CURE}")
     size = 5 * rows
-    return CIFAR10Arrays(images[:size], labels[:size], images[size:], labels[size:], class_names)
+    return CIFAR10Arrays(images[:size], labels[:size], images[size:], labels[size:])
 
 
 def _missing(folder: Path) -> list[str]:
@@ -250,20 +246,12 @@ def _decode_batch(content: bytes, path: str, images: npt.NDArray[np.uint8], labe
         images[..., channel] = planes[:, channel]
 
 
-def _decode_names(content: bytes, path: str) -> tuple[str, ...]:
-    meta = read_pickle(content, name=path)
-    names = meta.get(b"label_names") if isinstance(meta, dict) else None
-    if isinstance(names, list) and len(names) == 10 and all(isinstance(n, bytes) and n.isascii() for n in names):
-        return tuple(n.decode("ascii") for n in names)
-    raise ValueError(f"{path} does not contain 10 class names: {CURE}")
-
-
 # ---------------------------------------------------------------- downloading
 
 _INSTEAD = "try --data SyntheticDataModule"  # without a network, another --data.url does not help
 
 
-def download_cifar10(root: Path, *, url: str | None = None, progress: bool = True) -> Path:
+def download_cifar10(root: Path, *, url: str | None = None) -> Path:
     """Download the official archive to `root`, from the mirrors or only from `url`, and return its path.
 
     Raises:
@@ -271,17 +259,16 @@ def download_cifar10(root: Path, *, url: str | None = None, progress: bool = Tru
         ValueError: `url` is not an http, https or file address.
     """
     urls, dest = MIRRORS if url is None else (url,), root / ARCHIVE
-    return fetch(urls, dest, md5=ARCHIVE_MD5, size=ARCHIVE_SIZE, name="CIFAR-10", instead=_INSTEAD, progress=progress)
+    return fetch(urls, dest, md5=ARCHIVE_MD5, size=ARCHIVE_SIZE, name="CIFAR-10", instead=_INSTEAD)
 
 
-def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progress: bool = True) -> None:
+def download_idx(root: Path, source: IdxSource, *, url: str | None = None) -> None:
     """Download the packed files of those of the four files that are missing in `root`, packed or unpacked.
 
     Args:
         root: See `IdxSource.find`; new files are in `IdxSource.folder`.
         source: Data set.
         url: Address of a folder with the files, instead of the known mirrors.
-        progress: Whether to show bytes, speed and remaining time on stderr.
 
     Raises:
         OSError: No mirror delivered a file, or `root` cannot be written.
@@ -295,5 +282,4 @@ def download_idx(root: Path, source: IdxSource, *, url: str | None = None, progr
         urls = [f"{folder}/{packed.name}" for folder in folders]
         others = [path.name for _, path in missing[i + 1 :]]
         also = f" and {', '.join(others)}" if others else ""
-        name = source.name
-        fetch(urls, packed, md5=file.md5, size=file.size, name=name, also=also, instead=_INSTEAD, progress=progress)
+        fetch(urls, packed, md5=file.md5, size=file.size, name=source.name, also=also, instead=_INSTEAD)

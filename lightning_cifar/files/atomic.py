@@ -10,11 +10,9 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file atomically.
+    """Write a file atomically; its folder is created.
 
     Args:
-        path: Path of the file; its folder is created.
-        content: Content of the file.
         durable: Whether to wait until it is on the disk, so that a power cut also leaves the old or the new content.
 
     Raises:

@@ -74,7 +74,6 @@ def read_image(path: Path, size: int, channels: int, fit: Fit) -> ImageFile:
     is applied. An image above Pillow's limit against decompression bombs (89 million pixels) is refused.
 
     Args:
-        path: File to read.
         size: Height and width of the input of the network, pixels.
         channels: 3, or 1 for grey.
         fit: ``crop`` takes the largest square in the centre, ``squash`` the whole image with a changed aspect ratio.
@@ -106,15 +105,14 @@ def read_views(
     fit: Fit,
     *,
     threads: int | None = None,
-    on_done: Callable[[int], None] = lambda done: None,
+    on_done: Callable[[int], object] = lambda count: None,
 ) -> tuple[Pixels, dict[int, str]]:
     """Read many files in threads as inputs of the network, (N, S, S, C), see :func:`read_image`.
 
     Args:
-        paths: Files to read.
         size, channels, fit: See :func:`read_image`.
         threads: Number of threads; None is one for each processor core.
-        on_done: Function that is called with the number of files done after each file.
+        on_done: Function that is called with 1 after each file.
 
     Returns:
         The images, black for unreadable files, and the reason for each index of such a file.
@@ -130,9 +128,9 @@ def read_views(
 
     with _quiet(), ThreadPoolExecutor(threads or min(32, os.cpu_count() or 1)) as pool:
         try:
-            for done, future in enumerate(as_completed([pool.submit(read, i) for i in range(len(paths))]), start=1):
+            for future in as_completed([pool.submit(read, i) for i in range(len(paths))]):
                 future.result()
-                on_done(done)
+                on_done(1)
         except BaseException:  # do not wait for thousands of files after an interrupt
             pool.shutdown(wait=False, cancel_futures=True)
             raise

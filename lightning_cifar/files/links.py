@@ -78,10 +78,6 @@ def remove_tree(folder: Path, *, inside: Path) -> None:
 def open_own(path: Path, flags: int) -> int:
     """Open a file for writing in place and return the file descriptor; a missing file is created.
 
-    Args:
-        path: File to open.
-        flags: Flags such as ``os.O_RDWR``; the content is kept.
-
     Raises:
         UsageError: The file is a symbolic link, has several hard links, or is not a regular file.
     """

@@ -15,7 +15,6 @@ class FolderLock:
     """Lock a folder until the end of this process, also if it is killed.
 
     Args:
-        folder: Folder of a run or of a study.
         busy: Error message if another process holds the lock.
         shared: Whether others may hold a shared lock at the same time, to find out only if somebody writes.
 

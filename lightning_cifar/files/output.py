@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 from lightning_cifar.errors import UsageError
 
 _FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,11}")
+
+
+def new_run(stem: str) -> Path:
+    """Return a path in ``runs/`` with the stem and the time, which does not exist."""
+    stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    paths = (Path("runs", f"{stem}-{i}" if i else stem) for i in range(1000))
+    return next(path for path in paths if not path.exists())
 
 
 def choose_output(out: Path, name: str | None, *suffixes: str, option: str = "--out") -> Path:

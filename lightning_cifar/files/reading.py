@@ -50,7 +50,6 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
     """Open a regular file for reading and return the file descriptor; never blocks.
 
     Args:
-        path: File to open.
         follow: Whether the file may be a symbolic link. Use True only for paths that the user names, not for files
             inside a received folder.
 
@@ -75,9 +74,7 @@ def read_bytes(path: Path, *, limit: int | None = LARGEST, follow: bool = False)
     """Return the content of a regular file.
 
     Args:
-        path: File to read.
         limit: Largest size in bytes; None for no limit.
-        follow: See :func:`open_regular`.
 
     Raises:
         UnreadableFileError: The file is not a regular file, is too large, or cannot be read.
@@ -104,20 +101,18 @@ def read_text(path: Path, *, limit: int | None = LARGEST, follow: bool = False) 
         raise BrokenFileError(f"{path} cannot be read: byte {error.start} is not UTF-8 text.") from error
 
 
-def read_json(path: Path, shape: type[T], *, follow: bool = False) -> T:
+def read_json(path: Path, shape: type[T]) -> T:
     """Return the content of a JSON file of a known shape.
 
     Args:
-        path: File to read.
         shape: Type of the content, usually a TypedDict: see :mod:`lightning_cifar.files.shapes`. Additional keys are
             allowed and kept.
-        follow: See :func:`open_regular`.
 
     Raises:
         UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the text is not JSON; also if a value has
             another type or a key is missing.
     """
-    text = read_text(path, follow=follow)
+    text = read_text(path)
     try:
         content = json.loads(text, parse_int=_small_int)
     except RecursionError as error:
@@ -127,37 +122,26 @@ def read_json(path: Path, shape: type[T], *, follow: bool = False) -> T:
         raise BrokenFileError(f"{path} is not valid JSON: {reason}.") from error
     if _depth(content) > DEEPEST:
         raise _too_deep(path)
-    return check_shape(path, content, shape)
-
-
-def check_shape(path: Path, content: object, shape: type[T]) -> T:
-    """Return the content of a file if it has the shape.
-
-    Raises:
-        UnreadableFileError: The content has another shape; the message names the file, the key and the value.
-    """
-    found = mismatch(content, shape)
-    if found is not None:
+    if (found := mismatch(content, shape)) is not None:
         raise UnreadableFileError(f"{path}: {found}.")
-    checked: Any = content
-    return checked  # type: ignore[no-any-return]
+    checked: T = content
+    return checked
 
 
-def read_yaml(path: Path, *, follow: bool = False) -> Any:
-    """Return the content of a YAML file of plain values.
-
-    Raises:
-        UnreadableFileError: See :func:`read_bytes`; BrokenFileError if the text is not YAML; also if it is nested too
-            deeply, has too many values, or contains a Python tag.
-    """
-    return parse_yaml(path, read_text(path, follow=follow))
+def read_whole_json(path: Path, shape: type[T]) -> T | None:
+    """Return the content of a JSON file as :func:`read_json`; None if the file is missing, or cut off by a crash."""
+    try:
+        return read_json(path, shape)
+    except (MissingFileError, BrokenFileError):
+        return None
 
 
 def parse_yaml(path: object, text: str) -> Any:
-    """Return the content of a YAML text; ``path`` is used in messages.
+    """Return the content of a YAML text of plain values; ``path`` is used in messages.
 
     Raises:
-        UnreadableFileError: See :func:`read_yaml`.
+        UnreadableFileError: It is nested too deeply, has too many values, or contains a Python tag; BrokenFileError if
+            it is not YAML.
     """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster; optional in PyYAML
     try:
@@ -209,13 +193,10 @@ def _check_yaml(path: object, events: Iterator[yaml.Event]) -> None:
             refuse(f"the tag {one_line(tag)[:80]} is refused: only plain values are allowed.")
 
 
-def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[str, Any]:
+def read_npz(path: Path) -> dict[str, Any]:
     """Return the arrays of an ``.npz`` file by name; Python objects are refused.
 
-    Args:
-        path: File to read.
-        limit: Largest size in bytes, of the file and of its unpacked arrays.
-        follow: See :func:`open_regular`.
+    The file and its unpacked arrays have at most ``LARGEST`` bytes.
 
     Raises:
         UnreadableFileError: See :func:`read_bytes`; BrokenFileError if a checksum in the file is wrong, or an array
@@ -223,11 +204,11 @@ def read_npz(path: Path, *, limit: int = LARGEST, follow: bool = False) -> dict[
     """
     import numpy as np
 
-    content = read_bytes(path, limit=limit, follow=follow)
+    content = read_bytes(path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > limit:
-                raise ValueError(f"its arrays are larger than {limit:,} bytes")
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise ValueError(f"its arrays are larger than {LARGEST:,} bytes")
             for member in archive.infolist():
                 _check_array(archive.read(member))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

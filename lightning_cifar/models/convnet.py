@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -15,18 +15,6 @@ from lightning_cifar.models.trainable import check_fraction, check_sizes
 Activation: TypeAlias = Literal["relu", "tanh"]
 Pooling: TypeAlias = Literal["none", "max", "average"]
 T = TypeVar("T", int, float, bool, str)
-
-
-class _Layer(NamedTuple):
-    """One convolution and the layers after it."""
-
-    channels: int
-    kernel: int
-    stride: int
-    padding: int
-    batch_norm: bool
-    pooling: Pooling
-    dropout: float
 
 
 class ConvNet(Classifier):
@@ -79,45 +67,41 @@ class ConvNet(Classifier):
         if not channels:
             raise ValueError("channels (=[]) must contain at least one convolution.")
         num = len(channels)
-        layers = [
-            _Layer(*settings)
-            for settings in zip(
-                channels,
-                _for_each("kernels", kernels, num),
-                _for_each("strides", strides, num),
-                _for_each("paddings", paddings, num),
-                _for_each("batch_norm", batch_norm, num),
-                _for_each("pooling", pooling, num),
-                _for_each("dropout", dropout, num),
-                strict=True,
-            )
-        ]
-        self.network = self._build(layers, nn.ReLU if activation == "relu" else nn.Tanh, flat_norm, tuple(hidden))
-
-    def _build(
-        self, layers: list[_Layer], act: type[nn.Module], flat_norm: bool, hidden: tuple[int, ...]
-    ) -> nn.Sequential:
+        layers = zip(
+            channels,
+            _for_each("kernels", kernels, num),
+            _for_each("strides", strides, num),
+            _for_each("paddings", paddings, num),
+            _for_each("batch_norm", batch_norm, num),
+            _for_each("pooling", pooling, num),
+            _for_each("dropout", dropout, num),
+            strict=True,
+        )
+        act = nn.ReLU if activation == "relu" else nn.Tanh
         network = nn.Sequential()
         num_in, side = self.in_channels, self.image_size
-        for i, layer in enumerate(layers, start=1):
-            _check(layer)
-            conv = nn.Conv2d(num_in, layer.channels, layer.kernel, stride=layer.stride, padding=layer.padding)
-            network.add_module(f"conv_{i}", conv)
-            if layer.batch_norm:
-                network.add_module(f"norm_{i}", nn.BatchNorm2d(layer.channels))
+        for i, (num_out, kernel, stride, padding, norm, pool, probability) in enumerate(layers, start=1):
+            for name, value in {"channels": num_out, "kernels": kernel, "strides": stride}.items():
+                if value < 1:
+                    raise ValueError(f"{name} (={value}) must be at least 1.")
+            if padding < 0:
+                raise ValueError(f"paddings (={padding}) must be at least 0.")
+            check_fraction("dropout", probability)
+            network.add_module(f"conv_{i}", nn.Conv2d(num_in, num_out, kernel, stride=stride, padding=padding))
+            if norm:
+                network.add_module(f"norm_{i}", nn.BatchNorm2d(num_out))
             # Activations are monotonic: after max pooling the result is the same, with a quarter of the work.
-            if layer.pooling == "max":
+            if pool == "max":
                 network.add_module(f"pool_{i}", nn.MaxPool2d(2))
             network.add_module(f"activation_{i}", act())
-            if layer.pooling == "average":
+            if pool == "average":
                 network.add_module(f"pool_{i}", nn.AvgPool2d(2))
-            if layer.dropout:
-                network.add_module(f"dropout_{i}", nn.Dropout(layer.dropout))
-            left = side + 2 * layer.padding
-            side = ((left - layer.kernel) // layer.stride + 1) // (1 if layer.pooling == "none" else 2)
+            if probability:
+                network.add_module(f"dropout_{i}", nn.Dropout(probability))
+            side = ((side + 2 * padding - kernel) // stride + 1) // (1 if pool == "none" else 2)
             if side < 1:
                 raise ValueError(f"image_size (={self.image_size}) is too small for convolution {i} and its pooling.")
-            num_in = layer.channels
+            num_in = num_out
         check_sizes("hidden", hidden)
         network.add_module("flatten", nn.Flatten())
         sizes = (num_in * side * side, *hidden)
@@ -127,7 +111,7 @@ class ConvNet(Classifier):
             network.add_module(f"linear_{i}", nn.Linear(size, next_size))
             network.add_module(f"activation_flat_{i}", act())
         network.add_module("output", nn.Linear(sizes[-1], self.num_classes))
-        return network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)
 
 
 def _for_each(name: str, value: T | Sequence[T], num: int) -> Sequence[T]:
@@ -137,15 +121,3 @@ def _for_each(name: str, value: T | Sequence[T], num: int) -> Sequence[T]:
     if len(value) != num:
         raise ValueError(f"{name} (={list(value)}) must be one value, or {num} entries, one for each of channels.")
     return value
-
-
-def _check(layer: _Layer) -> None:
-    for name, value, least in (
-        ("channels", layer.channels, 1),
-        ("kernels", layer.kernel, 1),
-        ("strides", layer.stride, 1),
-        ("paddings", layer.padding, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} (={value}) must be at least {least}.")
-    check_fraction("dropout", layer.dropout)

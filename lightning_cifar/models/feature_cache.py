@@ -109,7 +109,6 @@ class Plan:
 
     Args:
         trainer: Trainer within ``fit``, not before ``on_train_start``.
-        place: Where to keep the features.
         blended: Whether training images are mixed with each other in each step.
     """
 
@@ -174,11 +173,8 @@ def fill(
     """Compute the features of all images of a plan.
 
     Args:
-        trainer: Provides device, precision and progress bar.
-        plan: Images to compute.
         features_of: Maps images (N, C, H, W) to features (N, D).
         place: Where to keep the features; ``auto`` is memory, up to ``LIMIT``.
-        path: File for ``place="file"``.
 
     Returns:
         The features or None, and a message for the log.

@@ -181,11 +181,7 @@ def _size(value: Tensor) -> str:
     return " x ".join(map(str, value.shape)) or "a number"
 
 
-_ARCHS = (
-    *("alexnet", "inception_v3", "squeezenet1_0", "squeezenet1_1"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
-)
+_ARCHS = torchvision.models.list_models(include=["alexnet", "inception_v3", "squeezenet*", "resnet*", "vgg*"])
 
 
 def _fits(arch: str, state: dict[str, Tensor]) -> bool:

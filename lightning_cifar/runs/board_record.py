@@ -93,7 +93,6 @@ def plain_settings(config: Mapping[str, Any], classes: Mapping[str, type]) -> di
     """Return the plain settings of a configuration that differ from the defaults of their classes, and the main ones.
 
     Args:
-        config: The configuration of a run.
         classes: Classes of the sections ``model``, ``data`` and ``trainer``.
 
     Values of other types become text; None, and the objects of the trainer, are left out.

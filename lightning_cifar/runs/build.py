@@ -13,7 +13,7 @@ import torch
 from lightning_cifar import data, models
 from lightning_cifar.checkpoints.find import find_checkpoint
 from lightning_cifar.checkpoints.reading import Checkpoint
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.start import start_run
@@ -30,11 +30,7 @@ class BuildCLI(RunCLI):
 
 
 def build(arguments: Arguments) -> BuildCLI:
-    """Check that a ``fit`` can start, without starting it; the result has its model and its data module.
-
-    Raises:
-        UsageError: If an argument is invalid.
-    """
+    """Check that a ``fit`` can start, without starting it; the result has its model and its data module."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
     try:
@@ -75,7 +71,6 @@ def load_run(folder: Path, options: Sequence[str] = ()) -> TrainedRun:
     """Load the last weights of a run. Its folder is trusted like a script: ``config.yaml`` names the classes.
 
     Args:
-        folder: Folder of the run.
         options: Options of ``fit`` that override its configuration, such as ``--data.root``.
 
     Raises:
@@ -90,9 +85,6 @@ def load_run(folder: Path, options: Sequence[str] = ()) -> TrainedRun:
     model, datamodule = built.model, built.datamodule
     if not isinstance(model, models.Classifier) or not isinstance(datamodule, data.ImageDataModule):
         raise UsageError(f"{folder} trained {type(model).__name__}, which is not one network that classifies images.")
-    try:
-        model.load_state_dict(checkpoint.content["state_dict"])
-    except RuntimeError as error:
-        raise UsageError(f"{checkpoint.path} does not fit {config}: {one_line(error)[:160]} ...") from error
+    checkpoint.load_into(model, str(config))
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return TrainedRun(folder, model, datamodule, checkpoint.progress.get("steps", 0))

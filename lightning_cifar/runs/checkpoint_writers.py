@@ -41,7 +41,6 @@ class BestOfEach(Checkpoint):
     because its networks come from different epochs.
 
     Args:
-        path: Path of the checkpoint.
         monitors: Metric and mode by the name of the network, such as ``("val/accuracy", "max")``.
     """
 
@@ -116,9 +115,7 @@ def checkpoint_writers(
 
     Args:
         model: Its ``monitor`` is the metric; without validation or a metric, the best checkpoint is the last one.
-        folder: Folder of the checkpoints.
         given: Callbacks of the user. A ModelCheckpoint with the same file name in this folder replaces the default.
-        validates: Whether the run has a validation.
     """
     save = partial(RunCheckpoint, folder, enable_version_counter=False)
     writers: list[Any]

@@ -51,8 +51,6 @@ class RunCLI(LightningCLI):
     """LightningCLI with one-line errors, run folders, and settings from checkpoints.
 
     Args:
-        arguments: The command line.
-        folder: Folder of the run.
         checkpoint: Checkpoint of ``--ckpt_path``, read once for the whole run.
         defaults: Settings of a checkpoint or of a resumed run, which replace the defaults of the classes.
         parent: Where a fork starts.
@@ -103,31 +101,15 @@ class RunCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder of this run, which must not exist. Default: in runs/, named after the model and the time.",
-        )
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=False,
-            help="After fit, evaluate the best checkpoint (by validation accuracy, or else loss; of several networks, "
-            "the best of each) once on the test set.",
-        )
-        parser.add_argument(
-            "--keep_every_n_epochs",
-            type=PositiveInt | None,
-            default=None,
-            help="Keep the exact state every n epochs, for lightning-cifar fork. Default: only the latest.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=bool,
-            default=False,
-            help="Compile the network with torch.compile: the first steps take about a minute, the others less time.",
-        )
+        add = parser.add_argument
+        text = "Folder of this run, which must not exist. Default: in runs/, named after the model and the time."
+        add("--run_dir", type=str | None, default=None, help=text)
+        text = "After fit, evaluate the best checkpoint (by validation accuracy, or else loss; of several networks, "
+        add("--test_after_fit", type=bool, default=False, help=f"{text}the best of each) once on the test set.")
+        text = "Keep the exact state every n epochs, for lightning-cifar fork. Default: only the latest."
+        add("--keep_every_n_epochs", type=PositiveInt | None, default=None, help=text)
+        text = "Compile the network with torch.compile: the first steps take about a minute, the others less time."
+        add("--compile", type=bool, default=False, help=text)
         # A link is ignored if the data have no such attribute, or the model no such argument.
         for name in ("num_classes", "in_channels", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")

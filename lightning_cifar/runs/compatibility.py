@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning_cifar import data, models
 from lightning_cifar.checkpoints.reading import Checkpoint
 from lightning_cifar.checkpoints.trained import training_data
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
 
 
 def check_settings(
@@ -67,13 +67,7 @@ def check_weights(checkpoint: Checkpoint, model: pl.LightningModule, datamodule:
             f"{checkpoint.path} was trained with {held} classes, but {type(datamodule).__name__} has {wanted}: pass "
             "data of the same classes, or start without --ckpt_path."
         )
-    try:
-        model.load_state_dict(content["state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        detail = one_line(str(error).split("\n", 1)[-1])[:160]
-        raise UsageError(
-            f"{checkpoint.path} does not fit {type(model).__name__} as configured: {detail} ..."
-        ) from error
+    checkpoint.load_into(model, f"{type(model).__name__} as configured")
 
 
 def is_of_restoring(error: BaseException) -> bool:

@@ -15,17 +15,8 @@ _PACKAGE = Path(__file__).parents[1]
 _OF_PARSER = ("help", "class_path", "init_args")
 # Options of a run that belong to no class. A test compares them with the parser.
 _OF_RUN = (
-    *(
-        "help",
-        "config",
-        "print_config",
-        "seed_everything",
-        "run_dir",
-        "test_after_fit",
-        "keep_every_n_epochs",
-        "compile",
-    ),
-    *("resume", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions"),
+    *("help", "config", "print_config", "seed_everything", "run_dir", "test_after_fit", "keep_every_n_epochs"),
+    *("compile", "resume", "trainer", "model", "data", "ckpt_path", "weights_only", "verbose", "return_predictions"),
 )
 
 

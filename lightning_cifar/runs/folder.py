@@ -7,12 +7,12 @@ import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
+from lightning_cifar.files.output import new_run
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.resume import Resumed
 
@@ -40,12 +40,8 @@ class RunFolder:
 
     def choose(self, given: str | Path | None, stem: str) -> Path:
         """Choose the path without creating it. By default, it is in ``runs/``, with the stem and the time."""
-        if chosen := os.environ.get(RUN_DIR_VARIABLE) or given:
-            self.path = expand_user(chosen)
-        else:
-            stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-            paths = (Path("runs", stem + (f"-{i}" if i else "")) for i in range(1000))
-            self.path = next(path for path in paths if not path.exists())
+        chosen = os.environ.get(RUN_DIR_VARIABLE) or given
+        self.path = expand_user(chosen) if chosen else new_run(stem)
         return self.path
 
     def claim(self, config: str, fill: Callable[[Path], None] | None = None, *, is_writer: bool = True) -> None:

@@ -20,7 +20,7 @@ from lightning_cifar.callbacks.optimizer_settings import apply_changes, optimize
 from lightning_cifar.checkpoints.io import VerifiedCheckpointIO
 from lightning_cifar.checkpoints.reading import RUN_ID, Checkpoint
 from lightning_cifar.configuration import flat_settings, read_configuration
-from lightning_cifar.errors import UsageError, one_line
+from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.lock import FolderLock
 from lightning_cifar.runs.arguments import Arguments
@@ -188,7 +188,7 @@ def fork(
     check_complete(checkpoint, run, checkpoint.content.get(RUN_ID), "choose another epoch")
     if artifacts.run_folder(trainer).resolve() == run.resolve():
         raise UsageError(f"the Trainer writes to {run}, the folder of the run: set another default_root_dir.")
-    _check_module(checkpoint, model)
+    checkpoint.load_into(model, f"{type(model).__name__}, pass the same network")
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set untyped
     if not any(isinstance(each, ExactResume) for each in callbacks):
         callbacks.insert(0, ExactResume())
@@ -196,16 +196,6 @@ def fork(
     trainer.strategy.checkpoint_io = VerifiedCheckpointIO(checkpoint)
     with expected_warnings_ignored():  # such as that of another folder for checkpoints
         trainer.fit(model, **fit, ckpt_path=checkpoint.path, weights_only=True)
-
-
-def _check_module(checkpoint: Checkpoint, model: pl.LightningModule) -> None:
-    try:
-        model.load_state_dict(checkpoint.content["state_dict"])
-    except (RuntimeError, TypeError) as error:
-        detail = one_line(str(error).split("\n", 1)[-1])[:160]
-        raise UsageError(
-            f"{checkpoint.path} does not fit {type(model).__name__}: {detail}: pass the same network."
-        ) from error
 
 
 class _Start(Callback):

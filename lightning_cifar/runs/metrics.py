@@ -18,8 +18,8 @@ from lightning_cifar.files.reading import (
     BrokenFileError,
     MissingFileError,
     read_bytes,
-    read_json,
     read_text,
+    read_whole_json,
 )
 
 TIMES = "times.csv"
@@ -58,10 +58,7 @@ def read_result(folder: Path) -> ResultRecord | None:
     Raises:
         UnreadableFileError: If result.json does not have the form that a run writes.
     """
-    try:
-        return read_json(folder / "result.json", ResultRecord)
-    except (MissingFileError, BrokenFileError):
-        return None
+    return read_whole_json(folder / "result.json", ResultRecord)
 
 
 def read_run_id(folder: Path) -> str | None:

@@ -37,11 +37,8 @@ def start_run(
     The folder of the run is created after all checks have passed, and is never used by another run.
 
     Args:
-        kind: RunCLI, or a subclass.
-        arguments: The command line.
         option: Option with which the user names the folder of the run, for messages.
         fork: Where the run starts, instead of new weights.
-        **extra: Further arguments of the constructor of ``kind``.
 
     Raises:
         UsageError: If the command line is wrong.

@@ -43,11 +43,7 @@ def add_class_options(parser: ArgumentParser) -> None:
 
 
 def allow_modules(*class_paths: str | None) -> frozenset[str]:
-    """Allow the import of the modules of these classes from the current folder; return the names.
-
-    Args:
-        *class_paths: Dotted names that the user wrote, such as ``small.Small``.
-    """
+    """Allow the import of modules of classes, such as ``small.Small``, from the current folder; return the names."""
     names = frozenset(filter(None, class_paths))
     PathFinder.invalidate_caches()  # for a file that is new
     _FINDER.folders |= {name.split(".", 1)[0]: os.getcwd() for name in names}

@@ -28,7 +28,7 @@ import yaml
 from lightning_cifar.errors import UsageError
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import open_own, refuse_links
-from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json, read_text
+from lightning_cifar.files.reading import read_text, read_whole_json
 from lightning_cifar.studies.overrides import merge
 from lightning_cifar.studies.spec import TRUNK, Study, changes
 
@@ -166,17 +166,7 @@ def _configurations(study: Study) -> dict[str, dict[str, Any]]:
 def prepare(
     study: Study, folder: Path, *, threads: int, chosen: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Job]:
-    """Create the folder of the study, or use that of the same study, and list its jobs.
-
-    Args:
-        study: the study.
-        folder: its folder.
-        threads: threads of each run.
-        chosen: tuned settings of each arm.
-
-    Raises:
-        UsageError: See :func:`list_jobs`.
-    """
+    """Create the folder of the study, or use that of the same study, and list its jobs with the ``chosen`` settings."""
     jobs = list_jobs(study, folder, threads=threads)
     write_atomically(folder / STUDY, study.to_json().encode())
     for arm, config in _configurations(study).items():
@@ -196,19 +186,11 @@ def write_about(study: Study, folder: Path, command: str, *, seen: bool = False)
 
 def read_seen(folder: Path) -> list[int]:
     """Return the numbers of seeds for which results of a study were seen, in their order."""
-    try:
-        return read_json(folder / ABOUT, AboutRecord).get("seen", [])
-    except (MissingFileError, BrokenFileError):
-        return []
+    return (read_whole_json(folder / ABOUT, AboutRecord) or AboutRecord()).get("seen", [])
 
 
 def notes_on_looks(seen: Sequence[int], declared: int) -> list[str]:
-    """Return a note if seeds were added after results had been seen.
-
-    Args:
-        seen: Numbers of seeds for which results were seen, in their order.
-        declared: Number of looks in the study file.
-    """
+    """Return a note if seeds were added after results had been seen, with the numbers of seeds ``seen``, in order."""
     if len(seen) < 2:
         return []
     history = f"seeds were added after results were seen ({', then '.join(map(str, seen))} seeds): "
@@ -230,7 +212,7 @@ def state_of(job: Job) -> State:
     Raises:
         UnreadableFileError: If done.json has another format.
     """
-    held = _read_done(job)
+    held = read_whole_json(job.path / DONE, DoneRecord)
     if held is None:
         return "broken" if job.path.exists() else "waiting"
     paused_at = held.get("paused_at", 0)
@@ -241,16 +223,8 @@ def state_of(job: Job) -> State:
 
 def error_of(job: Job) -> str:
     """Return the error of a failed run in one line, or an empty string."""
-    held = _read_done(job)
+    held = read_whole_json(job.path / DONE, DoneRecord)
     return "" if held is None else held.get("error", "")
-
-
-def _read_done(job: Job) -> DoneRecord | None:
-    """Read done.json; None if it is missing or truncated, for example by a power failure."""
-    try:
-        return read_json(job.path / DONE, DoneRecord)
-    except (MissingFileError, BrokenFileError):
-        return None
 
 
 def redirect_output(path: Path) -> None:

@@ -26,8 +26,6 @@ def run_locally(jobs: Sequence[Job], num_jobs: int, watch: Watcher) -> None:
     """Run the jobs, ``num_jobs`` at the same time.
 
     Args:
-        jobs: jobs in their order.
-        num_jobs: number of processes.
         watch: called when a job starts (with None), for its progress, its error, and its final state.
 
     Raises:

@@ -107,12 +107,7 @@ class Watch(Callback):
 
 
 class StudyRunCLI(RunCLI):
-    """A ``fit`` with a :class:`Watch` and without a progress bar, since many runs share one terminal.
-
-    Args:
-        *run: See :class:`RunCLI`.
-        watch: The additional callback.
-    """
+    """A ``fit`` with a :class:`Watch` and without a progress bar, since many runs share one terminal."""
 
     def __init__(self, *run: Any, watch: Watch) -> None:
         self.watch = watch

@@ -62,14 +62,8 @@ def read_tuning(
     """Read the key ``tune``.
 
     Args:
-        given: its content.
         overrides: settings of the arms, none of which may be tuned.
-        seeds: seeds of the study.
         epochs: smallest number of epochs of an arm.
-        where: name of the file, for messages.
-
-    Raises:
-        UsageError: If it is invalid.
     """
     example = "tune: {model.lr: {low: 0.003, high: 0.3, num: 7}, seeds: 2}"
     if not isinstance(given, dict) or not set(given) - set(_OPTIONS):

@@ -51,17 +51,11 @@ class TuningRecord(TypedDict):
 
 
 def tune(study: Study, folder: Path, threads: int, run: Callable[[list[Job]], None]) -> dict[str, Settings]:
-    """Train all settings of each arm, or continue to do so, and return the best of each.
+    """Train all settings of each arm by ``run``, or continue to do so, and return the best of each.
 
     With halving, all settings are trained for the first number of epochs, the better half continues, and so on. While
     the best value of an arm is at an end of its range, ``widen`` extends the range of all arms, so that their budgets
     remain equal.
-
-    Args:
-        study: study with the key ``tune``.
-        folder: folder of the study.
-        threads: threads of each run.
-        run: runs jobs that have not ended.
 
     Raises:
         UsageError: If a run failed, or all runs of an arm diverged.

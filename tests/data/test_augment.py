@@ -5,7 +5,7 @@ the random numbers of its address (seed, epoch, stream, sample index).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,8 @@ SIZES = [(11, 8, 3), (8, 11, 1), (32, 32, 3), (5, 9, 3)]
 ADDRESSES = [(0, 0), (0, 1), (7, 4)]  # seed, epoch
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """With more threads, thousands of tiny kernels take several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# More threads would wait for each other: thousands of tiny kernels take several times as long.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_images(num: int, height: int, width: int, channels: int) -> Tensor:

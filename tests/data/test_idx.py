@@ -117,7 +117,7 @@ def test_usual_folders_and_names_are_read(names: str, layout: str, packed: bool,
         found, numbers = read_labelled(tmp_path, tiny_source(), part)  # type: ignore[arg-type]
         np.testing.assert_array_equal(found, pixels(part)[..., None])
         assert numbers.tolist() == labels(part).tolist()
-    download_idx(tmp_path, tiny_source("http://127.0.0.1:9"), progress=False)  # nothing is missing
+    download_idx(tmp_path, tiny_source("http://127.0.0.1:9"))  # nothing is missing
 
 
 def test_a_folder_around_each_file_is_read(tmp_path: Path) -> None:
@@ -285,10 +285,10 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_downloaded_files_are_read(tmp_path: Path) -> None:
     with serve(write(tmp_path / "there", packed=True)) as (address, asked):
         root = tmp_path / "here"
-        download_idx(root, tiny_source(address), progress=False)
+        download_idx(root, tiny_source(address))
         assert asked == [f"/{name}.gz" for name in tiny_files()]
         np.testing.assert_array_equal(read_labelled(root, tiny_source(), "test")[0], pixels("test")[..., None])
-        download_idx(root, tiny_source(address), progress=False)
+        download_idx(root, tiny_source(address))
         assert len(asked) == 4  # nothing is fetched twice
         names = {path.name for path in (root / "Tiny/raw").iterdir()}
         assert names - {".lock"} == {f"{name}.gz" for name in tiny_files()}
@@ -299,7 +299,7 @@ def test_only_missing_files_are_downloaded(tmp_path: Path) -> None:
     (folder / LABELS).unlink()
     write(tmp_path / "there", packed=True)
     with serve(tmp_path / "there") as (address, asked):
-        download_idx(tmp_path / "here", tiny_source(), url=f"{address}/Tiny/raw/", progress=False)
+        download_idx(tmp_path / "here", tiny_source(), url=f"{address}/Tiny/raw/")
     assert asked == [f"/Tiny/raw/{LABELS}.gz"]
     np.testing.assert_array_equal(read_labelled(tmp_path / "here", tiny_source(), "train")[1], labels("train"))
 
@@ -308,7 +308,7 @@ def test_the_next_mirror_replaces_an_altered_copy(tmp_path: Path) -> None:
     bad = write(tmp_path / "bad", {LABELS: idx_bytes(labels("train")[::-1])}, packed=True)
     good = write(tmp_path / "good", packed=True)
     with serve(bad) as (first, _), serve(good) as (second, asked):
-        download_idx(tmp_path / "here", tiny_source(first, second), progress=False)
+        download_idx(tmp_path / "here", tiny_source(first, second))
     assert asked == [f"/{LABELS}.gz"]
     np.testing.assert_array_equal(read_labelled(tmp_path / "here", tiny_source(), "train")[1], labels("train"))
 
@@ -321,5 +321,5 @@ def test_no_working_mirror_gives_one_line_with_the_fix(tmp_path: Path) -> None:
         serve(tmp_path / "empty") as (address, _),
         pytest.raises(ConnectionError, match=rf"^Tiny could not be downloaded: {cure} \[.*HTTP 404\]") as info,
     ):
-        download_idx(tmp_path / "here", tiny_source(address), progress=False)
+        download_idx(tmp_path / "here", tiny_source(address))
     assert "\n" not in str(info.value)

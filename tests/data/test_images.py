@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from shared import quiet_trainer
 
 from lightning_cifar.data import CIFAR10DataModule, ImageDataModule, SyntheticDataModule
 from lightning_cifar.data.image_datamodule import LabelledImages
@@ -153,15 +154,7 @@ class Collect(pl.LightningModule):
 
 def test_a_plain_trainer_shuffles_each_epoch(tmp_path: Path) -> None:
     model = Collect()
-    trainer = pl.Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=3, default_root_dir=tmp_path)
     trainer.fit(model, make())
     assert len(model.epochs) == 3
     assert model.epochs[0] != model.epochs[1] != model.epochs[2]

@@ -1,7 +1,7 @@
 """TrivialAugment of a batch equals torchvision's kernels on each image by itself."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,13 +18,8 @@ NUM = 400
 SIZES = [(32, 32, 3), (11, 8, 3), (9, 12, 1)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Thousands of tiny kernels: more threads would wait for each other, several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# More threads would wait for each other: thousands of tiny kernels take several times as long.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sheared(image: Tensor, x: float, y: float) -> Tensor:

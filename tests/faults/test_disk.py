@@ -55,7 +55,6 @@ RUN = """fit --model LeNet --data SyntheticDataModule --data.num_train 64 --data
     --trainer.enable_progress_bar false --trainer.accelerator cpu --run_dir""".split()  # noqa: SIM905
 
 
-@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_a_run_on_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = threading.excepthook, sys.unraisablehook
     assert cli.main([*RUN, str(small_disk / "run")]) == 2
@@ -70,7 +69,6 @@ def test_a_run_on_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.Capt
         read_verified(path)
 
 
-@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_the_message_states_how_to_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -326,7 +326,6 @@ def run_case(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 NAMES = sorted(CASES)
 HOSTILE = [
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings("ignore:.*treespec.*"),
 ]
 

@@ -209,14 +209,12 @@ def mistakes(table: list[Mistake], capfd: pytest.CaptureFixture[str]) -> None:
     assert not wrong, wrong
 
 
-@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_a_third_of_the_mistakes(capfd: pytest.CaptureFixture[str]) -> None:
     mistakes(TABLE[::3], capfd)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_all_mistakes(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(TABLE) >= 100
     mistakes(TABLE, capfd)

@@ -243,7 +243,6 @@ def run_case(case: Case, place: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 NAMES = sorted(CASES)
 MARKS = [
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
     pytest.mark.filterwarnings("ignore:.*treespec.*"),
     pytest.mark.filterwarnings("ignore:WeightGIF"),

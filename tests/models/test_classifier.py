@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from shared import quiet_trainer
 
 from lightning_cifar.data import SyntheticDataModule
 from lightning_cifar.models import DilatedNet, LeNet
@@ -15,16 +16,7 @@ from lightning_cifar.schedules import lr_factor
 
 
 def trainer(tmp_path: Path, **kwargs: Any) -> pl.Trainer:
-    defaults: dict[str, Any] = {
-        "accelerator": "cpu",
-        "default_root_dir": tmp_path,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(**{**defaults, **kwargs})
+    return quiet_trainer(**{"default_root_dir": tmp_path, "num_sanity_val_steps": 0, **kwargs})
 
 
 def small_data(**kwargs: Any) -> SyntheticDataModule:

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from shared import quiet_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cifar.data import SyntheticDataModule
@@ -147,21 +148,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = PretrainedResNet(weights=None, input_size=32, lr=0.1, momentum=0.9, schedule="cosine")
     data = SyntheticDataModule(num_train=NUM_TRAIN, num_val=NUM_VAL, batch_size=16, augment=[], seed=0)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=EPOCHS,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(max_epochs=EPOCHS, default_root_dir=tmp_path, num_sanity_val_steps=0)
     trainer.fit(module, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert_same(module, unbroken, tolerance=0.0)
 
 
-@pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
 def test_external_loaders_are_cached_on_request(tmp_path: Path) -> None:
     images, labels = torch.randn(NUM_TRAIN, 3, 32, 32), torch.arange(NUM_TRAIN) % 10
     data = TensorDataset(images, labels)

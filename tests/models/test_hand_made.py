@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from shared import quiet_trainer
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
@@ -102,14 +103,7 @@ def test_images_get_no_gradient() -> None:
 def fit(model: pl.LightningModule) -> dict[str, float]:
     pl.seed_everything(0, verbose=False)
     data = SyntheticDataModule(num_train=512, num_val=128, batch_size=64, augment=[], mean=[0] * 3, std=[1] * 3)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=2)
     trainer.fit(model, data)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

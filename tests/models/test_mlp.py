@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.data import NoisyLineDataModule, SyntheticDataModule
@@ -120,15 +120,7 @@ def test_invalid_settings_raise(make: Any, message: str) -> None:
 def test_training_and_restoring_from_a_checkpoint(model: Any, data: Any, base: type, tmp_path: Path) -> None:
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     before = [weight.detach().clone() for weight in weights]
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=2, default_root_dir=tmp_path)
     trainer.fit(model, data)
     assert isinstance(model, base)
     assert not any(torch.equal(old, new) for old, new in zip(before, weights, strict=True))

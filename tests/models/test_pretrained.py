@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torchvision
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.callbacks import FeatureMaps
@@ -38,17 +39,7 @@ def kind_of(arch: str) -> type[Any]:
 
 
 def trainer(tmp_path: Path, **kwargs: Any) -> pl.Trainer:
-    defaults: dict[str, Any] = {
-        "accelerator": "cpu",
-        "max_epochs": 1,
-        "default_root_dir": tmp_path,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(**{**defaults, **kwargs})
+    return quiet_trainer(**{"max_epochs": 1, "default_root_dir": tmp_path, "num_sanity_val_steps": 0, **kwargs})
 
 
 def small_data(**kwargs: Any) -> SyntheticDataModule:

@@ -14,8 +14,6 @@ FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = ["alexnet_filters", "inception_head", "resnet18_head", "squeezenet_head", "vgg16_bn_head"]
 SMALLEST = {"alexnet_filters": "63", "inception_head": "299"}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*GPU available but not used.*")
-
 
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

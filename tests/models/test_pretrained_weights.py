@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 import torchvision
+from shared import quiet_trainer
 from torch import Tensor
 
 from lightning_cifar.data import SyntheticDataModule
@@ -168,15 +168,7 @@ def test_weights_from_the_checkpoint_of_a_run(tmp_path: Path) -> None:
     """The number of classes may differ; batch norm statistics are loaded too."""
     torch.manual_seed(0)
     source = PretrainedResNet(weights=None, train="all", input_size=32)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
     trainer.fit(source, SyntheticDataModule(num_train=32, num_val=8, batch_size=16, seed=0))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     model = PretrainedResNet(weights=str(tmp_path / "run.ckpt"), num_classes=5, input_size=32)

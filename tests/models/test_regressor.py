@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from shared import quiet_trainer
 
 from lightning_cifar.data import NoisyLineDataModule
 from lightning_cifar.models import LeNet, MLPRegressor, Regressor
@@ -100,14 +101,7 @@ def test_settings_override_those_of_a_checkpoint(tmp_path: Path) -> None:
     trainer = fit(MLPRegressor(lr=0.1), tmp_path, data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     model = MLPRegressor(lr=0.003, weight_decay=0.5)
-    resumed = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    resumed = quiet_trainer(max_epochs=2)
     resumed.fit(model, data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     group = resumed.optimizers[0].param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.003, 0.5)

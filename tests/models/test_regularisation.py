@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from shared import quiet_trainer
 from torch import nn
 
 from lightning_cifar.data import SyntheticDataModule
@@ -15,15 +16,7 @@ from lightning_cifar.models.optimizers import MuonAdamW
 
 
 def fit(model: pl.LightningModule, tmp_path: Path, **kwargs: Any) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, **kwargs},
-    )
+    trainer = quiet_trainer(default_root_dir=tmp_path, **{"max_epochs": 1, **kwargs})
     trainer.fit(model, SyntheticDataModule(num_train=96, num_val=20, num_test=10, batch_size=32, seed=0))
     return trainer
 
@@ -183,14 +176,7 @@ def test_a_resumed_run_with_muon_equals_an_uninterrupted_one(tmp_path: Path) -> 
     half = fit(LeNet(**settings), tmp_path, max_epochs=2, callbacks=[Stop()])
     half.save_checkpoint(tmp_path / "half.ckpt")
     resumed = LeNet(**settings)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=2)
     data = SyntheticDataModule(num_train=96, num_val=20, num_test=10, batch_size=32, seed=0)
     trainer.fit(resumed, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     torch.testing.assert_close(flat_weights(resumed), flat_weights(unbroken), atol=1e-6, rtol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar import models
@@ -23,16 +24,7 @@ SEED = 3
 
 
 def make_trainer(**kwargs: Any) -> pl.Trainer:
-    defaults: dict[str, Any] = {
-        "accelerator": "cpu",
-        "max_epochs": 2,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 2,
-    }
-    return pl.Trainer(**{**defaults, **kwargs})
+    return quiet_trainer(**{"max_epochs": 2, "log_every_n_steps": 2, **kwargs})
 
 
 def line(**kwargs: Any) -> NoisyLineDataModule:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from shared import quiet_trainer
 from torch import Tensor, nn
 
 from lightning_cifar.data import SyntheticDataModule
@@ -52,15 +52,7 @@ def test_a_training_starts_with_filters_of_its_data_and_a_resume_keeps_them(tmp_
     data = SyntheticDataModule(num_train=16, num_val=0, num_test=1, batch_size=8, augment=[])
 
     def fit(model: SpeedNet, epochs: int, ckpt_path: str | None = None) -> Tensor:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-        )
+        trainer = quiet_trainer(max_epochs=epochs, limit_val_batches=0)
         trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         first = model.network.get_submodule("0")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pages import opened
 from PIL import Image
 
 from lightning_cifar.plots import Explained, PagePicture, explain_html
@@ -39,17 +39,8 @@ def page(browser: Chrome, tmp_path: Path) -> Iterator[Chrome]:
     )
     path = tmp_path / "page #1.html"
     path.write_text(text, encoding="utf-8")
-    browser.get("about:blank")
-    for log in ("browser", "performance"):  # earlier entries, such as the start page
-        browser.get_log(log)  # type: ignore[no-untyped-call]
-    browser.get(path.as_uri())
-    yield browser
-    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-    assert severe == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
-    sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert path.as_uri() in sent, "the log of requests must see something"
-    assert [url for url in sent if url != path.as_uri() and not url.startswith("data:")] == []
+    with opened(browser, path.as_uri()):
+        yield browser
 
 
 def ask(browser: Chrome, expression: str) -> object:

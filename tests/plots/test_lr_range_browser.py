@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from pages import opened
 
 from lightning_cifar.plots import lr_range_html
 
@@ -49,20 +49,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def plot(browser: Chrome, address: str) -> Iterator[Page]:
     """Open the page; after each test the browser must have no errors and no requests for other files."""
-    browser.get("about:blank")
-    for log in ("browser", "performance"):  # earlier entries, such as the start page
-        browser.get_log(log)  # type: ignore[no-untyped-call]
-    browser.get(address)
-    page = Page(browser)
-    page.wait_until("p && p._fullLayout && document.querySelectorAll('.scatterlayer .trace').length > 0")
-    yield page
-    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-    assert severe == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
-    sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert address in sent, "the log of requests must see something"
-    assert [url for url in sent if url != address and not url.startswith(("data:", "blob:"))] == []
-    assert not [m for m in messages if m["method"] == "Network.webSocketCreated"]
+    with opened(browser, address):
+        page = Page(browser)
+        page.wait_until("p && p._fullLayout && document.querySelectorAll('.scatterlayer .trace').length > 0")
+        yield page
 
 
 class Page:

@@ -1,6 +1,5 @@
 """``lightning-cifar study --executor ray``: a real Ray on this machine; a killed run resumes."""
 
-import csv
 import importlib.util
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from shared import study_rows
 
 from lightning_cifar.cli import main
 from lightning_cifar.errors import UsageError
@@ -37,12 +37,6 @@ def write(folder: Path, arms: dict[str, Any]) -> str:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({"base": BASE, "arms": arms, "seeds": 1}, sort_keys=False))
     return str(path)
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """results.csv without times."""
-    with (folder / "results.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
 
 
 def processes_below(pid: int) -> dict[int, str]:
@@ -104,9 +98,9 @@ def test_a_killed_run_resumes_and_the_study_equals_the_local_one(tmp_path: Path,
     assert not (tmp_path / ".ray").exists(), "Ray left a secret behind"
 
     assert main(["study", study, "--jobs", "2", "--threads", "1", "--out", "local"]) == 0
-    found = rows(Path("ray"))
+    found = study_rows(Path("ray"))
     assert [(row["arm"], row["state"]) for row in found] == [("slow", "done"), ("mixup", "done")]
-    assert found == rows(Path("local"))
+    assert found == study_rows(Path("local"))
     log = Path("ray/mixup/seed-0.log").read_text()
     assert "Restor" in log, "it went on from its checkpoint"
 

@@ -97,7 +97,7 @@ def test_the_band_of_a_panel_is_the_interval_of_the_mean(tmp_path: Path, write_s
     compared = compare([write_study(tmp_path / "s", ARMS, seeds=4)])
     curves = arm_curves(compared, "val/accuracy")["better"]
     band = curves.band()
-    for index, epoch in enumerate(positions(curves, 1)):
+    for index, epoch in enumerate(positions(curves)):
         expected = mean_interval(curves.values[:, index].tolist())
         assert (band.mean[index], band.low[index], band.high[index]) == pytest.approx((expected.mean, *expected[2:4]))
         assert epoch == index + 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pages import opened
 
 from lightning_cifar.analysis.statistics import mean_curve
 from lightning_cifar.cli import main
@@ -51,19 +52,10 @@ def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def page(browser: Chrome, address: str) -> Iterator[Page]:
     """The newly opened page; after each test there must be no console messages and no requests of other files."""
-    browser.get("about:blank")
-    for log in ("browser", "performance"):  # what came before, such as the browser's own start page
-        browser.get_log(log)  # type: ignore[no-untyped-call]
-    browser.get(address)
-    page = Page(browser)
-    page.wait_until("window.report && report.panels.every(panel => panel.view)")
-    yield page
-    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-    assert severe == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]  # type: ignore[no-untyped-call]
-    sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert address in sent, "the log of requests must see something"
-    assert [url for url in sent if url != address and not url.startswith("data:")] == []
+    with opened(browser, address):
+        page = Page(browser)
+        page.wait_until("window.report && report.panels.every(panel => panel.view)")
+        yield page
 
 
 class Page:

@@ -47,8 +47,6 @@ const done = arguments[0], found = images(document).find(each => each.naturalWid
 found ? fetch(found.src).then(reply => done(reply.headers.get("content-type"))) : done(null);
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .*dataloader.* does not have many workers")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, write_study: Callable[..., Path]) -> Path:

@@ -40,10 +40,9 @@ def main(args: Sequence[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar doctor",
+        "doctor",
         description="Check this machine, the installed packages and the data, and print the fix of each problem. "
         "Changes nothing and sends nothing. The exit code is 1 if a problem makes a command fail.",
-        allow_abbrev=False,
     )
     parser.add_argument("--root", type=expand_user, metavar="DIR", help="folder of the data (default: data)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs and bug reports")

@@ -35,13 +35,7 @@ LARGEST = 300_000_000  # bytes, more than any published file; half a second of c
 
 
 def libraries(root: Path, base: Path, *, longest: float = 300) -> Iterator[Check]:
-    """Yield the checks of the process, and its stage if it crashes or takes more than ``longest`` seconds.
-
-    Args:
-        root: folder of the data.
-        base: see :func:`datasets`.
-        longest: time limit in seconds.
-    """
+    """Yield the checks of the process, and its stage if it crashes or takes more than ``longest`` seconds."""
     args = [sys.executable, "-P", "-c", _START, os.path.abspath(root), os.path.abspath(base)]
     elsewhere, no_input = Path(sys.executable).parent, subprocess.DEVNULL
     try:

@@ -7,7 +7,6 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -19,7 +18,7 @@ from lightning_cifar.commands.options import positive_int
 from lightning_cifar.errors import CommandParser, UsageError, did_you_mean, one_line
 from lightning_cifar.files.image_folders import list_files
 from lightning_cifar.files.images import ImageFile, UnreadableImageError, check_image, read_image
-from lightning_cifar.files.output import choose_output
+from lightning_cifar.files.output import choose_output, new_run
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.runs.user_modules import add_class_options, allow_modules
 
@@ -34,9 +33,6 @@ _BATCH = 8
 
 def main(args: Sequence[str]) -> None:
     """Explain images in a new folder: a picture and feature maps of each, a table, and an HTML page.
-
-    Args:
-        args: Command-line arguments after ``lightning-cifar explain``.
 
     Raises:
         UsageError: If an option is wrong, the checkpoint cannot be used, or no image can be read.
@@ -114,9 +110,8 @@ def _read(path: Path, trained: Trained, options: argparse.Namespace) -> ImageFil
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar explain",
+        "explain",
         description="Predict the classes of your own images, and show which regions each prediction depends on.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--ckpt_path", type=expand_user, required=True, metavar="FILE", help="run, or checkpoint of a classifier")
@@ -155,9 +150,7 @@ def _fill(text: str) -> Fill:
 def _choose_folder(out: Path | None) -> Path:
     """Return a path that does not exist."""
     if out is None:
-        stem = f"explain-{datetime.now():%Y%m%d-%H%M%S}"
-        paths = (Path("runs") / (stem + (f"-{i}" if i else "")) for i in range(1000))
-        return next(path for path in paths if not path.exists())
+        return new_run("explain")
     out = choose_output(out, None) if not out.exists() else out
     if out.exists() or out.is_symlink():
         raise UsageError(f"--out (={out}) exists and is not overwritten: pass another folder.")

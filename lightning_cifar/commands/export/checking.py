@@ -55,13 +55,7 @@ class Comparison(NamedTuple):
 
 
 def draw_sample(model: Classifier, data: ImageDataModule, count: int) -> Sample:
-    """Return evenly spaced test images, or random images if test images are not available.
-
-    Args:
-        model: The trained network, on the CPU.
-        data: Data module of the training. Nothing is downloaded.
-        count: Maximum number of images.
-    """
+    """Return evenly spaced test images, or random images if test images are not available."""
     try:
         return _test_images(model, data, count)
     except Exception as error:  # data may be missing or damaged in any way

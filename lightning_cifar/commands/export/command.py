@@ -42,9 +42,6 @@ BIG = 64  # pixels: for networks with larger inputs, a thousand images would tak
 def main(args: Sequence[str]) -> int:
     """Write a trained network in one or several formats, and compare the outputs of the files with the network.
 
-    Args:
-        args: Command-line arguments after ``lightning-cifar export``.
-
     Returns:
         0, or 1 if the output of a file differs from the network; this file is removed.
 
@@ -73,7 +70,7 @@ def main(args: Sequence[str]) -> int:
     if options.data_root is not None and hasattr(data, "root"):
         data.root = options.data_root
     known = {
-        "resize": resize_of(content),
+        "resize": resize_of(checkpoint.config),
         "hyper_parameters": checkpoint.hyper_parameters,
         "checkpoint": source.path.name,
         "accuracy": accuracies_of(content, source.folder if source.is_best else None),
@@ -162,11 +159,10 @@ def _check(format: Format, network: Portable, sample: Sample, path: Path) -> tup
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-cifar export",
+        "export",
         description="Write a trained network, with class names and normalization, to one file for use elsewhere.",
         epilog="The input of the file is images float32 (N, C, H, W) in [0, 1], its output logits. It is run and "
         "compared with the network. safetensors contains the weights, onnx and pt2 also the computation.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("run", type=expand_user, nargs="*", metavar="RUN", help="run (its best checkpoint), or a checkpoint")
@@ -203,18 +199,12 @@ def _choose_file(format: Format, formats: Sequence[Format], source: Found, optio
     out: Path | None = options.out
     name = f"{source.path.stem}.{format}"
     if out is None:
-        path = inside(source.folder, Path("export", name))
+        out = inside(source.folder, Path("export", name))
     elif len(formats) > 1:
-        path = choose_output(out, None) / name
-    else:
-        path = choose_output(out, name)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: pass another --out.")
+        out = choose_output(out, None) / name
+    path = choose_output(out, name)
     if (path.exists() or path.is_symlink()) and not options.overwrite:
         raise UsageError(f"{path} exists: pass another --out, or --overwrite.")
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path} cannot be written ({parent} is not writable): pass another --out.")
     return path
 
 

@@ -60,11 +60,6 @@ class Portable(nn.Module):
 def open_file(format: Format, path: Path, model_class: type[models.Classifier] | None = None) -> Run:
     """Open a file in the runtime of its format, as a function images float32 (N, C, H, W) in [0, 1] -> logits (N, K).
 
-    Args:
-        format: Format of the file.
-        path: Path of the file.
-        model_class: See :func:`load_safetensors`; not used for the other formats.
-
     Raises:
         UsageError: If a safetensors file is damaged or was not written by this package.
         ImportError: If the runtime is not installed.

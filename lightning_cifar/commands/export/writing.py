@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import nn
 
-from lightning_cifar.checkpoints.reading import CONFIG_KEY
 from lightning_cifar.checkpoints.trained import Trained
 from lightning_cifar.commands.export.reading import Format, Portable, Run, quiet
 from lightning_cifar.errors import UsageError, one_line
@@ -31,13 +29,7 @@ OPSET = 18  # of ONNX: the oldest that torch's exporter writes without conversio
 
 
 def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, object]:
-    """Return the information in an exported file, plain values by name.
-
-    Args:
-        trained: The network.
-        image_size: Height and width of its images, in pixels.
-        **more: Further information.
-    """
+    """Return the information in an exported file, plain values by name."""
     model, size = trained.model, image_size
     colors = "RGB, " if model.in_channels == 3 else ""
     return {
@@ -58,10 +50,9 @@ def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, obj
     }
 
 
-def resize_of(content: Mapping[str, Any]) -> str:
+def resize_of(config: Mapping[str, Any]) -> str:
     """Describe how images of other sizes were resized, from the configuration in a checkpoint."""
-    data = (yaml.safe_load(content.get(CONFIG_KEY) or "{}") or {}).get("data") or {}
-    whole = (data.get("init_args") or {}).get("resize") == "squash"
+    whole = ((config.get("data") or {}).get("init_args") or {}).get("resize") == "squash"
     part = "the whole image, distorted to a square" if whole else "the largest square in the middle"
     return f"{part}, bicubic with antialiasing"
 
@@ -70,7 +61,6 @@ def accuracies_of(content: Mapping[str, Any], run: Path | None) -> dict[str, flo
     """Return the validation accuracy when the checkpoint was written, and the test accuracy, by logged names.
 
     Args:
-        content: Content of the checkpoint.
         run: Folder of the run, if its final results are those of this checkpoint.
 
     Raises:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lightning_cifar.errors import one_line
 
 
 class Stream:
@@ -88,49 +93,32 @@ def is_freshly_seeded() -> bool:
     return torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(torch.initial_seed()).get_state())
 
 
-class Configured(NamedTuple):
-    """Result of a member's ``configure_optimizers``, in one form."""
-
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    interval: str
-    frequency: int
-
-
-def read_configured(name: str, configured: object) -> Configured:
-    """Read the optimizer and the schedule from any of the forms that Lightning accepts.
+def read_configured(name: str, configured: object) -> tuple[Optimizer, LRSchedulerConfig | None]:
+    """Read the optimizer and the schedule of a member from any of the forms that Lightning accepts.
 
     Raises:
         ValueError: If there is not exactly one optimizer, there is more than one schedule, or one of them cannot step
             together with others.
     """
-    scheduler: Any = None
-    if isinstance(configured, list | tuple) and len(configured) == 2 and isinstance(configured[0], list | tuple):
-        configured, schedulers = configured
-        schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
-        if len(schedulers) > 1:
-            raise ValueError(f"members.{name} has {len(schedulers)} schedules: a member of SideBySide can have one.")
-        scheduler = schedulers[0] if schedulers else None
-    if isinstance(configured, list | tuple):
-        if len(configured) != 1:
-            raise ValueError(f"members.{name} has {len(configured)} optimizers: a member of SideBySide needs one.")
-        configured = configured[0]
-    if isinstance(configured, Mapping):
-        given: dict[str, Any] = {"optimizer": None, **configured}
-        configured, scheduler = given["optimizer"], given.get("lr_scheduler")
-    if not isinstance(configured, Optimizer):
+    if configured is None:
         raise ValueError(f"members.{name} has no optimizer: a member of SideBySide needs one.")
-    if isinstance(configured, torch.optim.LBFGS):
+    try:
+        optimizers, schedulers, monitor = _configure_optimizers(configured)  # type: ignore[arg-type]  # checks the type
+        configs = _configure_schedulers_automatic_opt(schedulers, monitor)
+    except MisconfigurationException as error:
+        raise ValueError(f"members.{name}: {one_line(error)}") from error
+    if len(optimizers) != 1:
+        raise ValueError(f"members.{name} has {len(optimizers)} optimizers: a member of SideBySide needs one.")
+    if len(configs) > 1:
+        raise ValueError(f"members.{name} has {len(configs)} schedules: a member of SideBySide can have one.")
+    if isinstance(optimizers[0], torch.optim.LBFGS):
         raise ValueError(f"members.{name}: LBFGS evaluates the loss repeatedly in a step: train it in a separate run.")
-    interval, frequency = "epoch", 1
-    if isinstance(scheduler, Mapping):
-        settings: dict[str, Any] = {"interval": interval, "frequency": frequency, **scheduler}
-        interval, frequency, scheduler = settings["interval"], settings["frequency"], settings["scheduler"]
-    if isinstance(scheduler, ReduceLROnPlateau):
+    config = configs[0] if configs else None
+    if config is not None and isinstance(config.scheduler, ReduceLROnPlateau):
         raise ValueError(
             f"members.{name}: ReduceLROnPlateau cannot be combined with other schedules: train it in a separate run."
         )
-    return Configured(configured, scheduler, interval, frequency)
+    return optimizers[0], config
 
 
 class Lockstep(Optimizer):
@@ -138,9 +126,6 @@ class Lockstep(Optimizer):
 
     Its parameter groups are those of the members, named after the member, so that schedules, learning-rate monitors
     and a resume can read and change them.
-
-    Args:
-        optimizers: Optimizer of each member, by name.
     """
 
     def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
@@ -184,12 +169,7 @@ class Lockstep(Optimizer):
 
 
 class Schedules(LRScheduler):
-    """Steps the schedules of several members.
-
-    Args:
-        optimizer: Optimizer of all members.
-        schedulers: Schedule of each member that has one, by name.
-    """
+    """Steps the schedules of several members."""
 
     def __init__(self, optimizer: Lockstep, schedulers: Mapping[str, LRScheduler]) -> None:
         # super().__init__() would set the learning rates again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lightning_cifar.analysis.comparisons import Difference
 from lightning_cifar.files.tables import to_csv
@@ -32,9 +32,6 @@ from lightning_cifar.studies.report.tuned import tuning_section
 from lightning_cifar.studies.report.uncertainty import images_section
 from lightning_cifar.studies.units import is_share, scale_of, unit_of
 
-if TYPE_CHECKING:
-    pass
-
 
 class StudyReport(NamedTuple):
     """Contents of the files of a report."""
@@ -47,12 +44,7 @@ class StudyReport(NamedTuple):
 
 
 def build(compared: Compared, command: str) -> StudyReport:
-    """Build a report.
-
-    Args:
-        compared: the runs.
-        command: command that creates the report.
-    """
+    """Build a report."""
     rows = results.table(compared.runs, compared.arms, compared.metric, compared.mode, compared.target)
     found = results.differences(compared.runs, compared.arms, compared.metric, compared.baseline, compared.rules)
     colors = arm_colors(compared.arms, compared.baseline)
@@ -190,7 +182,7 @@ def draw_panels(compared: Compared) -> Iterator[tuple[str, bytes]]:
         for arm, curves in arm_curves(compared, metric).items():
             band = curves.band()
             n = sum(curves.counts)
-            bands.append(ArmBand(arm, *colors[arm], positions(curves, 1), *band[:3], curves.values, n))
+            bands.append(ArmBand(arm, *colors[arm], positions(curves), *band[:3], curves.values, n))
         share = is_share(metric)
         yield metric.replace("/", "-"), png(draw_report_curves(bands, ylabel=title_of(metric), share=share))
     for pictures in _family_picture(compared).values():

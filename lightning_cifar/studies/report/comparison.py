@@ -14,10 +14,11 @@ from typing import Any, Literal
 from lightning_cifar.analysis.comparisons import Compare, Rules
 from lightning_cifar.errors import UsageError, did_you_mean
 from lightning_cifar.files.links import inside
-from lightning_cifar.files.reading import BrokenFileError, MissingFileError, UnreadableFileError, read_json, read_yaml
-from lightning_cifar.runs.metrics import read_curves, read_result
-from lightning_cifar.studies.jobs import ABOUT, DONE, STUDY, AboutRecord, Job, State, StudyRecord, notes_on_looks
+from lightning_cifar.files.reading import MissingFileError, UnreadableFileError, read_json, read_whole_json
+from lightning_cifar.runs.metrics import read_result
+from lightning_cifar.studies.jobs import ABOUT, STUDY, AboutRecord, Job, StudyRecord, notes_on_looks
 from lightning_cifar.studies.report.results import RunResult, read_run, trunk_text
+from lightning_cifar.studies.report.run_folders import name_of, read_config, read_single, training_runs
 from lightning_cifar.studies.spec import TRUNK
 from lightning_cifar.studies.tuning import TUNING, TuningRecord
 
@@ -29,17 +30,11 @@ _METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs to compare, and the criterion.
+    """Runs to compare, and the criterion. See :class:`Study` for the attributes that are not listed here.
 
     Attributes:
-        title: title of the report.
-        question: question that the study answers; may be empty.
         arms: names of the arms in their order.
         runs: all runs, including those that have not started.
-        metric: metric that is compared.
-        mode: whether a higher or a lower value is better.
-        target: value for which the time until it is reached is measured.
-        baseline: arm with which the others are compared.
         configs: arm -> configuration, complete if it is known.
         rules: how the arms are compared.
         seen: numbers of seeds for which results were seen, in their order; empty for single runs.
@@ -82,15 +77,10 @@ def compare(
     baseline: str | None = None,
     compare: Compare | None = None,
 ) -> Compared:
-    """Read the folder of one study, or run folders, finished or not.
+    """Read the folder of one study, or run folders, finished or not. The options replace the values of the study.
 
     Args:
         folders: folder of one study, or run folders. Runs whose settings differ only in the seed are one arm.
-        metric: replaces that of the study.
-        mode: replaces that of the study.
-        target: replaces that of the study.
-        baseline: replaces that of the study.
-        compare: replaces that of the study.
 
     Raises:
         UsageError: If a folder is neither a study nor a run, or no run has the metric.
@@ -178,9 +168,9 @@ def _read_study(folder: Path) -> Compared:
             inside(folder, Path(arm, f"seed-{seed}"))
             job = Job(arm, seed, str(folder / arm / f"seed-{seed}"), str(folder / arm / "config.yaml"), metric, 1)
             found.append(read_run(job))
-    resolved = {run.arm: config for run in reversed(runs) if (config := _read_config(run.folder))}
+    resolved = {run.arm: config for run in reversed(runs) if (config := read_config(run.folder))}
     target, seen = about.get("target"), list(dict.fromkeys([*about.get("seen", ()), len(about.get("seeds", ()))]))
-    looks, tuning = max(held.get("looks", 1), len(seen)), _read_tuning(folder)
+    looks, tuning = max(held.get("looks", 1), len(seen)), read_whole_json(folder / TUNING, TuningRecord)
     return Compared(
         title=held.get("name", folder.name),
         question=about.get("question", ""),
@@ -201,13 +191,6 @@ def _read_study(folder: Path) -> Compared:
     )
 
 
-def _read_tuning(folder: Path) -> TuningRecord | None:
-    try:
-        return read_json(folder / TUNING, TuningRecord)
-    except (MissingFileError, BrokenFileError):
-        return None
-
-
 def _notes_on_borders(tuning: TuningRecord | None) -> list[str]:
     """Return a note for each arm whose best tuned value is at an end of its range."""
     held = {} if tuning is None else {arm: each.get("at_border", []) for arm, each in tuning["arms"].items()}
@@ -221,11 +204,11 @@ def _notes_on_borders(tuning: TuningRecord | None) -> list[str]:
 def _read_runs(folders: Sequence[Path]) -> Compared:
     """Read single runs; those whose settings differ only in the seed are one arm."""
     runs: list[RunResult] = []
-    folders, notes = _training_runs(list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders)))
+    folders, notes = training_runs(list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders)))
     groups: dict[str, list[Path]] = {}
     configs: dict[Path, Config] = {}
     for folder in folders:
-        config = configs[folder] = _read_config(folder)
+        config = configs[folder] = read_config(folder)
         text = json.dumps({**config, "seed_everything": None} if config else str(folder), sort_keys=True, default=str)
         groups.setdefault(text, []).append(folder)
     arms: dict[str, Config] = {}
@@ -237,9 +220,9 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
             if seed in by_seed:
                 notes.append(f"{folder} is ignored: it has the same settings and seed as {by_seed[seed]}")
             by_seed.setdefault(seed, folder)
-        arm = _name_of(list(by_seed.values()), arms)
+        arm = name_of(list(by_seed.values()), arms)
         arms[arm] = configs[members[0]]
-        runs += [_read_single(arm, seed, folder) for seed, folder in by_seed.items()]
+        runs += [read_single(arm, seed, folder) for seed, folder in by_seed.items()]
     names = {name for run in runs for name in run.curves}
     metric = next((name for name in _METRICS if name in names), next(iter(sorted(names)), _METRICS[0]))
     return Compared(
@@ -254,78 +237,3 @@ def _read_runs(folders: Sequence[Path]) -> Compared:
         configs=arms,
         notes=notes,
     )
-
-
-def _training_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the folders of training runs, and notes on the others, which a pattern such as ``runs/*/`` includes.
-
-    Raises:
-        UsageError: If no folder is a run.
-    """
-    reasons = {folder: _why_not_run(folder) for folder in folders}
-    runs = [folder for folder, reason in reasons.items() if not reason]
-    if not runs:
-        raise UsageError(next(iter(reasons.values())))
-    evaluations = {folder: (read_result(folder) or {}).get("command") for folder in runs}
-    trained = [folder for folder, command in evaluations.items() if command not in ("test", "validate", "predict")]
-    if trained:  # otherwise evaluations are compared with each other
-        reasons |= {folder: f"{folder} is a run of {evaluations[folder]}." for folder in runs if folder not in trained}
-        runs = trained
-    return runs, [f"ignored, not a training run: {reason.rstrip('.')}" for reason in reasons.values() if reason]
-
-
-def _why_not_run(folder: Path) -> str:
-    """Return why a folder is not a run folder; empty if it is."""
-    if os.path.lexists(folder / "metrics.csv"):
-        return ""
-    if (folder / "lr_range.json").is_file():
-        return f"{folder} is a folder of lr-find: it has no metrics.csv."
-    if (folder / "config.yaml").is_file():
-        return f"{folder} has no metrics.csv: the run has not logged anything yet, or has no CSV logger."
-    hint = f" It contains runs: pass {folder}/*/." if any(folder.glob("*/metrics.csv")) else ""
-    return f"{folder} is neither a run folder nor a study: it has neither metrics.csv nor {STUDY}.{hint}"
-
-
-def _name_of(members: Sequence[Path], taken: Mapping[str, Config]) -> str:
-    """Return the common part of the folders' names without the seed, or the name of the arm for runs of a study."""
-    if (members[0].parent.parent / STUDY).is_file():
-        name = members[0].parent.name
-    elif len(members) == 1:
-        name = members[0].absolute().name
-    else:
-        first, last = (names := sorted(folder.absolute().name for folder in members))[0], names[-1]
-        name = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-        name = re.sub(r"[\W_]*(seed)?[\W_]*$", "", name) or members[0].absolute().name
-    return next(each for i in range(len(taken) + 1) if (each := name if not i else f"{name} ({i + 1})") not in taken)
-
-
-def _read_single(arm: str, seed: int, folder: Path) -> RunResult:
-    if os.path.lexists(folder / DONE):
-        return read_run(Job(arm, seed, str(folder), str(folder / "config.yaml"), "", 1))
-    curves = read_curves(folder)
-    # NonFiniteGuard may have stopped the run at its first bad loss, without a result.
-    names = ("train/loss", "train/loss_step", "val/loss")
-    losses = [curve.value[-1] for name, curve in curves.items() if name in names]
-    state: State = "done" if read_result(folder) else "broken"
-    if not all(math.isfinite(loss) for loss in losses):
-        state = "diverged"
-    return RunResult(arm, seed, folder, state, "", curves, math.nan)
-
-
-def _read_config(folder: Path) -> Config:
-    """Read the settings of a run; empty if the file is missing."""
-    path = folder / "config.yaml"
-    try:
-        held = read_yaml(path)
-    except MissingFileError:
-        return {}
-    if not isinstance(held, dict):
-        raise UnreadableFileError(f"{path} must contain settings by name.")
-    return {str(key): _with_text_keys(value) for key, value in held.items()}
-
-
-def _with_text_keys(value: object) -> object:
-    """Convert keys to text. YAML allows numbers and dates, which cannot be sorted together with names."""
-    if isinstance(value, dict):
-        return {str(key): _with_text_keys(item) for key, item in value.items()}
-    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -122,12 +123,7 @@ def _epoch_ends(run: RunResult) -> Floats:
 
 
 def pack_curves(compared: Compared, colors: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Pack arms, runs and metrics for the page, with values as base64 of float32.
-
-    Args:
-        compared: the runs.
-        colors: color and dashes of each arm.
-    """
+    """Pack arms, runs and metrics for the page, with values as base64 of float32."""
     names, default = shown_metrics(compared)
     found = {name: arm_curves(compared, name) for name in names}
     lengths = [len(each.step) for arms in found.values() for each in arms.values() for _ in each.runs]
@@ -164,11 +160,8 @@ def num_pieces(lengths: Sequence[int]) -> int:
     def cost(pieces: int) -> float:  # three numbers of 4 bytes for each piece, or one for each point, in base64
         return 4 / 3 * 4 * sum(length if length <= pieces else 3 * pieces for length in lengths)
 
-    fits, breaks = _FEWEST_PIECES, _MOST_PIECES + 1
-    while breaks - fits > 1:
-        middle = (fits + breaks) // 2
-        fits, breaks = (middle, breaks) if cost(middle) <= BUDGET else (fits, middle)
-    return fits
+    numbers = range(_FEWEST_PIECES, _MOST_PIECES + 1)
+    return numbers[max(bisect(numbers, float(BUDGET), key=cost) - 1, 0)]
 
 
 class _Pool(dict[str, int]):
@@ -199,12 +192,12 @@ def _pack(each: ArmCurves, compared: Compared, pieces: int, pool: _Pool) -> dict
     return packed
 
 
-def positions(curves: ArmCurves, axis: int) -> Floats:
-    """Return the x positions (P,) of an arm: the mean over its runs of epochs (axis 1) or seconds (axis 2)."""
+def positions(curves: ArmCurves) -> Floats:
+    """Return the x positions (P,) of an arm: the mean of the epochs over its runs."""
     places = []
     for run, row in zip(curves.runs, curves.values, strict=True):
         held = knots(run)
-        places.append(np.where(np.isfinite(row), np.interp(curves.step, held[:, 0], held[:, axis]), np.nan))
+        places.append(np.where(np.isfinite(row), np.interp(curves.step, held[:, 0], held[:, 1]), np.nan))
     there = np.isfinite(places)
     total = np.where(there, places, 0).sum(axis=0)
     return np.where(there.any(axis=0), total / np.maximum(there.sum(axis=0), 1), np.nan)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
-from lightning_cifar.files.reading import BrokenFileError, MissingFileError, read_json
+from lightning_cifar.files.reading import read_whole_json
 from lightning_cifar.plots import arm_colors
 from lightning_cifar.runs.metrics import FORK, read_run_id
 from lightning_cifar.studies.report.comparison import Compared
 from lightning_cifar.studies.report.curves import arm_curves, positions, title_of
-from lightning_cifar.studies.report.results import RunResult
 from lightning_cifar.studies.units import is_share
 
 if TYPE_CHECKING:
@@ -34,15 +33,9 @@ def forks(compared: Compared) -> dict[str, ForkRecord]:
     Raises:
         UnreadableFileError: If fork.json does not have the form that a run writes.
     """
-    found = {run.arm: fork for run in compared.runs if (fork := _read_fork(run)) is not None}
+    read = ((run.arm, read_whole_json(run.folder / FORK, ForkRecord)) for run in compared.runs)
+    found = {arm: fork for arm, fork in read if fork is not None}
     return {arm: found[arm] for arm in compared.arms if arm in found}
-
-
-def _read_fork(run: RunResult) -> ForkRecord | None:
-    try:
-        return read_json(run.folder / FORK, ForkRecord)
-    except (MissingFileError, BrokenFileError):
-        return None
 
 
 def draw_family(compared: Compared) -> Figure | None:
@@ -55,7 +48,7 @@ def draw_family(compared: Compared) -> Figure | None:
     trunks: dict[int, ArmBand] = {}
     branches, points = [], []
     for arm, each in curves.items():
-        x, n = positions(each, 1), sum(each.counts)
+        x, n = positions(each), sum(each.counts)
         whole = ArmBand(arm, *styles[arm], x, *each.band()[:3], each.values, n)
         if arm not in known:
             branches.append(whole)

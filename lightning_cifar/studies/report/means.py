@@ -21,10 +21,6 @@ def write_means(folder: Path, runs: Sequence[RunResult]) -> None:
     A metric of the arm has the tags ``<metric>`` (its mean, in the same chart as the single runs) and
     ``band/<metric>/mean``, ``low`` and ``high``, from which the CUSTOM SCALARS tab draws one chart for each metric with
     all arms. With one run, the band is the run. Values by class and of single batches are left out.
-
-    Args:
-        folder: Folder of the study.
-        runs: Runs of one or more arms.
     """
     for arm in dict.fromkeys(run.arm for run in runs):
         members = [run for run in runs if run.arm == arm and run.state == "done"]

@@ -28,12 +28,7 @@ class Spread(NamedTuple):
 
 
 def spread_of(values: Mapping[str, Mapping[int, float]], found: Sequence[Difference]) -> Spread | None:
-    """Return the standard deviation over all comparisons of a study; None with fewer than two seeds.
-
-    Args:
-        values: Metric by arm and seed.
-        found: Comparisons.
-    """
+    """Return the standard deviation over all comparisons of a study; None with fewer than two seeds."""
     variances, seeds = [], []
     for each in found:
         first, second = values[each.arm], values[each.baseline]
@@ -91,12 +86,7 @@ def plan_lines(
     """Return how many seeds show a difference, or equivalence, with 80 % power, and how long that takes.
 
     Args:
-        spread: Standard deviation of the differences.
         detect: Difference to detect, in the unit of the metric.
-        metric: Metric that is compared.
-        comparisons: Number of comparisons, for which the level is corrected.
-        looks: Number of looks, for which the level is corrected.
-        arms: Number of arms.
         seconds: Time of a run; NaN if it is unknown.
         jobs: Number of runs at the same time.
     """

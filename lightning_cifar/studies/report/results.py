@@ -199,9 +199,7 @@ def trunk_text(trunks: Iterable[RunResult], runs: Iterable[RunResult], epochs: i
     The seconds are the share of the epochs, since the time of an epoch depends on what else the machine does.
 
     Args:
-        trunks: Runs of the trunk.
         runs: Runs of the arms; their curves and seconds include the trunk.
-        epochs: Epochs of the trunk.
     """
     seeds = {run.seed for run in trunks}
     forked = [run for run in runs if run.seed in seeds and run.epochs and math.isfinite(run.seconds)]
