@@ -20,7 +20,9 @@ Array = NDArray[np.float64]
 VERIFY_STEPS = 100
 """Number of steps of each training of :func:`verify`."""
 
-_VERIFIED = 6  # largest number of trainings of `verify`: 600 steps, as many as three sweeps of 200
+# Scores of `verify` that count as equal to the best. Chosen with `benchmarks/lr_finder_rules.py --choose`.
+_NEAR = 0.05  # of the best score
+_NEAR_SPREAD = 0.25  # of the difference between the worst and the best score
 _FALLEN = 0.02  # smallest relative decrease of the loss that counts as learning
 
 
@@ -120,16 +122,17 @@ def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
 
 
 def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float]]) -> Suggestion:
-    """Test a suggestion with short trainings, and replace it by a smaller learning rate if that is better.
+    """Test a suggestion with short trainings, and replace it if another learning rate is better.
 
-    A training has 100 steps, in which the learning rate decreases linearly from its peak to zero. Its score is the mean
-    loss of the last 25 steps. The peaks are the suggestion, its half and its quarter. As long as the lowest peak is the
-    best, half of it is tested too, up to six trainings in total.
+    The peaks are 2, 1, 1/2, 1/4, 1/8 and 1/16 times the suggestion. A training has 100 steps, in which the learning
+    rate decreases linearly from its peak to zero; its score is the mean loss of the last 25 steps. The result is the
+    lowest peak whose score is near the best: within 5 % of the best score, and within a quarter of the difference
+    between the worst and the best. The lowest, because the best rate of 100 steps is usually too large for a longer
+    training. Larger peaks are not tested for the same reason: for LeNet with SGD, 8 times the suggestion is the best of
+    100 steps, and 4 times too large for 400.
 
     This is needed where the loss of a sweep stays low up to very large rates, so that the rise comes too late: batch
-    norm with adaptive optimizers. Larger peaks are not tested: the best rate of 100 steps can be too large for a longer
-    training. (Tried: 4 and 8 times the suggestion for LeNet with SGD, which then leaves its plateau sooner; this was 2
-    and 3 times the best rate of 400 steps.)
+    norm with adaptive optimizers.
 
     Args:
         suggestion: Result of :func:`suggest`.
@@ -138,22 +141,23 @@ def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float
             compared.
 
     Returns:
-        The suggestion, with the best peak as its value, and with all peaks and scores in ``tested``. The interval of a
-        replaced value consists of the neighbouring peaks.
+        The suggestion with the chosen peak as its value, and with all peaks and scores in ``tested``. The interval of a
+        replaced value consists of the neighbouring peaks. If all scores are equal, the value stays.
     """
-    peaks = [suggestion.value / 2**halvings for halvings in range(_VERIFIED)]
+    peaks = [suggestion.value * 2.0**doublings for doublings in range(-4, 2)]
     scores: list[float] = []
     for peak in peaks:
-        if len(scores) >= 3 and np.argmin(scores) < len(scores) - 1:
-            break
         losses = train([peak * (1 - step / VERIFY_STEPS) for step in range(VERIFY_STEPS)])
         finished = len(losses) == VERIFY_STEPS and np.isfinite(losses[-1])
         scores.append(float(np.mean(losses[-(VERIFY_STEPS // 4) :])) if finished else np.inf)
-    best = int(np.argmin(scores))  # the first, which is the highest peak, in a tie
-    tested = tuple(zip(peaks, scores, strict=False))[::-1]
-    if best == 0:
-        return suggestion._replace(tested=tested)
-    return Suggestion(peaks[best], peaks[min(best + 1, len(scores) - 1)], peaks[best - 1], suggestion.rules, tested)
+    suggestion = suggestion._replace(tested=tuple(zip(peaks, scores, strict=True)))
+    best = min(scores)
+    spread = max((score for score in scores if score < np.inf), default=best) - best
+    near = best + min(_NEAR * abs(best), _NEAR_SPREAD * spread)
+    chosen = next(i for i, score in enumerate(scores) if score <= near)
+    if peaks[chosen] == suggestion.value or max(scores) == best:
+        return suggestion
+    return suggestion._replace(value=peaks[chosen], low=peaks[max(chosen - 1, 0)], high=peaks[min(chosen + 1, 5)])
 
 
 def doubt(sweeps: Sequence[Sweep]) -> str:

@@ -241,7 +241,7 @@ def test_an_empty_list_of_sweeps_raises() -> None:
 FOUND = Suggestion(0.1, 0.08, 0.13, {"upturn_eighth": 0.1})
 
 
-@pytest.mark.parametrize("best", 0.1 * 2.0 ** np.arange(-6, 7))
+@pytest.mark.parametrize("best", 0.1 * 2.0 ** np.arange(-6, 4))
 @pytest.mark.parametrize("diverging", [1.0, 0.06])
 def test_a_verification_finds_the_best_peak_in_reach(best: float, diverging: float) -> None:
     peaks: list[float] = []
@@ -252,8 +252,8 @@ def test_a_verification_finds_the_best_peak_in_reach(best: float, diverging: flo
         return [abs(np.log(lrs[0] / best))] * VERIFY_STEPS if lrs[0] < diverging else [2.3, np.nan]
 
     found = verify(FOUND, train)
-    assert 3 <= len(peaks) <= 6
-    reachable = [lr for lr in 0.1 * 2.0 ** np.arange(-5, 1) if lr < diverging]
+    assert len(peaks) == 6
+    reachable = [lr for lr in 0.1 * 2.0 ** np.arange(-4, 2) if lr < diverging]
     assert found.value == pytest.approx(min(reachable, key=lambda lr: ratio(lr, best)))
     assert found.low <= found.value <= found.high
     assert [lr for lr, _ in found.tested] == sorted(peaks)
@@ -262,11 +262,28 @@ def test_a_verification_finds_the_best_peak_in_reach(best: float, diverging: flo
         assert found == FOUND._replace(tested=found.tested)
 
 
+@pytest.mark.parametrize(
+    ("scores", "chosen"),  # at 1/16, 1/8, 1/4, 1/2, 1 and 2 times the suggestion
+    [
+        ([2.0, 1.04, 1.0, 1.0, 1.03, 1.5], 1 / 8),  # 4 % above the best
+        ([2.0, 1.06, 1.0, 1.0, 1.03, 1.5], 1 / 4),
+        ([2.3, 2.3, 2.3, 2.3, 2.28, 2.24], 2),  # only the highest peak has left the plateau: 2.28 is not near
+        ([-1.0, -1.9, -1.96, -2.0, -2.0, -1.0], 1 / 4),
+        ([np.inf, np.inf, np.inf, np.inf, 1.0, np.inf], 1),
+        ([np.inf, 1.0, 1.0, np.inf, np.inf, np.inf], 1 / 8),
+    ],
+)
+def test_a_verification_takes_the_lowest_of_the_peaks_near_the_best(scores: list[float], chosen: float) -> None:
+    peaks = list(0.1 * 2.0 ** np.arange(-4, 2))
+    found = verify(FOUND, lambda lrs: [scores[peaks.index(lrs[0])]] * VERIFY_STEPS)
+    assert found.value == 0.1 * chosen
+
+
 @pytest.mark.parametrize("losses", [[1.0] * VERIFY_STEPS, [np.inf], []], ids=["equal", "diverged", "none"])
 def test_a_verification_without_differences_keeps_the_suggestion(losses: list[float]) -> None:
     found = verify(FOUND, lambda lrs: losses)
     assert found[:4] == FOUND[:4]
-    assert len(found.tested) == 3
+    assert len(found.tested) == 6
 
 
 def test_a_suggestion_without_a_fall_is_uncertain() -> None:
