@@ -330,7 +330,7 @@ RECIPES: dict[str, Callable[[Gallery, str], None]] = {
     ),
     "surface_no_norm.png": of_surface("no_norm_surface_0.0002", "no_norm_surface_0.001", points=13, num_images=500),
     "sharpness_lenet.png": sharpness,
-    **{f"study_{name}.png": of_study(name) for name in STUDIES},
+    **{f"study_{name}.png": of_study(f"tuned/{name}") for name in STUDIES},
 }
 
 
