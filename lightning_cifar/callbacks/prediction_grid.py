@@ -153,7 +153,7 @@ class PredictionGrid(EvaluationCallback):
 def _read(outputs: object, batch: object) -> tuple[Tensor, Tensor, Tensor] | str:
     """Return images (N, C, H, W), logits (N, K) and labels (N,), or a message about what is missing."""
     images, second = first_two(batch)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
+    if second is None or not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
         return "batches must be (images, labels) with images (N, C, H, W), C 1 or 3"
     labels = integer_labels(second, len(images))
     if labels is None:
