@@ -163,8 +163,8 @@ def _print_plan(study: Study, options: argparse.Namespace, folder: Path) -> int:
     runs = [results.read_run(job) for job in jobs if job.arm != TRUNK]
     found = results.differences(runs, list(study.arms), study.metric, study.baseline, Rules(study.compare))
     given = read("sd")
-    measured = spread_of(results.finals(runs, list(study.arms), study.metric), found)
-    spread = measured if given is None else Spread(given, given, 0)
+    spread = spread_of(results.finals(runs, list(study.arms), study.metric), found) if given is None else None
+    spread = Spread(given, given, 0) if given is not None else spread
     if not found or spread is None:
         raise UsageError(
             "--plan needs at least two arms."

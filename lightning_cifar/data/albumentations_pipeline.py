@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 # Base classes, and classes that plain values cannot describe.
 _NOT_FOR_FILES = {
-    *("BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"),
-    *("Lambda", "ReplayCompose"),
+    "BaseCompose",
+    "BasicTransform",
+    "DualTransform",
+    "ImageOnlyTransform",
+    "Transform3D",
+    "Lambda",
+    "ReplayCompose",
 }
 _LARGEST = 1 << 20  # bytes
 AT_THE_END = ("Normalize", "ToTensorV2")

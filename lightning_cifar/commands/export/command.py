@@ -70,7 +70,7 @@ def main(args: Sequence[str]) -> int:
     if options.data_root is not None and hasattr(data, "root"):
         data.root = options.data_root
     known = {
-        "resize": resize_of(checkpoint.config),
+        "resize": resize_of(content),
         "hyper_parameters": checkpoint.hyper_parameters,
         "checkpoint": source.path.name,
         "accuracy": accuracies_of(content, source.folder if source.is_best else None),

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
+from lightning_cifar.checkpoints.reading import CONFIG_KEY
 from lightning_cifar.checkpoints.trained import Trained
 from lightning_cifar.commands.export.reading import Format, Portable, Run, quiet
 from lightning_cifar.errors import UsageError, one_line
@@ -50,9 +52,10 @@ def facts_of(trained: Trained, image_size: int, **more: object) -> dict[str, obj
     }
 
 
-def resize_of(config: Mapping[str, Any]) -> str:
+def resize_of(content: Mapping[str, Any]) -> str:
     """Describe how images of other sizes were resized, from the configuration in a checkpoint."""
-    whole = ((config.get("data") or {}).get("init_args") or {}).get("resize") == "squash"
+    data = (yaml.safe_load(content.get(CONFIG_KEY) or "{}") or {}).get("data") or {}
+    whole = (data.get("init_args") or {}).get("resize") == "squash"
     part = "the whole image, distorted to a square" if whole else "the largest square in the middle"
     return f"{part}, bicubic with antialiasing"
 

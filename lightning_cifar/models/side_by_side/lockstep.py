@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.core.optimizer import _configure_optimizers, _configure_schedulers_automatic_opt
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-from lightning_cifar.errors import one_line
 
 
 class Stream:
@@ -93,32 +88,49 @@ def is_freshly_seeded() -> bool:
     return torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(torch.initial_seed()).get_state())
 
 
-def read_configured(name: str, configured: object) -> tuple[Optimizer, LRSchedulerConfig | None]:
-    """Read the optimizer and the schedule of a member from any of the forms that Lightning accepts.
+class Configured(NamedTuple):
+    """Result of a member's ``configure_optimizers``, in one form."""
+
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    interval: str
+    frequency: int
+
+
+def read_configured(name: str, configured: object) -> Configured:
+    """Read the optimizer and the schedule from any of the forms that Lightning accepts.
 
     Raises:
         ValueError: If there is not exactly one optimizer, there is more than one schedule, or one of them cannot step
             together with others.
     """
-    if configured is None:
+    scheduler: Any = None
+    if isinstance(configured, list | tuple) and len(configured) == 2 and isinstance(configured[0], list | tuple):
+        configured, schedulers = configured
+        schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
+        if len(schedulers) > 1:
+            raise ValueError(f"members.{name} has {len(schedulers)} schedules: a member of SideBySide can have one.")
+        scheduler = schedulers[0] if schedulers else None
+    if isinstance(configured, list | tuple):
+        if len(configured) != 1:
+            raise ValueError(f"members.{name} has {len(configured)} optimizers: a member of SideBySide needs one.")
+        configured = configured[0]
+    if isinstance(configured, Mapping):
+        given: dict[str, Any] = {"optimizer": None, **configured}
+        configured, scheduler = given["optimizer"], given.get("lr_scheduler")
+    if not isinstance(configured, Optimizer):
         raise ValueError(f"members.{name} has no optimizer: a member of SideBySide needs one.")
-    try:
-        optimizers, schedulers, monitor = _configure_optimizers(configured)  # type: ignore[arg-type]  # checks the type
-        configs = _configure_schedulers_automatic_opt(schedulers, monitor)
-    except MisconfigurationException as error:
-        raise ValueError(f"members.{name}: {one_line(error)}") from error
-    if len(optimizers) != 1:
-        raise ValueError(f"members.{name} has {len(optimizers)} optimizers: a member of SideBySide needs one.")
-    if len(configs) > 1:
-        raise ValueError(f"members.{name} has {len(configs)} schedules: a member of SideBySide can have one.")
-    if isinstance(optimizers[0], torch.optim.LBFGS):
+    if isinstance(configured, torch.optim.LBFGS):
         raise ValueError(f"members.{name}: LBFGS evaluates the loss repeatedly in a step: train it in a separate run.")
-    config = configs[0] if configs else None
-    if config is not None and isinstance(config.scheduler, ReduceLROnPlateau):
+    interval, frequency = "epoch", 1
+    if isinstance(scheduler, Mapping):
+        settings: dict[str, Any] = {"interval": interval, "frequency": frequency, **scheduler}
+        interval, frequency, scheduler = settings["interval"], settings["frequency"], settings["scheduler"]
+    if isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError(
             f"members.{name}: ReduceLROnPlateau cannot be combined with other schedules: train it in a separate run."
         )
-    return optimizers[0], config
+    return Configured(configured, scheduler, interval, frequency)
 
 
 class Lockstep(Optimizer):

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -132,12 +132,16 @@ class SideBySide(pl.LightningModule):
         paces: set[tuple[str, int]] = set()
         for name in self.members:
             with self._turn(name) as member:
-                optimizers[name], config = read_configured(name, member.configure_optimizers())
+                configured = read_configured(name, member.configure_optimizers())
+            optimizers[name] = configured.optimizer
             own: Any = member.trainer
-            vars(own)["optimizers"] = [optimizers[name]]
-            if config is not None:
-                schedulers[name] = config.scheduler
-                paces.add((config.interval, config.frequency))
+            vars(own)["optimizers"] = [configured.optimizer]
+            if configured.scheduler is not None:
+                schedulers[name] = configured.scheduler
+                paces.add((configured.interval, configured.frequency))
+                config = LRSchedulerConfig(
+                    schedulers[name], interval=configured.interval, frequency=configured.frequency
+                )
                 vars(own)["lr_scheduler_configs"] = [config]
         lockstep = Lockstep(optimizers)
         if not schedulers:

@@ -30,11 +30,17 @@ _METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs to compare, and the criterion. See :class:`Study` for the attributes that are not listed here.
+    """Runs to compare, and the criterion.
 
     Attributes:
+        title: title of the report.
+        question: question that the study answers; may be empty.
         arms: names of the arms in their order.
         runs: all runs, including those that have not started.
+        metric: metric that is compared.
+        mode: whether a higher or a lower value is better.
+        target: value for which the time until it is reached is measured.
+        baseline: arm with which the others are compared.
         configs: arm -> configuration, complete if it is known.
         rules: how the arms are compared.
         seen: numbers of seeds for which results were seen, in their order; empty for single runs.

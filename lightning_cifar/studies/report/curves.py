@@ -161,7 +161,7 @@ def num_pieces(lengths: Sequence[int]) -> int:
         return 4 / 3 * 4 * sum(length if length <= pieces else 3 * pieces for length in lengths)
 
     numbers = range(_FEWEST_PIECES, _MOST_PIECES + 1)
-    return numbers[max(bisect(numbers, float(BUDGET), key=cost) - 1, 0)]
+    return numbers[max(bisect(numbers, BUDGET, key=cost) - 1, 0)]
 
 
 class _Pool(dict[str, int]):
