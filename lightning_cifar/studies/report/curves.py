@@ -157,8 +157,8 @@ def pack_curves(compared: Compared, colors: Sequence[tuple[str, str]]) -> dict[s
 def num_pieces(lengths: Sequence[int]) -> int:
     """Return the largest number of pieces with which curves of these lengths keep within the budget."""
 
-    def cost(pieces: int) -> float:  # three numbers of 4 bytes for each piece, or one for each point, in base64
-        return 4 / 3 * 4 * sum(length if length <= pieces else 3 * pieces for length in lengths)
+    def cost(pieces: int) -> int:  # three numbers of 4 bytes for each piece, or one for each point, in base64
+        return 16 * sum(length if length <= pieces else 3 * pieces for length in lengths) // 3
 
     numbers = range(_FEWEST_PIECES, _MOST_PIECES + 1)
     return numbers[max(bisect(numbers, BUDGET, key=cost) - 1, 0)]

@@ -55,8 +55,8 @@ def advice(
     scale, unit = scale_of(metric)[0], unit_of(metric)
     widest = max((each.high - each.low) / 2 for each in unclear)
     lines = [
-        "No significant difference does not mean that the arms are equal: with these runs, only differences above up "
-        f"to {number_text(scale * widest)}{unit} are detected. With more seeds, this limit is smaller."
+        "No significant difference does not mean that the arms are equal: with these runs, differences below "
+        f"{number_text(scale * widest)}{unit} can remain undetected. With more seeds, this limit is smaller."
     ]
     spread = spread_of(finals(runs, arms, metric), found)
     if spread is None:
