@@ -136,7 +136,10 @@ def test_top_patches_and_means_equal_a_search_over_all_images(chunk: int, monkey
     labels[5] = -1
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(180, 4))
     network = read_network(model, images[:1])
-    found = survey(network, list(zip(images.split(13), labels.split(13), strict=True)))
+    counts: list[int] = []
+    batches = list(zip(images.split(13), labels.split(13), strict=True))
+    found = survey(network, batches, advance=counts.append)
+    assert (sum(counts), max(counts)) == (40, min(chunk, 13))
     with torch.no_grad():
         maps = [images, model[:2](images), model[:3](images), model(images)[..., None, None]]
     for number, every in enumerate(maps):
@@ -177,6 +180,22 @@ def test_content_and_model_are_unchanged_by_other_images_and_modes() -> None:
     torch.testing.assert_close(
         torch.from_numpy(alone.shared["occlusion"][0]), torch.from_numpy(found.shared["occlusion"][1])
     )
+
+
+@pytest.mark.parametrize(("most", "kept"), [(4 * 210, 4), (3 * 210 - 1, 2), (1, 1)])
+def test_images_with_too_many_values_are_left_out(most: int, kept: int) -> None:
+    model, images = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(102, 6)), torch.randn(4, 3, 2, 17)
+    whole = collect(model, "now", images=images, window=2)
+    found = collect(model, "now", images=images, window=2, most_values=most)
+    assert whole.left_out == []
+    assert found.left_out == ([f"{4 - kept} of 4 images (210 values of maps in each)"] if kept < 4 else [])
+    assert found.labels == [None] * kept
+    for arrays, expected in ((found.states[0][1], whole.states[0][1]), (found.shared, whole.shared)):
+        for name in arrays:
+            if name.endswith("values") or name == "occlusion":
+                torch.testing.assert_close(torch.from_numpy(arrays[name]), torch.from_numpy(expected[name][:kept]))
+    batches = [(images, torch.arange(4) % 2)]
+    assert len(collect(model, "now", batches=lambda: batches, window=2, most_values=most).labels) == kept
 
 
 class Undecided(nn.Module):
