@@ -39,6 +39,12 @@ class Branches(nn.Module):
         return self.head(F.adaptive_avg_pool2d(F.max_pool2d(x, 2, 1), 1).flatten(1) * 0.5 + 1)
 
 
+class Resized(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = super().forward(F.interpolate(x, (48, 80), mode="bilinear"))
+        return result
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "LeNet": LeNet,
     "hand-made": lambda: LeNet(layers="hand_made", activation="tanh", pooling="average"),
@@ -49,6 +55,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "LinearClassifier": LinearClassifier,
     "TwoLayerNet": TwoLayerNet,
     "branches": Branches,
+    "resized": lambda: Resized(
+        nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    ),
     "pooling before padding": lambda: nn.Sequential(
         *(nn.Conv2d(3, 4, 7, stride=2, padding=3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
         *(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 3)),
@@ -83,7 +92,7 @@ def test_every_layer_is_displayed_with_its_parameters_and_the_last_one_has_the_l
         torch.testing.assert_close(found[network.output].flatten(1), model(images))
     assert sum(layer.num_parameters for layer in network.layers) == sum(p.numel() for p in model.parameters())
     others = [layer.name for layer in network.layers if layer.kind == "other"]
-    assert others == (["sub"] if name == "branches" else [])  # of a tensor that is no layer
+    assert others == {"branches": ["sub"], "resized": ["interpolate"]}.get(name, [])  # sub: of a tensor, no layer
 
 
 @pytest.mark.parametrize("name", sorted({*MODELS} - {"hand-made", "MLP", "LinearClassifier", "TwoLayerNet"}))
@@ -99,6 +108,13 @@ def test_pixels_outside_a_receptive_field_change_nothing(name: str) -> None:
         changed = torch.randn(1, 3, 32, 32, generator=generator)
         changed[..., top:bottom, left:right] = image[..., top:bottom, left:right]
         assert torch.equal(values_of(network, changed)[number][..., y, x], clean[number][..., y, x]), layer.name
+
+
+def test_a_resized_pixel_depends_on_its_neighbours() -> None:
+    network = read_network(make("resized"), torch.zeros(1, 3, 32, 32))
+    assert network.field_of(1, (0, 1), (79, 80)) == ((0, 1), (31, 32))
+    assert network.field_of(1, (24, 25), (40, 41)) == ((15, 17), (15, 17))
+    assert network.field_of(2, (11, 12), (19, 20)) == ((14, 17), (14, 17))
 
 
 @pytest.mark.parametrize("name", ["LeNet", "ResNetCIFAR"])
