@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from contextlib import redirect_stdout
@@ -60,7 +61,25 @@ def test_kept_states_and_validation_images(run: Path, tmp_path: Path, capsys: py
     assert [image["name"] for image in data["images"]] == [f"validation image {i}" for i in (1, 2, 3)]  # type: ignore[attr-defined]
     assert {"1.top", "1.means", "occlusion"} <= {*data["shared"]}  # type: ignore[misc]
     assert "on the validation images" in out.read_text()
-    assert re.search(r"^microscope: .*page\.html \(\d\.\d MB, \d+ s\)$", capsys.readouterr().out, re.MULTILINE)
+    captured = capsys.readouterr()
+    assert re.search(r"^microscope: .*page\.html \(\d\.\d MB, \d+ s\)$", captured.out, re.MULTILINE)
+    assert "windows" not in captured.err, "it takes less than 10 s"
+
+
+def test_slow_passes_show_their_progress_and_large_maps_leave_out_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=20)  # each look at the clock takes 20 s
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock))
+    monkeypatch.setattr(microscope_page, "MOST_VALUES", 1)
+    assert cli.main(["microscope", str(run), "--num_images", "3", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert re.search(r"100%.* 40/40 \[.* validation images/s\]", captured.err)
+    assert re.search(r"100%.* 625/625 \[.* windows/s\]", captured.err)
+    said = re.search(r"^left out: (2 of 3 images \([\d,]+ values of maps in each\))$", captured.out, re.MULTILINE)
+    assert said
+    assert f"Left out to stay below 40.0 MB: {said[1]}." in (tmp_path / "microscope.html").read_text()
+    assert len(data_of(tmp_path / "microscope.html")["images"]) == 1  # type: ignore[arg-type]
 
 
 def test_own_images_without_the_data(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

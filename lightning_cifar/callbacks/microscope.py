@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +16,7 @@ from lightning_cifar.callbacks.base import check_minimum, warn_of_duplicates
 from lightning_cifar.callbacks.datamodule import class_names
 from lightning_cifar.callbacks.probe import first_forward, read_probe, validation_batches
 from lightning_cifar.callbacks.random_states import random_state_restored
+from lightning_cifar.callbacks.terminal import progress_bar
 from lightning_cifar.files.atomic import write_atomically
 
 
@@ -57,6 +59,7 @@ class Microscope(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         from lightning_cifar.plots import microscope_html
+        from lightning_cifar.plots.pages.microscope_page import MOST_VALUES
 
         data = getattr(trainer, "datamodule", None)
 
@@ -68,7 +71,15 @@ class Microscope(Callback):
 
         title = f"after epoch {trainer.current_epoch}"
         try:
-            content = collect(pl_module, title, batches=batches, num_images=self.num_images, window=self.window)
+            content = collect(
+                pl_module,
+                title,
+                batches=batches,
+                num_images=self.num_images,
+                window=self.window,
+                most_values=MOST_VALUES,
+                progress=functools.partial(progress_bar, shown=trainer.progress_bar_callback is not None),
+            )
             written = microscope_html(
                 content,
                 network=type(pl_module).__name__,

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,16 @@ def main(args: Sequence[str]) -> None:
 
     # torch takes seconds to import, so it is imported after the checks of the options.
     from lightning_cifar.analysis.microscope.content import collect
+    from lightning_cifar.callbacks.terminal import progress_bar
     from lightning_cifar.checkpoints.trained import load_trained
     from lightning_cifar.plots import microscope_html
+    from lightning_cifar.plots.pages.microscope_page import MOST_VALUES
 
     *earlier, last = _states(found.folder, found.path, options.epochs)
     allowed = allow_modules(options.model, options.data)
     trained = load_trained(last, allowed=allowed)
     notes += [f"checkpoint: {last}", *trained.notes]
-    batches = _validation(trained, options, notes)
+    batches, count = _validation(trained, options, notes)
     images = _read(files, trained) if files else None
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -70,6 +72,8 @@ def main(args: Sequence[str]) -> None:
             batches=batches,
             num_images=options.num_images,
             window=options.window,
+            most_values=MOST_VALUES // (1 + len(earlier)),
+            progress=lambda unit, total: progress_bar(unit, total or count),
         )
     except ValueError as error:
         raise UsageError(f"{last}: {one_line(error)}.") from error
@@ -78,7 +82,7 @@ def main(args: Sequence[str]) -> None:
             content,
             network=f"{type(trained.model).__name__}, {found.folder.name}/{last.name}",
             classes=trained.class_names,
-            names=[plain_name(path) for path in files],
+            names=[plain_name(path) for path in files[: len(content.labels)]],
             mean=trained.mean,
             std=trained.std,
         )
@@ -141,8 +145,11 @@ def _title(kept: Path) -> str:
     return f"after epoch {int(kept.stem.removeprefix('epoch-'))}"
 
 
-def _validation(trained: Trained, options: argparse.Namespace, notes: list[str]) -> Batches | None:
-    """Return a function that reads the validation split; None if it cannot be read and is not necessary."""
+def _validation(trained: Trained, options: argparse.Namespace, notes: list[str]) -> tuple[Batches | None, int | None]:
+    """Return a function that reads the validation split, and its number of images if it is known.
+
+    The function is None if the split cannot be read and is not necessary.
+    """
     data, device = trained.source, trained.model.device
     if options.data_root is not None and hasattr(data, "root"):
         data.root = options.data_root
@@ -153,14 +160,15 @@ def _validation(trained: Trained, options: argparse.Namespace, notes: list[str])
 
     try:
         next(iter(read()))
+        dataset = getattr(data.val_dataloader(), "dataset", None)
     except Exception as error:  # data may be missing or damaged in any way
         reason = "it is empty" if isinstance(error, StopIteration) else one_line(error).split(": pass")[0][:160]
         if options.images is None:
             fix = "pass --data_root DIR (config.yaml of the run names it), or your own images with --images DIR"
             raise UsageError(f"the validation split cannot be read ({reason}): {fix}.") from error
         notes.append(f"no patches and no means of classes: the validation split cannot be read ({reason})")
-        return None
-    return read
+        return None, None
+    return read, len(dataset) if isinstance(dataset, Sized) else None
 
 
 def _read(files: Sequence[Path], trained: Trained) -> Tensor:

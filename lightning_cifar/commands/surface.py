@@ -236,15 +236,16 @@ def write_barriers(jobs: Sequence[Job], baseline: str) -> None:
 def _scan(
     run: TrainedRun, weights: Iterable[Tensor], data: _Data, count: int, unit: str = ""
 ) -> Iterator[tuple[float, float]]:
-    """Yield loss and accuracy at each vector of weights, with a progress bar; in a log, only if it takes long."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
+    """Yield loss and accuracy at each vector of weights, with a progress bar if there is a unit."""
     from lightning_cifar.analysis.loss_surface import scan
+    from lightning_cifar.callbacks.terminal import progress_bar
 
     on_device = (each.to(run.model.device) for each in weights)
     found = scan(run.model, on_device, run.model.evaluation_loss, *data)
-    pace = {} if sys.stderr.isatty() else {"delay": 10, "mininterval": 10, "maxinterval": 60}
-    yield from tqdm(found, total=count, unit=f" {unit}", disable=not unit, **pace)
+    with progress_bar(unit, count, shown=bool(unit)) as advance:
+        for each in found:
+            yield each
+            advance(1)
 
 
 def _axes(points: NDArray[np.float64] | None, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

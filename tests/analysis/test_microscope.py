@@ -39,6 +39,12 @@ class Branches(nn.Module):
         return self.head(F.adaptive_avg_pool2d(F.max_pool2d(x, 2, 1), 1).flatten(1) * 0.5 + 1)
 
 
+class Resized(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = super().forward(F.interpolate(x, (48, 80), mode="bilinear"))
+        return result
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "LeNet": LeNet,
     "hand-made": lambda: LeNet(layers="hand_made", activation="tanh", pooling="average"),
@@ -49,6 +55,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "LinearClassifier": LinearClassifier,
     "TwoLayerNet": TwoLayerNet,
     "branches": Branches,
+    "resized": lambda: Resized(
+        nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    ),
     "pooling before padding": lambda: nn.Sequential(
         *(nn.Conv2d(3, 4, 7, stride=2, padding=3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
         *(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 3)),
@@ -83,7 +92,7 @@ def test_every_layer_is_displayed_with_its_parameters_and_the_last_one_has_the_l
         torch.testing.assert_close(found[network.output].flatten(1), model(images))
     assert sum(layer.num_parameters for layer in network.layers) == sum(p.numel() for p in model.parameters())
     others = [layer.name for layer in network.layers if layer.kind == "other"]
-    assert others == (["sub"] if name == "branches" else [])  # of a tensor that is no layer
+    assert others == {"branches": ["sub"], "resized": ["interpolate"]}.get(name, [])  # sub: of a tensor, no layer
 
 
 @pytest.mark.parametrize("name", sorted({*MODELS} - {"hand-made", "MLP", "LinearClassifier", "TwoLayerNet"}))
@@ -99,6 +108,13 @@ def test_pixels_outside_a_receptive_field_change_nothing(name: str) -> None:
         changed = torch.randn(1, 3, 32, 32, generator=generator)
         changed[..., top:bottom, left:right] = image[..., top:bottom, left:right]
         assert torch.equal(values_of(network, changed)[number][..., y, x], clean[number][..., y, x]), layer.name
+
+
+def test_a_resized_pixel_depends_on_its_neighbours() -> None:
+    network = read_network(make("resized"), torch.zeros(1, 3, 32, 32))
+    assert network.field_of(1, (0, 1), (79, 80)) == ((0, 1), (31, 32))
+    assert network.field_of(1, (24, 25), (40, 41)) == ((15, 17), (15, 17))
+    assert network.field_of(2, (11, 12), (19, 20)) == ((14, 17), (14, 17))
 
 
 @pytest.mark.parametrize("name", ["LeNet", "ResNetCIFAR"])
@@ -136,7 +152,10 @@ def test_top_patches_and_means_equal_a_search_over_all_images(chunk: int, monkey
     labels[5] = -1
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(180, 4))
     network = read_network(model, images[:1])
-    found = survey(network, list(zip(images.split(13), labels.split(13), strict=True)))
+    counts: list[int] = []
+    batches = list(zip(images.split(13), labels.split(13), strict=True))
+    found = survey(network, batches, advance=counts.append)
+    assert (sum(counts), max(counts)) == (40, min(chunk, 13))
     with torch.no_grad():
         maps = [images, model[:2](images), model[:3](images), model(images)[..., None, None]]
     for number, every in enumerate(maps):
@@ -177,6 +196,22 @@ def test_content_and_model_are_unchanged_by_other_images_and_modes() -> None:
     torch.testing.assert_close(
         torch.from_numpy(alone.shared["occlusion"][0]), torch.from_numpy(found.shared["occlusion"][1])
     )
+
+
+@pytest.mark.parametrize(("most", "kept"), [(4 * 210, 4), (3 * 210 - 1, 2), (1, 1)])
+def test_images_with_too_many_values_are_left_out(most: int, kept: int) -> None:
+    model, images = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(102, 6)), torch.randn(4, 3, 2, 17)
+    whole = collect(model, "now", images=images, window=2)
+    found = collect(model, "now", images=images, window=2, most_values=most)
+    assert whole.left_out == []
+    assert found.left_out == ([f"{4 - kept} of 4 images (210 values of maps in each)"] if kept < 4 else [])
+    assert found.labels == [None] * kept
+    for arrays, expected in ((found.states[0][1], whole.states[0][1]), (found.shared, whole.shared)):
+        for name in arrays:
+            if name.endswith("values") or name == "occlusion":
+                torch.testing.assert_close(torch.from_numpy(arrays[name]), torch.from_numpy(expected[name][:kept]))
+    batches = [(images, torch.arange(4) % 2)]
+    assert len(collect(model, "now", batches=lambda: batches, window=2, most_values=most).labels) == kept
 
 
 class Undecided(nn.Module):

@@ -12,6 +12,7 @@ from captum.attr import Occlusion
 from torch import Tensor, nn
 
 from lightning_cifar.analysis.occlusion.maps import occlusion_map
+from lightning_cifar.analysis.occlusion.windows import thin
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +217,22 @@ class Normalised(nn.Module):
         return out
 
 
+class Resized(nn.Module):
+    """Decisions by the size of the images, as in pretrained networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 5, 2, padding=2), nn.BatchNorm2d(8), nn.ReLU(True), *head(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if x.shape[-2:] != (24, 24):
+            x = F.interpolate(x, (24, 24), mode="bilinear", antialias=max(x.shape[-2:]) > 24)
+        logits: Tensor = self.net(x)
+        return logits
+
+
 def head(num_in: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(num_in, 5)]
 
@@ -251,6 +268,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "residual": lambda: nn.Sequential(Residual(3, 8), Residual(8, 12, 2), Residual(12, 12, dilation=2), *head(12)),
     "batch norm first": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.ReLU(True), *head(8)),
     "arithmetic": Normalised,
+    "resized": Resized,
 }
 
 
@@ -273,7 +291,10 @@ def test_the_outputs_of_all_classes_are_those_of_covered_images() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
     images = torch.rand(2, 3, 8, 8)
-    found = occlusion_map(model, images, window=3, stride=2, all_classes=True)
+    counts: list[int] = []
+    found = occlusion_map(model, images, window=3, stride=2, all_classes=True, chunk=4, advance=counts.append)
+    assert sum(counts) == 2 * 4 * 4
+    assert len(counts) > 4
     assert found.outputs is not None
     for p, q in ((0, 0), (1, 2), (3, 3)):
         covered = images.clone()
@@ -286,3 +307,14 @@ def test_the_outputs_of_all_classes_are_those_of_covered_images() -> None:
     torch.testing.assert_close(found.clean[:, None, None] - found.values, found.outputs[[0, 1], ..., found.targets])
     with pytest.raises(ValueError, match=r"^`all_classes` needs mode='exact'\.$"):
         occlusion_map(model, images, mode="fast", all_classes=True)
+
+
+def test_fast_positions_are_interpolated() -> None:
+    kept, weights = thin([(i, i + 8) for i in range(12)])
+    assert kept == [0, 2, 4, 6, 8, 10, 11]
+    torch.testing.assert_close(weights @ torch.tensor(kept, dtype=torch.float32), torch.arange(12.0))
+    model, images = small_net(), torch.randn(2, 3, 12, 12)
+    exact = occlusion_map(model, images, window=8, fill=0.0)
+    fast = occlusion_map(model, images, window=8, fill=0.0, mode="fast")
+    assert (fast.values - exact.values).abs().max() < 0.05
+    assert fast.error.max() < 0.05

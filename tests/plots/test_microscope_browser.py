@@ -203,6 +203,49 @@ def test_patches_names_and_narrow_windows(page: Chrome, example: Example) -> Non
         assert ask(page, "document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_selections_draw_everything_that_depends_on_them(page: Chrome, example: Example) -> None:
+    """After each one, drawing all again changes nothing."""
+    draw, layer = random.Random(1), 1
+    seen = """[...document.querySelectorAll("#panels canvas, .layer[aria-current=true] canvas")]
+        .map(canvas => canvas.toDataURL()).concat(document.body.innerText)"""
+    script = (
+        f"select(arguments[0]); const before = {seen}; select({{...selected, first: true}}); return [before, {seen}];"
+    )
+    for name in ["layer", "channel", "pixel", "state", "image", "window", "target"] * 4:
+        layer = draw.randrange(len(example.content.layers)) if name == "layer" else layer
+        count, *size = example.content.layers[layer]["shape"]
+        places = {"pixel": size, "window": [len(spans) for spans in example.content.windows]}
+        ends = {"layer": layer + 1, "channel": count, "state": 2, "image": 2, "target": 3}
+        value = [draw.randrange(end) for end in places[name]] if name in places else draw.randrange(ends[name])
+        before, after = page.execute_script(script, {name: layer if name == "layer" else value})  # type: ignore[no-untyped-call]
+        assert before == after, name
+
+
+def test_layers_are_drawn_when_they_come_into_view(page: Chrome, example: Example) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page.set_window_size(380, 900)
+    try:
+        ask(page, "select({image: 1})")
+        last = "boxes[boxes.length - 1]"
+        assert ask(page, f"{last}.stale")
+        picture = f"{last}.canvas.toDataURL()"
+        before = ask(page, picture)
+        ask(page, "(document.getElementById('network').scrollLeft = 1e5)")
+        WebDriverWait(page, 60).until(lambda _: not ask(page, f"{last}.stale"))
+        after = ask(page, picture)
+        ask(page, "drawLayer(boxes.length - 1)")
+        assert before != after == ask(page, picture)
+    finally:
+        page.set_window_size(*WINDOW)
+
+
+def test_the_range_of_a_large_image(page: Chrome) -> None:
+    """More values than a function takes as arguments."""
+    values = "Float32Array.from({length: 3 * 224 * 224}, (_, i) => i % 7 - 3)"
+    assert ask(page, f"[...rangeOf({values}), limitOf({values}), limitOf([], 1)]") == [-3, 3, 3, 1]
+
+
 def test_a_page_that_is_too_large_leaves_out_the_largest_kernels(
     browser: Chrome, example: Example, tmp_path: Path
 ) -> None:

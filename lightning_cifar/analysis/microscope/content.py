@@ -5,7 +5,9 @@ Shapes: ``N`` images, ``C H W`` a map, ``K`` classes, ``P Q`` window positions, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ from lightning_cifar.analysis.occlusion.windows import place_windows
 
 Arrays = dict[str, NDArray[Any]]
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]]
+"""Takes a unit and the number of units, if it is known; the context is a function that adds to the finished ones."""
 
 LARGEST_TILE = 64
 """Side in pixels to which larger images are reduced from which patches are shown."""
@@ -48,6 +52,8 @@ class Content(NamedTuple):
     tile_labels: list[int]
     accuracy: float | None
     """Accuracy on all images of the batches, if there are any."""
+    left_out: list[str]
+    """What was left out because of ``most_values``."""
 
 
 def collect(
@@ -59,6 +65,8 @@ def collect(
     batches: Batches | None = None,
     num_images: int = 8,
     window: int | None = None,
+    most_values: int | None = None,
+    progress: Progress = lambda unit, total: nullcontext(lambda count: None),
 ) -> Content:
     """Compute the content of the page.
 
@@ -71,6 +79,9 @@ def collect(
             patches and the means of classes.
         num_images: Number of correctly and wrongly classified images that are chosen.
         window: Side of the occluding window in pixels; None is a quarter of the image's shorter side.
+        most_values: Largest number of values in the maps of all layers and images of a state. Images above it are left
+            out, but the first one. None is unlimited.
+        progress: Shows the progress of the passes that may take long.
 
     Raises:
         ValueError: The network cannot be traced or there are no images.
@@ -85,12 +96,23 @@ def collect(
         raise ValueError("there are no images: pass images, or batches of the validation split")
     example = images[:1] if images is not None else next(iter(batches()))[0][:1]  # type: ignore[misc]
     network = read_network(model, example)
+    height, width = example.shape[2:]
+    size, stride = window or max(1, min(height, width) // 4), max(1, min(height, width) // 32)
+    spans = place_windows((height, width), size, stride)
+    wanted = num_images if images is None else len(images)
+    each = sum(math.prod(layer.shape) for layer in network.layers)
+    num_images = wanted if most_values is None else min(wanted, max(1, most_values // each))
+    left_out = []
+    if num_images < wanted:
+        left_out.append(f"{wanted - num_images} of {wanted} images ({each:,} values of maps in each)")
+    images = None if images is None else images[:num_images]
     shared: Arrays = {}
     accuracy: float | None = None
     labels: list[int | None] = [None] * (0 if images is None else len(images))
     tiles, tile_labels = torch.empty(0, *example.shape[1:]), torch.empty(0, dtype=torch.int64)
     if batches is not None:
-        found = survey(network, batches())
+        with progress("validation images", None) as advance:
+            found = survey(network, batches(), advance=advance)
         chosen = choose_images(found.logits, found.labels, num_images) if images is None else []
         numbers = sorted({int(number) for each in found.patches[1:] for number in each.images.flatten().tolist()})
         tiles, chosen_images = _gather(batches(), numbers, chosen)
@@ -102,9 +124,8 @@ def collect(
     assert images is not None
     states = [(name, read_state(read_network(other, example), images)) for name, other in earlier]
     states.append((title, read_state(network, images)))
-    height, width = images.shape[2:]
-    size, stride = window or max(1, min(height, width) // 4), max(1, min(height, width) // 32)
-    covered = occlusion_map(model, images, window=size, stride=stride, all_classes=True)
+    with progress("windows", len(images) * len(spans.rows) * len(spans.columns)) as advance:
+        covered = occlusion_map(model, images, window=size, stride=stride, all_classes=True, advance=advance)
     assert covered.outputs is not None
     shared["occlusion"] = covered.outputs.float().cpu().numpy()
     for number, layer in enumerate(network.layers):
@@ -112,10 +133,17 @@ def collect(
             if source.moves is not None:
                 shared[f"{number}.index{i}"] = source.moves.cpu().numpy().astype(np.int32)
     layers = describe(network, [arrays for _, arrays in states])
-    spans = place_windows((height, width), size, stride)
-    pixels, classes = tiles.numpy(), tile_labels.tolist()
     return Content(
-        layers, network.output, states, shared, (spans.rows, spans.columns), labels, pixels, classes, accuracy
+        layers,
+        network.output,
+        states,
+        shared,
+        (spans.rows, spans.columns),
+        labels,
+        tiles.numpy(),
+        tile_labels.tolist(),
+        accuracy,
+        left_out,
     )
 
 

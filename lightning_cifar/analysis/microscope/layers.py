@@ -55,7 +55,7 @@ class Layer:
         if self.kind == "conv":
             down, across = (Slide(*self.settings[axis]) for axis in ("down", "across"))
             return down.needed(rows), across.needed(columns)
-        if self.kind in ("max", "mean"):
+        if self.kind in ("max", "mean") or (self.kind == "other" and self.settings):
             down_, across_ = self.settings["down"], self.settings["across"]
             return hull(down_[rows[0] : rows[1]]), hull(across_[columns[0] : columns[1]])
         if self.kind in ("add", "concat"):

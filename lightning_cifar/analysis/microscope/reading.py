@@ -214,7 +214,20 @@ def _operation(
     pooling = _pooling(node, layer) if len(sources) == 1 else None
     if pooling is not None and (found := _windows(pooling, sources[0].shape, shape)) is not None:
         return found[0], title, found[1]
+    if node.target is F.interpolate and node.kwargs.get("mode") == "bilinear":
+        wider = node.kwargs.get("antialias") or node.kwargs.get("align_corners")
+        return "other", title, {} if wider else _resized(sources[0].shape, shape)
     return "other", title, {}
+
+
+def _resized(source: Shape, shape: Shape) -> dict[str, list[Span]]:
+    """The rows and columns that each one of a bilinearly resized map depends on."""
+    spans: dict[str, list[Span]] = {}
+    for axis, length, size in zip(("down", "across"), source[1:], shape[1:], strict=True):
+        places = [(i + 0.5) * length / size - 0.5 for i in range(size)]
+        rounding = 1e-3  # of torch, where a place lies on a pixel
+        spans[axis] = [(max(math.floor(at - rounding), 0), min(math.floor(at + rounding) + 2, length)) for at in places]
+    return spans
 
 
 def _pooling(node: fx.Node, layer: nn.Module | None) -> nn.Module | None:

@@ -5,7 +5,7 @@ Shapes: ``N`` images, ``C H W`` a map, ``K`` classes, ``T`` patches of a channel
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -41,7 +41,12 @@ class Survey(NamedTuple):
     """int64 (N,)."""
 
 
-def survey(network: Network, batches: Iterable[tuple[Tensor, Tensor]], num_patches: int = 9) -> Survey:
+def survey(
+    network: Network,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_patches: int = 9,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Survey:
     """Read all images once. The memory does not depend on their number, except for the logits.
 
     Equal values are sorted by the number of the image, and by the position in the map.
@@ -51,6 +56,7 @@ def survey(network: Network, batches: Iterable[tuple[Tensor, Tensor]], num_patch
         batches: Images (N, C, H, W) on the device of the network, and labels int64 (N,); a label outside [0, K) belongs
             to no class.
         num_patches: Largest number of patches of a channel.
+        advance: Called with the number of images after each forward pass, for a progress bar.
 
     Raises:
         ValueError: There are no images.
@@ -82,6 +88,7 @@ def survey(network: Network, batches: Iterable[tuple[Tensor, Tensor]], num_patch
             network.forward(part, visit)
             labels.append(part_labels)
             seen += len(part)
+            advance(len(part))
     if not seen:
         raise ValueError("there are no images: the validation split is empty")
     every = torch.cat(labels)

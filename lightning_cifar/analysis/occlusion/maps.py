@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from lightning_cifar.analysis.modes import evaluation
 from lightning_cifar.analysis.occlusion.partial_forward import PartialForward, whole_forward
 from lightning_cifar.analysis.occlusion.tracing import trace
-from lightning_cifar.analysis.occlusion.windows import Fill, Windows, make_fills, place_windows
+from lightning_cifar.analysis.occlusion.windows import Fill, Windows, make_fills, place_windows, thin
 
 Output = Literal["probability", "logit"]
 
@@ -55,6 +55,7 @@ def occlusion_map(
     mode: Literal["exact", "fast"] = "exact",
     chunk: int | None = None,
     all_classes: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> OcclusionMap:
     """Slide a window over each image and compute the drop of the target's output.
 
@@ -79,6 +80,7 @@ def occlusion_map(
             and estimates the error at some more positions.
         chunk: Largest number of covered images in one forward pass; None depends on the device.
         all_classes: Whether the result also has the ``outputs`` of all classes, with ``mode="exact"``.
+        advance: Called with the number of covered images after each forward pass, for a progress bar.
 
     Raises:
         ValueError: An argument is out of range or does not fit the images, or the model does not return logits.
@@ -106,7 +108,7 @@ def occlusion_map(
     x = images.detach().to(*_device_and_dtype(model, images))
     fills = make_fills(x, fill, window)
     with evaluation(model), torch.autocast(x.device.type, enabled=False):
-        task = _Task(model, x, fills, targets, output, chunk)
+        task = _Task(model, x, fills, targets, output, chunk, advance)
         every: Tensor | None = None
         if mode == "exact":
             values, every = task.exact(windows, all_classes)
@@ -139,9 +141,16 @@ class _Task:
     """A model, the images and the kind of output."""
 
     def __init__(
-        self, model: nn.Module, x: Tensor, fills: Tensor, targets: Tensor | None, output: Output, chunk: int | None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        fills: Tensor,
+        targets: Tensor | None,
+        output: Output,
+        chunk: int | None,
+        advance: Callable[[int], object],
     ) -> None:
-        self.model, self.x, self.fills, self.output = model, x, fills, output
+        self.model, self.x, self.fills, self.output, self.advance = model, x, fills, output, advance
         pixels = x.shape[2] * x.shape[3]
         self.is_cpu = x.device.type == "cpu"
         # On a CPU a batch should fit into the caches.
@@ -169,7 +178,7 @@ class _Task:
 
     def fast(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """Compute approximate drops (N, P, Q) and their error (N,)."""
-        (rows, mix_rows), (columns, mix_columns) = (_thinned(spans) for spans in windows)
+        (rows, mix_rows), (columns, mix_columns) = (thin(spans) for spans in windows)
         thinned = Windows(tuple(windows.rows[i] for i in rows), tuple(windows.columns[i] for i in columns))
         for network in self._networks(half=True):
             scores = self._outputs(network, thinned, self.score)
@@ -204,7 +213,8 @@ class _Task:
     def _networks(self, half: bool) -> list[_Network]:
         """The implementations, fastest first; the last one always works."""
         networks = []
-        traced = trace(self.model) if self.is_cpu and self.x.dtype in (torch.float32, torch.float64) else None
+        traces = self.is_cpu and self.x.dtype in (torch.float32, torch.float64)
+        traced = trace(self.model, self.x.shape) if traces else None
         if traced is not None:
             if half and _has_bfloat16():
                 networks.append(_Network(copy.deepcopy(traced).to(torch.bfloat16), torch.bfloat16, 0.05))
@@ -229,6 +239,7 @@ class _Task:
                 if outputs is None:
                     outputs = found.new_empty(len(x) * size, *found.shape[1:])
                 outputs[index] = found
+                self.advance(len(index))
         assert outputs is not None
         return outputs.view(len(x), len(windows.rows), len(windows.columns), *outputs.shape[1:])
 
@@ -267,20 +278,6 @@ class _Task:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"The model must map {tuple(x.shape)} to logits ({len(x)}, K), but it returned {found}.")
         return logits
-
-
-def _thinned(spans: tuple[tuple[int, int], ...]) -> tuple[list[int], Tensor]:
-    """Positions a quarter of a window apart, with the last one, and the weights (P, p) of linear interpolation."""
-    (begin, end), *others = spans
-    step = max(1, (end - begin) // (4 * (others[0][0] - begin))) if others else 1
-    kept = sorted({*range(0, len(spans), step), len(spans) - 1})
-    weights = torch.zeros(len(spans), len(kept))
-    for i in range(len(spans)):
-        after = next(j for j, k in enumerate(kept) if k >= i)
-        share = (i - kept[after - 1]) / (kept[after] - kept[after - 1]) if kept[after] > i else 1.0
-        weights[i, after - 1] = 1 - share
-        weights[i, after] = share
-    return kept, weights
 
 
 def _has_bfloat16() -> bool:

@@ -19,13 +19,14 @@ POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
-def trace(model: nn.Module) -> fx.GraphModule | None:
+def trace(model: nn.Module, shape: Sequence[int]) -> fx.GraphModule | None:
     """Trace the model in evaluation mode and fold batch norms into convolutions; None if it cannot be traced.
 
-    Every ``nn.Conv2d`` becomes a :class:`Convolution`. The operations must not depend on the values or the number of
-    the images. Tracing detects this in most cases but not in all, so compare results before use.
+    Every ``nn.Conv2d`` becomes a :class:`Convolution`. The operations may depend on the channels, the height and the
+    width of the images, which are those of ``shape`` (N, C, H, W), but not on their values or their number. Tracing
+    detects this in most cases but not in all, so compare results before use.
     """
-    return _traced(model, _Tracer(), _simplify)
+    return _traced(model, _Tracer(shape), _simplify)
 
 
 def trace_layers(model: nn.Module, example: Tensor) -> fx.GraphModule | None:

@@ -60,6 +60,20 @@ def place_windows(size: tuple[int, int], window: int | tuple[int, int], stride: 
     return Windows(rows, columns)
 
 
+def thin(spans: Sequence[Span]) -> tuple[list[int], Tensor]:
+    """Positions a quarter of a window apart, with the last one, and the weights (P, p) of linear interpolation."""
+    (begin, end), *others = spans
+    step = max(1, (end - begin) // (4 * (others[0][0] - begin))) if others else 1
+    kept = sorted({*range(0, len(spans), step), len(spans) - 1})
+    weights = torch.zeros(len(spans), len(kept))
+    for i in range(len(spans)):
+        after = next(j for j, k in enumerate(kept) if k >= i)
+        share = (i - kept[after - 1]) / (kept[after] - kept[after - 1]) if kept[after] > i else 1.0
+        weights[i, after - 1] = 1 - share
+        weights[i, after] = share
+    return kept, weights
+
+
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= 1 for number in pair):

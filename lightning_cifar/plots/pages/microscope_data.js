@@ -29,6 +29,22 @@ async function unpackAll() {
   await Promise.all(jobs);
 }
 
+// Smallest and largest number. Math.min and Math.max cannot take the values of a large map as arguments.
+function rangeOf(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
+
+// Largest absolute value, and at least `least`.
+const limitOf = (values, least = 0) => {
+  const [low, high] = rangeOf(values);
+  return Math.max(-low, high, least);
+};
+
 const sizeOf = shape => shape[0] * shape[1] * shape[2];
 
 // Values of a layer for an image: (C * H * W).

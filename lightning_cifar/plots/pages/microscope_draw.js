@@ -15,14 +15,21 @@ function colours(stops) {
 }
 const TABLES = {signed: colours(SIGNED), unsigned: colours(UNSIGNED)};
 
-// Grid of maps (C, H, W) with `columns` maps in a row, each value a square of `scale` pixels.
-function drawMaps(canvas, values, [count, height, width], {columns, scale, limit, signed, gap = 2}) {
+// Resize a canvas for a grid of maps (C, H, W) with `columns` maps in a row, each value a square of `scale` pixels;
+// returns the distance between maps.
+function fitMaps(canvas, [count, height, width], {columns, scale, gap = 2}) {
   const rows = Math.ceil(count / columns), across = width * scale + gap, down = height * scale + gap;
-  const total = columns * across - gap;
-  if (canvas.width !== total || canvas.height !== rows * down - gap) {
-    canvas.width = total;
+  if (canvas.width !== columns * across - gap || canvas.height !== rows * down - gap) {
+    canvas.width = columns * across - gap;
     canvas.height = rows * down - gap;
   }
+  return {across, down};
+}
+
+// Draw a grid of maps, as in fitMaps, with one scale of colours.
+function drawMaps(canvas, values, shape, {columns, scale, limit, signed, gap = 2}) {
+  const {across, down} = fitMaps(canvas, shape, {columns, scale, gap}), [count, height, width] = shape;
+  const total = canvas.width;
   const context = canvas.getContext("2d"), picture = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(picture.data.buffer), table = TABLES[signed ? "signed" : "unsigned"];
   const zero = signed ? 127.5 : 0, factor = (255 - zero) / limit;
@@ -39,13 +46,12 @@ function drawMaps(canvas, values, [count, height, width], {columns, scale, limit
     }
   }
   context.putImageData(picture, 0, 0);
-  return {across, down};
 }
 
 // The image in its colours, enlarged; returns its mean colour.
 function drawImage(canvas, image, scale) {
   const [channels, height, width] = page.layers[0].shape, values = valuesOf(0, 0, image), area = height * width;
-  const low = Math.min(...values), span = Math.max(...values) - low || 1, sums = [0, 0, 0];
+  const [low, high] = rangeOf(values), span = high - low || 1, sums = [0, 0, 0];
   const pixels = new ImageData(width, height);
   for (let i = 0; i < area; i++) {
     for (let j = 0; j < 3; j++) {
@@ -76,17 +82,27 @@ function outline(canvas, x, y, width, height) {
   }
 }
 
-// Rows of name, bar and number, which are created once and then changed.
+// The first `count` children. They are kept and changed: creating canvases takes most of the time of a frame.
+function childrenOf(root, count, make) {
+  while (root.children.length > count) root.lastChild.remove();
+  while (root.children.length < count) root.append(make(root.children.length));
+  return [...root.children];
+}
+
+// A picture with a text below.
+function makeFigure() {
+  const figure = document.createElement("figure");
+  figure.append(document.createElement("canvas"), document.createElement("figcaption"));
+  return figure;
+}
+
+// Rows of name, bar and number.
 function drawBars(root, rows, text) {
-  const largest = Math.max(...rows.map(row => Math.abs(row.value)), 1e-12);
-  while (root.children.length > 3 * rows.length) root.lastChild.remove();
-  while (root.children.length < 3 * rows.length) {
-    const name = document.createElement("span"), bar = document.createElement("i"), number = document.createElement("span");
-    number.className = "number";
-    root.append(name, bar, number);
-  }
+  const largest = limitOf(rows.map(row => row.value), 1e-12);
+  const cells = childrenOf(root, 3 * rows.length, i => document.createElement(i % 3 === 1 ? "i" : "span"));
   rows.forEach((row, i) => {
-    const [name, bar, number] = [0, 1, 2].map(j => root.children[3 * i + j]);
+    const [name, bar, number] = cells.slice(3 * i);
+    number.className = "number";
     name.textContent = row.name;
     name.className = row.strong ? "true" : "";
     bar.style.width = `${100 * Math.abs(row.value) / (row.full ?? largest)}%`;

@@ -3,8 +3,15 @@
 
 const get = id => document.getElementById(id);
 const selected = {state: page.states.length - 1, image: 0, layer: 0, channel: 0, pixel: [0, 0], window: [0, 0], target: 0};
-const boxes = [];  // of each layer: canvas, columns, and the distance of its maps
+const boxes = [];  // of each layer: canvas, columns, the distance of its maps, whether it is in view, and to be drawn
 const clamp = (value, most) => Math.max(0, Math.min(most - 1, value));
+
+// A deep network has millions of values: only the layers in view follow the selection at once.
+const views = new IntersectionObserver(entries => entries.forEach(({target, isIntersecting}) => {
+  const number = boxes.findIndex(({canvas}) => canvas === target);
+  boxes[number].visible = isIntersecting;
+  if (isIntersecting && boxes[number].stale) drawLayer(number);
+}), {root: get("network"), rootMargin: "0px 300px"});
 
 function buildNetwork() {
   page.layers.forEach((layer, number) => {
@@ -14,6 +21,8 @@ function buildNetwork() {
     const scale = Math.max(1, Math.floor(side / Math.max(height, width, 4)));
     const rows = Math.max(1, Math.floor(300 / (height * scale + 2)));
     boxes.push({box, canvas, columns: Math.ceil(count / rows), scale});
+    boxes[number].size = fitMaps(canvas, layer.shape, boxes[number]);
+    views.observe(canvas);
     const lines = [`${count} × ${height} × ${width}`, `${layer.parameters.toLocaleString("en")} parameters`];
     const others = layer.sources.map(source => source.layer).filter(source => source !== number - 1);
     if (others.length) lines.push(`reads ${others.map(other => page.layers[other].name).join(", ")}`);
@@ -69,7 +78,8 @@ function onArrows(element, move) {
 
 function drawLayer(number) {
   const layer = page.layers[number], box = boxes[number], values = valuesOf(selected.state, number, selected.image);
-  box.size = drawMaps(box.canvas, values, layer.shape, {...box, limit: layer.limit, signed: layer.signed});
+  drawMaps(box.canvas, values, layer.shape, {...box, limit: layer.limit, signed: layer.signed});
+  box.stale = false;
   box.box.setAttribute("aria-current", number === selected.layer);
   if (number !== selected.layer) return;
   const {across, down} = box.size, c = selected.channel;
@@ -99,7 +109,10 @@ function select(change) {
   Object.assign(selected, change);
   if (change.image !== undefined && moved("image")) selected.target = Math.max(0, bestOf(selected.image));
   if (change.first || moved("state") || moved("image")) {
-    page.layers.forEach((_, number) => drawLayer(number));
+    boxes.forEach((box, number) => {
+      box.stale = true;
+      if (box.visible) drawLayer(number);
+    });
     drawImages();
   } else if (moved("layer") || moved("channel")) {
     for (const number of new Set([before.layer, selected.layer])) drawLayer(number);
@@ -108,6 +121,12 @@ function select(change) {
   if (change.first || ["state", "image", "layer", "channel", "pixel"].some(name => name in change)) {
     drawChannel();
     drawPixel();
+  }
+  const other = change.first || moved("layer") || moved("channel");
+  if (other || moved("state")) drawKernels();
+  if (other) {
+    drawPatches();
+    drawMeans();
   }
   if (change.first || moved("image") || "window" in change) drawOcclusion();
   if (change.first || moved("image") || moved("target")) {

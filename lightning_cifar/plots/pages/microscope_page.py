@@ -25,6 +25,8 @@ from lightning_cifar.plots.pages.page import PagePicture, document, escape, imag
 _SCRIPTS = [f"microscope_{name}.js" for name in ("data", "terms", "draw", "panels", "page")]
 LIMIT = 40_000_000
 """Largest size of a page in bytes."""
+MOST_VALUES = LIMIT // 5
+"""Number of values of maps with which a page stays below the limit: each takes up to 4.9 bytes."""
 
 
 class MicroscopeContent(Protocol):
@@ -48,6 +50,8 @@ class MicroscopeContent(Protocol):
     def tile_labels(self) -> Sequence[int]: ...
     @property
     def accuracy(self) -> float | None: ...
+    @property
+    def left_out(self) -> Sequence[str]: ...
 
 
 class MicroscopeFile(NamedTuple):
@@ -55,7 +59,7 @@ class MicroscopeFile(NamedTuple):
 
     text: str
     left_out: list[str]
-    """Sentences on weights that were left out so that the page is not too large."""
+    """Phrases on images and weights that were left out so that the page is not too large."""
 
 
 def microscope_html(
@@ -107,8 +111,8 @@ def microscope_html(
     fact = f"{sum(layer['parameters'] for layer in content.layers):,} parameters, {content.states[-1][0]}"
     if content.accuracy is not None:
         fact += f"; accuracy {content.accuracy:.2%} on the validation images"
+    left_out = [*content.left_out]
     text = _write(network, [f"{fact}."], data, atlas)
-    left_out: list[str] = []
     excess = len(text) - limit
     while excess > 0:
         weights = {name: sum(len(state[name]) for state in states) for name in states[0] if name.endswith(".weight")}

@@ -29,21 +29,24 @@ function drawChannel() {
   const {state, image, layer: number, channel, pixel: [y, x]} = selected, layer = page.layers[number];
   const [, height, width] = layer.shape, area = height * width, scale = scaleOf(layer.shape, SIDE);
   const values = valuesOf(state, number, image).subarray(channel * area, (channel + 1) * area), canvas = get("map");
+  const [low, high] = rangeOf(values);
   drawMaps(canvas, values, [1, height, width], {columns: 1, scale, limit: layer.limit, signed: layer.signed});
   outline(canvas, x * scale, y * scale, scale, scale);
-  get("channel-name").textContent = `${channelName(number, channel)}: smallest ${format(Math.min(...values))}, largest ${format(Math.max(...values))}`;
+  get("channel-name").textContent = `${channelName(number, channel)}: smallest ${format(low)}, largest ${format(high)}`;
   get("scale").textContent = `Colours from ${layer.signed ? format(-layer.limit) : 0} to ${format(layer.limit)}, for all maps of the layer. The frame in the image is the receptive field of the pixel.`;
   const sides = scaleOf(page.layers[0].shape, SIDE), [top, bottom] = layer.rows[y], [left, right] = layer.columns[x];
   drawImage(get("field"), image, sides);
   outline(get("field"), left * sides, top * sides, (right - left) * sides, (bottom - top) * sides);
-  drawKernels(layer, number, channel);
-  drawPatches(layer, number, channel);
-  const means = arrays.shared[`${number}.means`];
-  get("means").hidden = !means;
-  if (means) drawBars(get("mean-bars"), page.classes.map((name, k) => ({name, value: means[k * layer.shape[0] + channel]})), format);
 }
 
-function drawKernels(layer, number, channel) {
+function drawMeans() {
+  const {layer: number, channel} = selected, means = arrays.shared[`${number}.means`], [count] = page.layers[number].shape;
+  get("means").hidden = !means;
+  if (means) drawBars(get("mean-bars"), page.classes.map((name, k) => ({name, value: means[k * count + channel]})), format);
+}
+
+function drawKernels() {
+  const {layer: number, channel} = selected, layer = page.layers[number];
   const weights = arrays.states[selected.state][`${number}.weight`], source = layer.sources[0];
   get("kernels").hidden = !weights;
   if (!weights) return;
@@ -51,20 +54,21 @@ function drawKernels(layer, number, channel) {
   const origin = page.layers[source.layer].shape, shape = layer.kind === "dense" && !source.index && origin || [size, 1, 1];
   if (layer.kind === "conv") [shape[1], shape[2]] = [layer.down[0], layer.across[0]];
   if (layer.kind === "conv") shape[0] = size / shape[1] / shape[2];
-  const limit = Math.max(...kernel.map(Math.abs)), scale = Math.max(2, scaleOf(shape, 24)), width = shape[2] * scale + 2;
+  const limit = limitOf(kernel), scale = Math.max(2, scaleOf(shape, shape[0] > 128 ? 12 : 24)), width = shape[2] * scale + 2;
   drawMaps(get("kernel"), kernel, shape, {columns: Math.min(shape[0], Math.floor(420 / width) || 1), scale, limit, signed: true});
   get("kernels-note").textContent = `One for each of ${shape[0]} input channels; colours from ${format(-limit)} to ${format(limit)}.`;
 }
 
-function drawPatches(layer, number, channel) {
+function drawPatches() {
+  const {layer: number, channel} = selected, layer = page.layers[number];
   const top = arrays.shared[`${number}.top`], [count, , width] = layer.shape;
   get("top").hidden = !top;
   if (!top) return;
-  const [tileHeight, tileWidth] = page.tiles.size, [, height, across] = page.layers[0].shape, figures = [];
-  for (let i = 0; i < top.length / 3 / count; i++) {
+  const [tileHeight, tileWidth] = page.tiles.size, [, height, across] = page.layers[0].shape;
+  childrenOf(get("patches"), top.length / 3 / count, makeFigure).forEach((figure, i) => {
     const [value, tile, position] = top.subarray(3 * (i * count + channel), 3 * (i * count + channel) + 3);
     const [a, b] = layer.rows[Math.floor(position / width)], [c, d] = layer.columns[position % width];
-    const canvas = document.createElement("canvas"), figure = document.createElement("figure"), scale = 64 / Math.max(b - a, d - c);
+    const [canvas, caption] = figure.children, scale = 64 / Math.max(b - a, d - c);
     canvas.width = (d - c) * scale;
     canvas.height = (b - a) * scale;
     const context = canvas.getContext("2d"), down = tileHeight / height, wide = tileWidth / across;
@@ -72,10 +76,8 @@ function drawPatches(layer, number, channel) {
     const left = tile % page.tiles.columns * tileWidth + c * wide, above = Math.floor(tile / page.tiles.columns) * tileHeight + a * down;
     context.drawImage(get("atlas"), left, above, (d - c) * wide, (b - a) * down, 0, 0, canvas.width, canvas.height);
     const label = page.tiles.labels[tile];
-    figure.append(canvas, `${page.classes[label] ?? label}`, document.createElement("br"), format(value));
-    figures.push(figure);
-  }
-  get("patches").replaceChildren(...figures);
+    caption.replaceChildren(`${page.classes[label] ?? label}`, document.createElement("br"), format(value));
+  });
 }
 
 function drawPixel() {
@@ -96,7 +98,7 @@ function drawPixel() {
   drawProducts(page.layers[number], terms);
 }
 
-// Input patch, kernel and products of the input channels with the largest contributions.
+// Input patch, kernel and products of the input channels with the largest contributions, each with its own scale.
 function drawProducts(layer, terms) {
   const channels = new Map();
   if (layer.kind === "conv") {
@@ -104,20 +106,17 @@ function drawProducts(layer, terms) {
   }
   const sum = group => group.reduce((total, term) => total + term.product, 0);
   const first = [...channels].sort(([, one], [, other]) => Math.abs(sum(other)) - Math.abs(sum(one))).slice(0, 4);
-  get("products").replaceChildren(...first.map(([channel, group]) => {
-    const figure = document.createElement("figure"), row = document.createElement("div");
-    row.className = "row";
-    for (const key of ["value", "weight", "product"]) {
-      const canvas = document.createElement("canvas"), [height, width] = [layer.down[0], layer.across[0]];
-      const values = new Float32Array(height * width), limit = Math.max(...terms.map(term => Math.abs(term[key])), 1e-12);
-      for (const term of group) values[term.row * width + term.column] = term[key];
-      drawMaps(canvas, values, [1, height, width], {columns: 1, scale: scaleOf([1, height, width], 54), limit, signed: true});
-      canvas.title = `${key}s, colours from ${format(-limit)} to ${format(limit)}`;
-      row.append(canvas);
+  const keys = ["value", "weight", "product"], limits = keys.map(key => limitOf(terms.map(term => term[key]), 1e-12));
+  childrenOf(get("products"), first.length, makeFigure).forEach((figure, i) => {
+    const [channel, group] = first[i], [canvas, caption] = figure.children, [height, width] = [layer.down[0], layer.across[0]];
+    const shape = [3, height, width], values = new Float32Array(sizeOf(shape));
+    for (const term of group) {
+      keys.forEach((key, k) => { values[(k * height + term.row) * width + term.column] = term[key] / limits[k]; });
     }
-    figure.append(row, `input channel ${channel}: values, kernel, products; sum ${format(sum(group))}`);
-    return figure;
-  }));
+    drawMaps(canvas, values, shape, {columns: 3, scale: scaleOf(shape, 54), limit: 1, signed: true, gap: 10});
+    canvas.title = keys.map((key, k) => `${key}s, colours from ${format(-limits[k])} to ${format(limits[k])}`).join("; ");
+    caption.textContent = `input channel ${channel}: values, kernel, products; sum ${format(sum(group))}`;
+  });
 }
 
 // Probabilities with the window at a position.
@@ -148,7 +147,7 @@ function drawHeat() {
     const drop = clean - coveredBy([p, q])[target];
     for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) { sums[y * width + x] += drop; counts[y * width + x]++; }
   }));
-  const drops = sums.map((sum, i) => sum / counts[i]), limit = Math.max(...drops.map(Math.abs), 1e-3);
+  const drops = sums.map((sum, i) => sum / counts[i]), limit = limitOf(drops, 1e-3);
   drawMaps(get("heat"), drops, [1, height, width], {columns: 1, scale: scaleOf(page.layers[0].shape, SIDE), limit, signed: true});
   get("heat-range").textContent = `${percent(clean)} when uncovered; colours from −${percent(limit)} (rise, blue) to ${percent(limit)} (drop, red)`;
 }
