@@ -340,7 +340,7 @@ def draw_suggestions(results: Results, combination: Combination, seed: int) -> d
         losses = np.array(trained(lrs, k, f"sweep {k}"))
         curves.append((lrs[: len(losses)], losses))
     found = lr_range.suggest([lr_range.Sweep(x, y, lr_range.smooth(y), len(y) < NUM_STEPS, 0) for x, y in curves])
-    verified = lr_range.verify(found, lambda lrs: trained(np.array(lrs), SWEEPS_PER_DRAW, f"verify {lrs[0]:.6g}"))
+    verified = lr_range.verify(found, lambda lrs: trained(np.array(lrs), SWEEPS_PER_DRAW, f"constant {lrs[0]:.6g}"))
     medians = {name: float(np.exp(np.median(np.log([rule(*c) for c in curves])))) for name, rule in RULES.items()}
     return {DEFAULT: found.value, VERIFIED: verified.value, **medians}
 

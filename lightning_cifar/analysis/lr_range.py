@@ -20,8 +20,9 @@ Array = NDArray[np.float64]
 VERIFY_STEPS = 100
 """Number of steps of each training of :func:`verify`."""
 
+_MOST_TESTS = 6  # trainings of `verify`: 600 steps, as many as three sweeps of 200
 # Scores of `verify` that count as equal to the best. Chosen with `benchmarks/lr_finder_rules.py --choose`.
-_NEAR = 0.05  # of the best score
+_NEAR = 0.02  # of the best score
 _NEAR_SPREAD = 0.25  # of the difference between the worst and the best score
 _FALLEN = 0.02  # smallest relative decrease of the loss that counts as learning
 
@@ -124,15 +125,15 @@ def suggest(sweeps: Sequence[Sweep]) -> Suggestion:
 def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float]]) -> Suggestion:
     """Test a suggestion with short trainings, and replace it if another learning rate is better.
 
-    The peaks are 2, 1, 1/2, 1/4, 1/8 and 1/16 times the suggestion. A training has 100 steps, in which the learning
-    rate decreases linearly from its peak to zero; its score is the mean loss of the last 25 steps. The result is the
-    lowest peak whose score is near the best: within 5 % of the best score, and within a quarter of the difference
-    between the worst and the best. The lowest, because the best rate of 100 steps is usually too large for a longer
-    training. Larger peaks are not tested for the same reason: for LeNet with SGD, 8 times the suggestion is the best of
-    100 steps, and 4 times too large for 400.
+    A training has 100 steps with a constant rate; its score is the mean loss of the last 25 steps. The rates are the
+    suggestion, its half and its quarter. If the suggestion is the best, twice its value is tested too. As long as the
+    lowest rate is near the best, half of it is tested too, up to six trainings in total. The result is the lowest rate
+    near the best: its score is within 2 % of the best score, and within a quarter of the difference between the worst
+    and the best. The lowest, because the best rate of a longer training is lower.
 
     This is needed where the loss of a sweep stays low up to very large rates, so that the rise comes too late: batch
-    norm with adaptive optimizers.
+    norm, and adaptive optimizers. Rates above twice the suggestion are not tested, because they can let a network leave
+    its plateau sooner, but are too large for a longer training.
 
     Args:
         suggestion: Result of :func:`suggest`.
@@ -141,23 +142,37 @@ def verify(suggestion: Suggestion, train: Callable[[list[float]], Sequence[float
             compared.
 
     Returns:
-        The suggestion with the chosen peak as its value, and with all peaks and scores in ``tested``. The interval of a
-        replaced value consists of the neighbouring peaks. If all scores are equal, the value stays.
+        The suggestion with the chosen rate as its value, and with all rates and scores in ``tested``. The interval of a
+        replaced value consists of the neighbouring rates. If all scores are equal, the value stays.
     """
-    peaks = [suggestion.value * 2.0**doublings for doublings in range(-4, 2)]
-    scores: list[float] = []
-    for peak in peaks:
-        losses = train([peak * (1 - step / VERIFY_STEPS) for step in range(VERIFY_STEPS)])
+    scores: dict[int, float] = {}  # by the number of doublings
+
+    def test(doublings: int) -> None:
+        losses = train([suggestion.value * 2.0**doublings] * VERIFY_STEPS)
         finished = len(losses) == VERIFY_STEPS and np.isfinite(losses[-1])
-        scores.append(float(np.mean(losses[-(VERIFY_STEPS // 4) :])) if finished else np.inf)
-    suggestion = suggestion._replace(tested=tuple(zip(peaks, scores, strict=True)))
-    best = min(scores)
-    spread = max((score for score in scores if score < np.inf), default=best) - best
-    near = best + min(_NEAR * abs(best), _NEAR_SPREAD * spread)
-    chosen = next(i for i, score in enumerate(scores) if score <= near)
-    if peaks[chosen] == suggestion.value or max(scores) == best:
+        scores[doublings] = float(np.mean(losses[-(VERIFY_STEPS // 4) :])) if finished else np.inf
+
+    def lowest_near_the_best() -> int:
+        best = min(scores.values())
+        spread = max((score for score in scores.values() if score < np.inf), default=best) - best
+        near = best + min(_NEAR * abs(best), _NEAR_SPREAD * spread)
+        return min(doublings for doublings, score in scores.items() if score <= near)
+
+    for doublings in (0, -1, -2):
+        test(doublings)
+    if scores[0] < min(scores[-1], scores[-2]):
+        test(1)
+    while len(scores) < _MOST_TESTS and lowest_near_the_best() == min(scores):
+        if len(set(scores.values())) == 1 and scores[0] < np.inf:
+            break  # the rate makes no difference
+        test(min(scores) - 1)
+    rates = {doublings: suggestion.value * 2.0**doublings for doublings in sorted(scores)}
+    suggestion = suggestion._replace(tested=tuple((rate, scores[doublings]) for doublings, rate in rates.items()))
+    chosen = lowest_near_the_best()
+    if chosen == 0 or len(set(scores.values())) == 1:
         return suggestion
-    return suggestion._replace(value=peaks[chosen], low=peaks[max(chosen - 1, 0)], high=peaks[min(chosen + 1, 5)])
+    low, high = rates[max(chosen - 1, min(rates))], rates[min(chosen + 1, max(rates))]
+    return suggestion._replace(value=rates[chosen], low=low, high=high)
 
 
 def doubt(sweeps: Sequence[Sweep]) -> str:

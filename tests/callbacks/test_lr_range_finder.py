@@ -210,7 +210,7 @@ def test_a_verification_trains_from_the_same_weights_on_the_same_batches(tmp_pat
     finder = Noting(num_steps=12, num_sweeps=1, verify=True)
     make_trainer(tmp_path, finder, max_epochs=0).fit(ExternalModule(), loader())
     assert finder.suggestion is not None
-    assert [lrs[0] for lrs, _ in runs] == [finder.suggestion.rules["upturn_eighth"] * 2.0**k for k in range(-4, 2)]
+    assert [lrs[0] for lrs, _ in runs[:3]] == [finder.suggestion.rules["upturn_eighth"] * f for f in (1, 0.5, 0.25)]
     for lrs, losses in runs:
         assert len(lrs) == len(losses) == VERIFY_STEPS
         np.testing.assert_allclose(losses, runs[0][1], rtol=1e-5)
