@@ -38,7 +38,7 @@ class LRRangeFinder(Callback):
             optimizer and schedule again.
         milestones: Epochs, counted from 1, at whose start to sweep again, without applying the result.
         zoom: Range of learning rates of a second picture.
-        verify: Test 1/16 to 2 times the suggestion with six trainings of 100 steps, and correct it
+        verify: Test rates near the suggestion with three to six trainings of 100 steps, and correct it
             (``analysis.lr_range.verify``).
 
     Raises:
