@@ -100,7 +100,7 @@ def world(tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         for job in jobs[:1]:
             watch(job, work(job, lambda progress: None))
         for job in jobs[1:]:  # the arms are built by the command before anything runs; their trainings are the same
-            shutil.copytree(jobs[0].path, job.path)
+            shutil.copytree(jobs[0].path, job.path, dirs_exist_ok=True)  # tuning continues runs
             watch(job, "done")
 
     monkeypatch.setattr(local, "run_locally", run_here)
@@ -148,8 +148,8 @@ def small(args: list[str]) -> list[str]:
         changes += ["data.num_test=12"] if "small" in args[1] else []
         return [*args, *seeds, "--threads", "1", *(word for change in changes for word in ("--set", change))]
     if verb == "report" and args[1].startswith("runs/studies/"):
-        name = Path(args[1]).name.removesuffix("-small")
-        path = f"configs/studies/{'small/' if args[1].endswith('-small') else ''}{name}.yaml"
+        name, _, kind = Path(args[1]).name.partition("-")
+        path = f"configs/studies/{kind}/{name}.yaml"
         assert cli.main(small(["study", path, "--out", args[1]])) == 0
     if verb == "bench":
         return [*args, "--rounds", "1"]
