@@ -110,7 +110,7 @@ def test_json_of_the_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "(nested too deeply|nesting depth)"),  # PyYAML has a limit of its own from 6.0.4 on
         ("- " * 100_000, "nested too deeply"),
         ("x: &x [*x]", "more than 1,000,000 values"),
         ("a: &a [" + "0," * 2000 + "]\nb: [" + "*a," * 2000 + "]", "more than 1,000,000 values"),

@@ -281,7 +281,7 @@ BAD = {
     "{transform: 7}": r"7 must be a name",
     "{version: 1, steps: []}": r"must be a name",
     "- [": r"is not valid YAML",
-    "[" * 100_000: r"is nested too deeply",
+    "[" * 100_000: r"(is nested too deeply|nesting depth)",  # PyYAML has a limit of its own from 6.0.4 on
 }
 HOSTILE = {
     "- !!python/object/apply:os.system ['touch owned']": r"the tag .* is refused: only plain values are allowed",
