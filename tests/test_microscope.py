@@ -53,7 +53,10 @@ def test_the_callback_writes_a_page_of_the_last_epoch(run: Path) -> None:
     assert data["classes"][:2] == ["disc", "ring"]  # type: ignore[index]
 
 
-def test_kept_states_and_validation_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kept_states_and_validation_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)
     out = tmp_path / "page.html"
     assert cli.main(["microscope", str(run), "--epochs", "all", "--num_images", "3", "--out", str(out)]) == 0
     data = data_of(out)
@@ -63,7 +66,7 @@ def test_kept_states_and_validation_images(run: Path, tmp_path: Path, capsys: py
     assert "on the validation images" in out.read_text()
     captured = capsys.readouterr()
     assert re.search(r"^microscope: .*page\.html \(\d\.\d MB, \d+ s\)$", captured.out, re.MULTILINE)
-    assert "windows" not in captured.err, "it takes less than 10 s"
+    assert "windows" not in captured.err, "no time has passed"
 
 
 def test_slow_passes_show_their_progress_and_large_maps_leave_out_images(

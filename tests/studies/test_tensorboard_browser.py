@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +94,8 @@ def open_tab(browser: Chrome, address: str, tab: str, *expected: str) -> str:
 
 
 def test_every_tab_shows_its_values(browser: Chrome, address: str, folder: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     metrics = json.loads((folder / "one/result.json").read_text())["metrics"]
     accuracies = [f"{metrics[name]:#.5g}" for name in ("val/accuracy", "test/accuracy")]
     text = open_tab(browser, address, "hparams", "Trial ID", "end/val/accuracy", "data.batch_size", *accuracies)
@@ -106,8 +107,6 @@ def test_every_tab_shows_its_values(browser: Chrome, address: str, folder: Path)
     open_tab(browser, address, "projector", "Points: 40", "Dimension: 84", "features/epoch_002")
     open_tab(browser, address, "custom_scalars", "mean and 95 % band", "val/accuracy", "s/plain (mean)", "s/fine (me")
     open_tab(browser, address, "images&tagFilter=filters", "Tags matching", "filters/weights one tag", "step 5")
-    kinds: list[object] = []  # until the filter is applied, the first picture is another one
-    while kinds[-1:] != ["image/gif"] and kinds.count("image/png") < 100:
-        kinds.append(browser.execute_async_script(PICTURE))
-        time.sleep(0.2)
-    assert kinds[-1] == "image/gif"
+    # Until the filter is applied, the first picture is another one.
+    wait = WebDriverWait(browser, 100, poll_frequency=0.2)
+    wait.until(lambda _: browser.execute_async_script(PICTURE) == "image/gif", "the first picture is no GIF")  # type: ignore[no-untyped-call]
