@@ -19,6 +19,7 @@ from lightning_cifar.configuration import find_config, list_configs
 from lightning_cifar.errors import UsageError, did_you_mean, innermost
 from lightning_cifar.files.paths import expand_user
 from lightning_cifar.files.text import plain_text
+from lightning_cifar.memory import keep_freed_memory
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.early_options import check_options
 from lightning_cifar.runs.signals import Terminated
@@ -57,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         arguments = _checked(Arguments(args[0], tuple(args[1:])))
+        keep_freed_memory()
         if arguments.command not in ("report", "gradcheck", "bench", "regimes", "doctor"):
             _quieten()
         if module := COMMANDS[arguments.command].module:

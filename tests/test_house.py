@@ -19,7 +19,7 @@ ALLOWED = {
     "__init__": {"lazy"},
     "lazy": set(),
     "__main__": {"cli", "runs"},
-    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "runs", "streams"},  # others by name
+    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "memory", "runs", "streams"},
     "commands": {
         "analysis",
         "artifacts",
@@ -35,7 +35,7 @@ ALLOWED = {
         "schedules",
         "studies",
     },
-    "studies": {"analysis", "callbacks", "configuration", "errors", "files", "plots", "runs"},
+    "studies": {"analysis", "callbacks", "configuration", "errors", "files", "memory", "plots", "runs"},
     "runs": {"analysis", "artifacts", "callbacks", "checkpoints", "configuration", "data", "errors", "files", "models"},
     "checkpoints": {"configuration", "data", "errors", "files", "models"},
     "callbacks": {"analysis", "artifacts", "files", "plots"},  # neither models nor data: they serve any LightningModule
@@ -47,6 +47,7 @@ ALLOWED = {
     "notebook": {"artifacts", "files"},
     "errors": set(),
     "schedules": set(),
+    "memory": set(),
     "streams": set(),
     "analysis": set(),
     "plots": {"lazy"},
@@ -58,7 +59,7 @@ FOREIGN = {
     "data": {"matplotlib"},
     "models": {"matplotlib"},
     "ext": {"torch", "lightning", "matplotlib"},
-    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "runs", "streams"},
+    "cli": {"checkpoints", "commands", "configuration", "errors", "files", "memory", "runs", "streams"},
     "errors": {"torch", "lightning", "jsonargparse"},
     "files": {"torch", "lightning", "matplotlib"},
 }

@@ -21,6 +21,7 @@ from lightning_cifar.callbacks.non_finite_guard import NonFiniteError
 from lightning_cifar.errors import UsageError, did_you_mean, one_line
 from lightning_cifar.files.atomic import write_atomically
 from lightning_cifar.files.links import inside, remove_tree
+from lightning_cifar.memory import keep_freed_memory
 from lightning_cifar.runs.arguments import Arguments
 from lightning_cifar.runs.cli import RunCLI
 from lightning_cifar.runs.fork import Fork
@@ -144,6 +145,7 @@ def work(job: Job, report: Callable[[Progress], None]) -> State:
     A run whose final loss is not finite has the state "diverged", which is a result. A run that ends with an error has
     the state "failed", and is run again when the study is started again.
     """
+    keep_freed_memory()
     torch.set_num_threads(job.threads)
     start = time.monotonic()
     state: State
