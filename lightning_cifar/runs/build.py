@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +34,10 @@ class BuildCLI(RunCLI):
 def build(arguments: Arguments) -> BuildCLI:
     """Check that a ``fit`` can start, without starting it; the result has its model and its data module."""
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # seed and devices, which are in the log of each run
+    logging.disable(logging.INFO)  # seed, devices and precision are in the log of each run
     try:
-        return start_run(BuildCLI, arguments)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return start_run(BuildCLI, arguments)
     finally:
         logging.disable(before)
 

@@ -12,7 +12,7 @@ from lightning_cifar.errors import UsageError, did_you_mean
 
 Config = dict[str, Any]
 
-_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit")
+_SECTIONS = ("seed_everything", "trainer", "model", "data", "test_after_fit", "compile")
 
 
 def merge(base: Config, overrides: Mapping[str, Any], where: str) -> Config:

@@ -31,10 +31,12 @@ def test_dotted_and_nested_overrides(tmp_path: Path) -> None:
                 "slow": {"model.lr": 0.01},
                 "fast": {"model": {"init_args": {"lr": 1.0}}, "trainer.max_epochs": 1},
                 "plain": {"data.augment": []},
+                "compiled": {"compile": True},
             },
         )
     )
-    slow, fast, plain = study.arms.values()
+    slow, fast, plain, compiled = study.arms.values()
+    assert compiled["compile"] is True
     assert slow["model"]["init_args"] == {"lr": 0.01, "activation": "relu"}
     assert fast["model"]["init_args"]["lr"] == 1.0
     assert fast["trainer"]["max_epochs"] == 1
