@@ -253,3 +253,8 @@ def test_a_skipped_sweep_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*args, "--trainer.max_epochs", "2", "--run_dir", "b"]) == 0
     assert "no learning-rate sweep: the training resumes from a/checkpoints/last.ckpt" in capfd.readouterr().err
     assert not Path("b/lr_range.csv").exists()
+
+
+def test_what_the_data_determine_is_not_replaced_silently(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*FIT, "--model.image_size", "64", "--run_dir", "run"]) == 2
+    assert "model.image_size (=64) is 32 in the data: leave it out." in capsys.readouterr().err

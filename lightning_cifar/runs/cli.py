@@ -46,6 +46,8 @@ from lightning_cifar.runs.trainer_settings import (
     precision_hint,
 )
 
+_OF_DATA = ("num_classes", "in_channels", "image_size")  # arguments of a model that are attributes of the data
+
 
 class RunCLI(LightningCLI):
     """LightningCLI with one-line errors, run folders, and settings from checkpoints.
@@ -65,7 +67,7 @@ class RunCLI(LightningCLI):
         parent: ForkPoint | None = None,
     ) -> None:
         self.folder, self.checkpoint, self.defaults, self.parent = folder, checkpoint, defaults or {}, parent
-        self._command = arguments.command
+        self._arguments = arguments
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -82,7 +84,9 @@ class RunCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the base's needs no instance
         """Return only the command that runs, since building the parsers of all four takes half a second."""
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._command}
+        return {
+            name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self._arguments.command
+        }
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -111,7 +115,7 @@ class RunCLI(LightningCLI):
         text = "Compile the network with torch.compile: the first steps take about a minute, the others less time."
         add("--compile", type=bool, default=False, help=text)
         # A link is ignored if the data have no such attribute, or the model no such argument.
-        for name in ("num_classes", "in_channels", "image_size"):
+        for name in _OF_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -155,6 +159,10 @@ class RunCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Check that model, data and checkpoint fit together, before anything is written."""
         check_kinds(self.model, self.datamodule)
+        for name in _OF_DATA:
+            given, actual = self._arguments.get(f"--model.{name}"), getattr(self.datamodule, name, None)
+            if given is not None and actual is not None and given != str(actual):
+                raise UsageError(f"model.{name} (={given}) is {actual} in the data: leave it out.")
         if self.checkpoint is not None:
             check_weights(self.checkpoint, self.model, self.datamodule)
         if self._get(self.config, "compile"):
