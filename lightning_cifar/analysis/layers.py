@@ -54,6 +54,7 @@ def list_layers(model: nn.Module, example: Example) -> list[LayerRow]:
             rows.append(LayerRow(name, description, tuple(output.shape[1:]), count))
 
     with ExitStack() as stack:
+        stack.enter_context(uncompiled(model))
         for name, layer in model.named_modules():
             if not list(layer.children()):
                 hook = layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))

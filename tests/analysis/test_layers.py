@@ -1,12 +1,21 @@
 """Layers by name, and recording of their inputs and outputs."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.analysis.layers import compile_networks, convolution_names, find_layer, is_compiled, recorded
+from lightning_cifar.analysis.layers import (
+    compile_networks,
+    convolution_names,
+    find_layer,
+    is_compiled,
+    list_layers,
+    recorded,
+)
 from lightning_cifar.analysis.modes import undisturbed
 
 
@@ -73,6 +82,23 @@ def test_a_compiled_network_is_recorded_too() -> None:
         with recorded(model, ["2"], torch.numel) as found:
             model(torch.ones(2, 3, 6, 6))
     assert found["2"] == (2 * 4 * 4 * 4,) * 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from imports of the compiler
+def test_layers_are_listed_without_compilation() -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model, image = nn.Sequential(network()), torch.ones(1, 3, 6, 6)
+    expected = list_layers(model, image)
+    compile_networks(model, backend=backend)
+    assert list_layers(model, image) == expected
+    assert not graphs
+    model(image)
+    assert len(graphs) == 1
 
 
 def test_undisturbed_restores_flags_buffers_and_random_state() -> None:
