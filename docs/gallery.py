@@ -24,8 +24,7 @@ from lightning_cifar.cli import main as lightning_cifar
 PAGES = Path(__file__).parent
 RUNS = Path("runs/gallery")
 WITHOUT_FILES = ("dropout_toy",)  # uses synthetic data
-# Of DilatedNet, for the loss surfaces.
-SGD = "--model.optimizer sgd --model.weight_decay 5e-4 --model.label_smoothing 0 --model.dropout 0.1"
+EIGHT_EPOCHS = "--trainer.max_epochs 8 --model.label_smoothing 0 --model.dropout 0.1"
 TRAININGS = {
     "dilated_net": "--config configs/dilated_net.yaml --trainer.precision bf16-mixed --test_after_fit true",
     "lenet": "--config configs/lenet.yaml --config configs/callbacks/weight_gif.yaml --config "
@@ -37,12 +36,17 @@ TRAININGS = {
         f"--model.lr {rate} --model.schedule constant --model.warmup 0 --data.augment []"
         for network, config, rates, more in (
             ("lenet_surface", "lenet", (0.005, 0.05), "--config configs/callbacks/sharpness.yaml"),
-            ("batch_norm_surface", "dilated_net", (0.01, 0.1), f"{SGD} --trainer.max_epochs 8 --data.num_train 10000"),
+            (
+                "batch_norm_surface",
+                "dilated_net",
+                (0.01, 0.1),
+                f"{EIGHT_EPOCHS} --data.num_train 10000 --model.optimizer sgd --model.weight_decay 5e-4",
+            ),
             (
                 "no_norm_surface",
                 "dilated_net",
                 (0.0002, 0.001),
-                f"{SGD} --trainer.max_epochs 8 --data.num_train 5000 --model.batch_norm false --model.optimizer adam "
+                f"{EIGHT_EPOCHS} --data.num_train 5000 --model.batch_norm false --model.optimizer adam "
                 "--model.nesterov false --model.weight_decay 0",
             ),
         )

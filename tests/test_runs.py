@@ -255,6 +255,7 @@ def test_a_skipped_sweep_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert not Path("b/lr_range.csv").exists()
 
 
-def test_what_the_data_determine_is_not_replaced_silently(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*FIT, "--model.image_size", "64", "--run_dir", "run"]) == 2
+@pytest.mark.parametrize("option", ["--model.image_size", "--model.init_args.image_size"])
+def test_what_the_data_determine_is_not_replaced_silently(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*FIT, option, "64", "--run_dir", "run"]) == 2
     assert "model.image_size (=64) is 32 in the data: leave it out." in capsys.readouterr().err

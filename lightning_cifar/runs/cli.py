@@ -160,7 +160,8 @@ class RunCLI(LightningCLI):
         """Check that model, data and checkpoint fit together, before anything is written."""
         check_kinds(self.model, self.datamodule)
         for name in _OF_DATA:
-            given, actual = self._arguments.get(f"--model.{name}"), getattr(self.datamodule, name, None)
+            given = self._arguments.get(f"--model.{name}", f"--model.init_args.{name}")
+            actual = getattr(self.datamodule, name, None)
             if given is not None and actual is not None and given != str(actual):
                 raise UsageError(f"model.{name} (={given}) is {actual} in the data: leave it out.")
         if self.checkpoint is not None:
