@@ -14,6 +14,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SAYS = {
+    "distillation": r"LeNet: .*%\n(.*\n)*DistilledLeNet: validation accuracy \d+\.\d%",
     "export": r"(true class \w+, predicted \w+\n){8}",
     "find_lr": r"trained with a peak of 0\.\d+",
     "hand_made": r"difference to torch \d\.\de-1\d",
