@@ -26,7 +26,8 @@ RUNS = Path("runs/gallery")
 WITHOUT_FILES = ("dropout_toy",)  # uses synthetic data
 EIGHT_EPOCHS = "--trainer.max_epochs 8 --model.label_smoothing 0 --model.dropout 0.1"
 TRAININGS = {
-    "dilated_net": "--config configs/dilated_net.yaml --trainer.precision bf16-mixed --test_after_fit true",
+    "dilated_net": "--config configs/dilated_net.yaml --trainer.precision bf16-mixed --trainer.max_epochs 60 "
+    "--test_after_fit true",
     "lenet": "--config configs/lenet.yaml --config configs/callbacks/weight_gif.yaml --config "
     "configs/callbacks/feature_maps.yaml --config configs/callbacks/prediction_grid.yaml --test_after_fit true",
     "batchnorm_mnist": "--config configs/batchnorm_mnist.yaml",
